@@ -1,0 +1,150 @@
+"""Which columns mean what: a table becomes texts with class numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from thresher.data.table import Table
+from thresher.errors import DataError
+
+LABEL_COLUMNS = ("label", "labels", "category", "class", "target")
+TEXT_COLUMNS = (
+    ("text",),
+    ("sentence",),
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("content",),
+)
+MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The one or two columns that hold text, and the one that holds the label."""
+
+    text: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts (one or two a row) with their class numbers ``labels`` [n] int64, named by ``classes``."""
+
+    texts: Sequence[tuple[str, ...]]
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def with_labels(self, labels: npt.NDArray[np.int64]) -> Examples:
+        """The same texts under other labels."""
+        return Examples(self.texts, labels, self.classes)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Examples:
+        """The named rows, in the order given."""
+        return Examples([self.texts[i] for i in rows], self.labels[rows], self.classes)
+
+
+def find_columns(table: Table, text: Sequence[str], label: str | None) -> Columns:
+    """The columns the user named, or else the first known names that the table has."""
+    have = ", ".join(table.columns)
+    for name in [*text, *([label] if label else [])]:
+        if name not in table.columns:
+            raise DataError(f"{table.source}: there is no column '{name}'; the file has: {have}.")
+    if not text:
+        known = [names for names in TEXT_COLUMNS if all(name in table.columns for name in names)]
+        if not known:
+            raise DataError(f"{table.source}: cannot tell which column is the text; name it with --text-column ({have}).")
+        text = max(known, key=len)
+    if len(text) > 2:
+        raise DataError(f"{table.source}: a row is one text or a pair, but {len(text)} text columns are named.")
+    if label is None:
+        label = next((name for name in LABEL_COLUMNS if name in table.columns and name not in text), None)
+        if label is None:
+            raise DataError(f"{table.source}: cannot tell which column is the label; name it with --label-column ({have}).")
+    return Columns(tuple(text), label)
+
+
+def find_classes(table: Table, columns: Columns) -> tuple[str, ...]:
+    """The class names among the labels: in number order where all are numbers, else sorted.
+
+    Raises :class:`DataError` for a missing label, a single class, or labels that look like measurements.
+    """
+    names = {_class_name(table, columns, row) for row in range(len(table))}
+    if len(names) == 1:
+        raise DataError(
+            f"{table.source}: every row has the label '{names.pop()}' in column '{columns.label}'; "
+            "training needs rows of two classes or more."
+        )
+    if len(names) > min(MOST_CLASSES, max(2, len(table) // 2)):
+        raise DataError(
+            f"{table.source}: column '{columns.label}' has {len(names)} different values in {len(table)} rows; "
+            "is it the label? Name another with --label-column, or turn the numbers into classes first."
+        )
+    if all(name.lstrip("-").isdigit() for name in names):
+        return tuple(sorted(names, key=int))
+    return tuple(sorted(names))
+
+
+def read_examples(table: Table, columns: Columns, classes: Mapping[str, int], *, trained_on: str) -> Examples:
+    """Texts and class numbers of every row.
+
+    ``classes`` maps a class name to its number; ``trained_on`` says in the message where the classes come from.
+    Raises :class:`DataError` naming the row for a missing column, an empty text or an unknown label.
+    """
+    texts: list[tuple[str, ...]] = []
+    labels = np.empty(len(table), np.int64)
+    for row, record in enumerate(table.records):
+        texts.append(tuple(_text(table, row, record, column) for column in columns.text))
+        name = _class_name(table, columns, row)
+        if name not in classes:
+            known = ", ".join(list(classes)[:10])
+            raise DataError(
+                f"{table.where(row)}: label '{name}' in column '{columns.label}' is not among the classes of "
+                f"{trained_on} ({known}); mend the label or add training rows of that class."
+            )
+        labels[row] = classes[name]
+    ordered = sorted(classes, key=lambda name: classes[name])
+    return Examples(texts, labels, tuple(ordered))
+
+
+def _value(table: Table, row: int, column: str) -> Any:
+    record = table.records[row]
+    if column not in record:
+        raise DataError(f"{table.where(row)}: there is no column '{column}' in this row.")
+    return record[column]
+
+
+def _text(table: Table, row: int, record: Mapping[str, Any], column: str) -> str:
+    value = _value(table, row, column)
+    if not isinstance(value, str):
+        raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}, not a text.")
+    if not value.strip():
+        raise DataError(f"{table.where(row)}: the text in column '{column}' is empty; fill it or remove the row.")
+    return value
+
+
+def _class_name(table: Table, columns: Columns, row: int) -> str:
+    """One name for a class however the file spells it: 1, 1.0, True and ``"1"`` stay what a person would call them."""
+    value = _value(table, row, columns.label)
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        raise DataError(f"{table.where(row)}: column '{columns.label}' has no label; fill it or remove the row.")
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise DataError(
+                f"{table.where(row)}: label {value} in column '{columns.label}' is a measurement, not a class; "
+                "turn the numbers into classes first."
+            )
+        value = int(value)
+    if isinstance(value, (list, dict)):
+        raise DataError(f"{table.where(row)}: column '{columns.label}' holds {value!r:.40}; a row has one label.")
+    return str(value).strip()

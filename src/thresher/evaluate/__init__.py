@@ -1,0 +1,1 @@
+"""Whether scores find what was planted."""

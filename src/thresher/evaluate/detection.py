@@ -1,0 +1,67 @@
+"""How much of the planted noise a score finds (SPEC 5). Lower scores are inspected first.
+
+Rows that tie are counted as if inspected in a random order: each of the metrics is its expectation over those orders,
+so a constant score is worth exactly as much as chance.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from thresher.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+
+
+def noise_detection_rate(scores: Any, noise: Any, fraction: float = 0.3) -> float:
+    """NDR@f: the share of noisy rows among the lowest floor(f n) scores.
+
+    ``scores`` [n], larger = helpful; ``noise`` [n] bool. Raises :class:`DataError` for lengths that differ, NaN, or
+    noise that is nowhere or everywhere.
+    """
+    found = detection_curve(scores, noise)
+    inspected = math.floor(fraction * len(found) + 1e-9)
+    return float(found[inspected - 1]) if inspected else 0.0
+
+
+def noise_detection_auc(scores: Any, noise: Any) -> float:
+    """AUC-NDR: sum_t D_t / (n - q/2), D_t the share of the q noisy rows among the lowest t; an oracle has 1."""
+    found = detection_curve(scores, noise)
+    return float(found.sum() / (len(found) - int(np.sum(noise)) / 2))
+
+
+def auroc(scores: Any, noise: Any) -> float:
+    """Probability that a noisy row scores lower than a clean one."""
+    values, flags = _checked(scores, noise)
+    return float(roc_auc_score(flags, -values))
+
+
+def average_precision(scores: Any, noise: Any) -> float:
+    """Mean, over noisy rows, of the precision at the depth where the row is found."""
+    values, flags = _checked(scores, noise)
+    return float(average_precision_score(flags, -values))
+
+
+def detection_curve(scores: Any, noise: Any) -> Floats:
+    """D_t for t = 1..n: the share of the noisy rows among the lowest t scores, [n]."""
+    values, flags = _checked(scores, noise)
+    order = np.argsort(values, kind="stable")
+    _, group, sizes = np.unique(values[order], return_inverse=True, return_counts=True)
+    noisy = np.bincount(group, weights=flags[order])
+    return np.cumsum((noisy / sizes)[group]) / flags.sum()
+
+
+def _checked(scores: Any, noise: Any) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    values, flags = np.asarray(scores, dtype=np.float64), np.asarray(noise, dtype=bool)
+    if values.shape != flags.shape or values.ndim != 1:
+        raise DataError(f"Scores of shape {values.shape} and noise flags of shape {flags.shape} do not fit together.")
+    if np.isnan(values).any():
+        raise DataError("Some scores are NaN, which has no place in an order.")
+    if flags.all() or not flags.any():
+        raise DataError("Detection needs rows that are noisy and rows that are not.")
+    return values, flags

@@ -1,0 +1,51 @@
+"""Files that are either whole or absent: written under a temporary name, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+
+@contextmanager
+def written(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; on leaving without an error it takes the place of ``target``."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON."""
+    with written(target) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(source: Path, default: Any = None) -> Any:
+    """The JSON value in ``source``, or ``default`` where there is no such file."""
+    return json.loads(source.read_text(encoding="utf-8")) if source.exists() else default
+
+
+def write_tensors(target: Path, tensors: Mapping[str, torch.Tensor], notes: Any = None) -> None:
+    """Write named tensors as safetensors; ``notes`` is any JSON value kept in the header."""
+    with written(target) as temporary:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={"notes": json.dumps(notes)})
+
+
+def read_tensors(source: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    """Tensors by name, and the notes."""
+    with safe_open(source, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        return tensors, json.loads((file.metadata() or {}).get("notes", "null"))

@@ -1,0 +1,1 @@
+"""Per-row gradients of many modules from one forward and one backward pass a batch."""

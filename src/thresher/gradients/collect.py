@@ -1,0 +1,65 @@
+"""The gradient stage: every row of both sides through the pass, block by block."""
+
+from __future__ import annotations
+
+import torch
+
+from thresher.data.encode import EncodedRows, Indices, length_batches
+from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteRows
+from thresher.gradients.rows import RowGradients, TokenGradients, concatenated
+from thresher.gradients.store import GradientStore, Side
+from thresher.progress import Progress
+
+# A block is what a killed run loses at most, and what the products read at a time: large enough for fast matrix
+# products, small against any budget. It does not depend on the budget, so that results do not either.
+BLOCK_BYTES = 128 * 2**20
+BLOCK_ROWS = 512
+
+
+def plan_blocks(lengths: Indices, batch_size: int, row_bytes: int) -> list[Indices]:
+    """Rows of like length together, in blocks of whole batches of at most about ``BLOCK_BYTES``."""
+    batches = length_batches(lengths, batch_size)
+    each = max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(row_bytes, 1)) // batch_size)
+    starts = range(0, len(batches), each)
+    return [torch.cat([torch.from_numpy(b) for b in batches[i : i + each]]).numpy() for i in starts]
+
+
+def collect(
+    one_pass: GradientPass, store: GradientStore, data: dict[Side, EncodedRows], batch_size: int, progress: Progress
+) -> None:
+    """Fill the store with the blocks it does not have yet. Raises :class:`GradientError` naming the rows."""
+    for side, rows in data.items():
+        blocks = store.rows[side]
+        with progress.stage(f"gradients of {side} rows", sum(map(len, blocks))) as advance:
+            for number, block in enumerate(blocks):
+                if not store.has(side, number):
+                    try:
+                        store.put(side, number, _block(one_pass, rows, block, batch_size))
+                    except NonFiniteRows as error:
+                        raise NonFiniteRows(error.kind, error.rows, f"{side} row") from None
+                advance(len(block))
+
+
+def row_bytes(sizes: dict[str, int], tokens: dict[str, int], length: float) -> int:
+    """Bytes that one row's gradients take: ``sizes`` numbers a dense module, ``tokens`` the width of an embedding."""
+    return int(4 * sum(sizes.values()) + sum(tokens.values()) * 4 * length)
+
+
+def _block(one_pass: GradientPass, data: EncodedRows, rows: Indices, batch_size: int) -> BatchGradients:
+    parts: list[BatchGradients] = []
+    for start in range(0, len(rows), batch_size):
+        batch = data.batch(rows[start : start + batch_size], one_pass.pad_id, one_pass.device)
+        found = one_pass.gradients(data, batch)
+        modules = {name: _single(gradients) for name, gradients in found.modules.items()}
+        parts.append(BatchGradients(modules, found.losses.float().cpu(), found.logits.float().cpu()))
+    return BatchGradients(
+        {name: concatenated([part.modules[name] for part in parts]) for name in parts[0].modules},
+        torch.cat([part.losses for part in parts]),
+        torch.cat([part.logits for part in parts]),
+    )
+
+
+def _single(gradients: RowGradients) -> RowGradients:
+    if isinstance(gradients, TokenGradients):
+        return TokenGradients(gradients.row.cpu(), gradients.token.cpu(), gradients.value.float().cpu(), gradients.rows)
+    return gradients.float().cpu()

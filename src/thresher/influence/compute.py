@@ -1,0 +1,110 @@
+"""``thresher.influence``: from a model and encoded rows to the influence tensor in memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import nn
+
+from thresher.data.encode import encoded_rows
+from thresher.errors import ModelError
+from thresher.gradients.capture import gradient_pass
+from thresher.gradients.collect import collect, plan_blocks, row_bytes
+from thresher.gradients.store import GradientStore
+from thresher.influence.pairing import pairing
+from thresher.influence.registry import check_methods, module_influence
+from thresher.influence.tensor import filled, labelled
+from thresher.model.losses import correct_rows
+from thresher.model.names import ModuleName, describe, embedding_name
+from thresher.progress import Silent
+
+MEMORY = 4 * 2**30
+
+
+def influence(
+    model: nn.Module,
+    train: Sequence[Mapping[str, Any]],
+    query: Sequence[Mapping[str, Any]],
+    *,
+    methods: Sequence[str] = ("tracin", "cosine", "datainf"),
+    modules: str | None = None,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+) -> xr.Dataset:
+    """Influence of every training row on every query row, module by module (SPEC 3).
+
+    ``model`` is a Hugging Face sequence classifier, with or without PEFT. ``train`` and ``query`` are sequences of
+    encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a ``datasets.Dataset``).
+    ``methods`` are names of influence functions. ``modules`` is a regular expression searched for in parameter names;
+    None takes every parameter with ``requires_grad``, and the input embedding. ``device`` None leaves the model where
+    it is.
+
+    Returns one float32 variable a method with dims ("module", "query", "train"); larger = helpful, lower =
+    detrimental; NaN where a method is not defined (``tracin_we`` and ``tracin_we_topk`` outside the word embedding).
+    Gradients are taken in eval mode at the model as it is, and the model comes back as it was. Gradients beyond 4 GiB
+    go to a temporary folder.
+
+    Raises :class:`DataError` for rows that are not encoded rows, :class:`ModelError` where no module matches or the
+    model is no sequence classifier, :class:`GradientError` naming rows whose loss or gradient is not finite.
+    """
+    names = check_methods(methods)
+    home = next(model.parameters()).device
+    try:
+        if device is not None:
+            model.to(device)
+        return _influence(model, train, query, names, modules, batch_size)
+    finally:
+        model.to(home)
+
+
+def select_modules(model: nn.Module, pattern: str | None) -> list[ModuleName]:
+    """The parameters whose name matches, or by default the trainable ones and the input embedding, in model order."""
+    embedding = embedding_name(model)
+    names = [
+        name
+        for name, parameter in model.named_parameters()
+        if (re.search(pattern, name) if pattern is not None else parameter.requires_grad or name == embedding)
+    ]
+    if not names:
+        some = ", ".join(name for name, _ in list(model.named_parameters())[:3])
+        raise ModelError(f"No parameter of the model matches --modules '{pattern}'; names look like: {some}.")
+    return describe(model, names)
+
+
+def gradient_row_bytes(modules: Sequence[ModuleName], model: nn.Module, length: float) -> int:
+    """Bytes that the gradients of one row of ``length`` tokens take."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    parameters = dict(model.named_parameters())
+    dense = {m.name: m.size for m in modules if id(parameters[m.name]) not in tables}
+    widths = {m.name: parameters[m.name].shape[-1] for m in modules if m.name not in dense}
+    return row_bytes(dense, widths, length)
+
+
+def _influence(
+    model: nn.Module, train: Any, query: Any, methods: tuple[str, ...], pattern: str | None, batch_size: int
+) -> xr.Dataset:
+    modules = select_modules(model, pattern)
+    data = {"query": encoded_rows(query, model, "query"), "train": encoded_rows(train, model, "train")}
+    each = gradient_row_bytes(modules, model, float(data["train"].lengths.mean()))
+    store = GradientStore(
+        {side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, MEMORY
+    )
+    try:
+        with gradient_pass(model, [module.name for module in modules], data["train"]) as one_pass:
+            collect(one_pass, store, data, batch_size, Silent())
+        _, logits = store.predictions("query")
+        correct = correct_rows(logits, data["query"].labels, model.config).numpy()
+        shape = (len(modules), len(data["query"]), len(data["train"]))
+        values = {method: np.full(shape, np.nan, np.float32) for method in methods}
+        for number, module in enumerate(modules):
+            pair = pairing(store, module.name, module.size, is_word_embedding=module.group == "WE")
+            for method, matrix in module_influence(pair, methods).items():
+                values[method][number] = matrix.numpy()
+    finally:
+        store.close()
+    return filled(labelled(modules, correct, len(data["train"])), values)

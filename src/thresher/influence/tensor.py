@@ -1,0 +1,108 @@
+"""The influence tensor: an ``xarray.Dataset`` in memory, the same as Zarr on disk.
+
+One float32 variable an influence function, dims ("module", "query", "train"); coordinates say what each module is
+(block, layer, projection, factor, group) and which queries the model gets right. NaN where a function is not defined.
+Larger is helpful, lower is detrimental.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+import zarr
+
+from thresher.files import read_json, write_json
+from thresher.influence.registry import INFLUENCE
+from thresher.model.names import ModuleName
+
+DIMS = ("module", "query", "train")
+SIGN = "larger = helpful, lower = detrimental"
+
+
+def labelled(modules: Sequence[ModuleName], correct: npt.NDArray[np.bool_], train: int) -> xr.Dataset:
+    """The tensor's coordinates without its values. ``correct`` [Q]: which queries the model gets right."""
+    fields = ("block", "layer", "projection", "factor", "group", "size")
+    texts = {field: np.array([getattr(module, field) for module in modules]) for field in fields}
+    coordinates = {field: ("module", _column(values)) for field, values in texts.items()}
+    return xr.Dataset(
+        coords={
+            "module": ("module", _column(np.array([module.name for module in modules]))),
+            "query": np.arange(len(correct)),
+            "train": np.arange(train),
+            "correct": ("query", correct),
+            **coordinates,
+        },
+        attrs={"sign": SIGN},
+    )
+
+
+def filled(frame: xr.Dataset, values: Mapping[str, npt.NDArray[np.float32]]) -> xr.Dataset:
+    """The coordinates with values [module, query, train] by method."""
+    variables = {name: (DIMS, value, _about(name)) for name, value in values.items()}
+    return frame.assign({name: xr.Variable(*variable) for name, variable in variables.items()})
+
+
+class TensorFile:
+    """The tensor on disk, written a module at a time; a killed run goes on after the last finished module."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._progress = path.with_name(f"{path.stem}.progress.json")
+
+    def create(self, frame: xr.Dataset, methods: Sequence[str]) -> None:
+        """Lay out the file, unless an earlier run did; values are NaN until they are written."""
+        if self._progress.exists():
+            return
+        frame.to_zarr(self.path, mode="w", consolidated=False, zarr_format=3)
+        group = zarr.open_group(str(self.path), mode="r+")
+        shape = tuple(frame.sizes[dim] for dim in DIMS)
+        for method in methods:
+            array = group.create_array(
+                method,
+                shape=shape,
+                chunks=(1, *shape[1:]),
+                dtype="float32",
+                fill_value=float("nan"),
+                dimension_names=DIMS,
+            )
+            array.attrs.update(_about(method))
+        self._finish(0, shape[0])
+
+    @property
+    def finished_modules(self) -> int:
+        """How many modules, from the first, are on disk."""
+        return int(read_json(self._progress, {"finished": 0})["finished"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether every module is on disk."""
+        progress = read_json(self._progress)
+        return progress is not None and progress["finished"] == progress["modules"]
+
+    def write(self, number: int, values: Mapping[str, npt.NDArray[np.float32]], modules: int) -> None:
+        """Write one module's matrices [Q, N] by method."""
+        group = zarr.open_group(str(self.path), mode="r+")
+        for method, matrix in values.items():
+            group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
+        self._finish(number + 1, modules)
+
+    def open(self) -> xr.Dataset:
+        """The tensor, read from disk as it is used."""
+        return xr.open_zarr(self.path, chunks=None, consolidated=False)
+
+    def _finish(self, finished: int, modules: int) -> None:
+        write_json(self._progress, {"finished": finished, "modules": modules})
+
+
+def _about(method: str) -> dict[str, str]:
+    function = INFLUENCE[method]
+    return {"formula": function.formula, "source": function.source, "sign": SIGN}
+
+
+def _column(values: npt.NDArray) -> npt.NDArray:
+    # Text of any length: the fixed-length text of numpy has no Zarr v3 specification.
+    return values.astype(object) if values.dtype.kind == "U" else values

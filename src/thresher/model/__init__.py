@@ -1,0 +1,1 @@
+"""Loading, adapting, fine-tuning and reading the model, and naming its modules."""

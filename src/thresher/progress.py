@@ -1,0 +1,76 @@
+"""How long the rest takes: a bar on a terminal, plain lines elsewhere, nothing in a library call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+Advance = Callable[[int], None]
+
+
+class Progress(Protocol):
+    """Something that is told how a stage goes on."""
+
+    def stage(self, name: str, total: int) -> AbstractContextManager[Advance]:
+        """A stage of ``total`` steps; the value it gives is called with the number of steps just done."""
+        ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        """A stage nobody watches."""
+        yield lambda steps: None
+
+
+class Shown:
+    """Bars with the time left on a terminal; without one, a line at most every ten seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
+        """Show one stage."""
+        show = self._bar if self._console.is_terminal else self._lines
+        with show(name, total) as advance:
+            yield advance
+
+    @contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:<34}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Bars(*columns, console=self._console) as bars:
+            task = bars.add_task(name, total=total)
+            yield lambda steps: bars.advance(task, steps)
+
+    @contextmanager
+    def _lines(self, name: str, total: int) -> Iterator[Advance]:
+        started = told = time.monotonic()
+        done = 0
+
+        def advance(steps: int) -> None:
+            nonlocal done, told
+            done += steps
+            now = time.monotonic()
+            if now - told >= 10 and done < total:
+                left = (now - started) / done * (total - done)
+                self._console.print(f"{name}: {done} of {total}, about {left:.0f} s left")
+                told = now
+
+        yield advance
+        self._console.print(f"{name}: {total} done in {time.monotonic() - started:.0f} s")

@@ -1,0 +1,1 @@
+"""From the influence tensor to one score a training row."""
