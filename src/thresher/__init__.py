@@ -3,8 +3,44 @@
 One sign everywhere: larger = helpful, lower = detrimental.
 """
 
-from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
-from thresher.influence.compute import influence
-from thresher.scores.aggregate import aggregate
+from __future__ import annotations
 
-__all__ = ["aggregate", "influence", "noise_detection_auc", "noise_detection_rate"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thresher.audit import AuditResult, audit
+    from thresher.config import AuditConfig
+    from thresher.errors import ThresherError
+    from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
+    from thresher.influence.compute import influence
+    from thresher.scores.aggregate import aggregate
+
+__all__ = [
+    "AuditConfig",
+    "AuditResult",
+    "ThresherError",
+    "aggregate",
+    "audit",
+    "influence",
+    "noise_detection_auc",
+    "noise_detection_rate",
+]
+
+# Found when first used: importing torch and transformers takes seconds, and `thresher --help` needs neither.
+_HOMES = {
+    "AuditConfig": "thresher.config",
+    "AuditResult": "thresher.audit",
+    "ThresherError": "thresher.errors",
+    "aggregate": "thresher.scores.aggregate",
+    "audit": "thresher.audit",
+    "influence": "thresher.influence.compute",
+    "noise_detection_auc": "thresher.evaluate.detection",
+    "noise_detection_rate": "thresher.evaluate.detection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thresher' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -59,7 +59,9 @@ class EncodedRows:
         """Pad the named rows on the right to the longest of them."""
         inputs = {
             name: torch.nn.utils.rnn.pad_sequence(
-                [values[i] for i in rows], batch_first=True, padding_value=pad_id if name == "input_ids" else 0
+                [values[i] for i in rows],
+                batch_first=True,
+                padding_value=pad_id if name == "input_ids" else 0,
             )
             for name, values in self.features.items()
         }

@@ -36,22 +36,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts (one or two a row) with their class numbers ``labels`` [n] int64, named by ``classes``."""
+    """Texts (one or two a row) with their class numbers ``labels`` [n] int64."""
 
     texts: Sequence[tuple[str, ...]]
     labels: npt.NDArray[np.int64]
-    classes: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.texts)
-
-    def with_labels(self, labels: npt.NDArray[np.int64]) -> Examples:
-        """The same texts under other labels."""
-        return Examples(self.texts, labels, self.classes)
-
-    def take(self, rows: npt.NDArray[np.int64]) -> Examples:
-        """The named rows, in the order given."""
-        return Examples([self.texts[i] for i in rows], self.labels[rows], self.classes)
 
 
 def find_columns(table: Table, text: Sequence[str], label: str | None) -> Columns:
@@ -63,14 +54,18 @@ def find_columns(table: Table, text: Sequence[str], label: str | None) -> Column
     if not text:
         known = [names for names in TEXT_COLUMNS if all(name in table.columns for name in names)]
         if not known:
-            raise DataError(f"{table.source}: cannot tell which column is the text; name it with --text-column ({have}).")
+            raise DataError(
+                f"{table.source}: cannot tell which column is the text; name it with --text-column ({have})."
+            )
         text = max(known, key=len)
     if len(text) > 2:
         raise DataError(f"{table.source}: a row is one text or a pair, but {len(text)} text columns are named.")
     if label is None:
         label = next((name for name in LABEL_COLUMNS if name in table.columns and name not in text), None)
         if label is None:
-            raise DataError(f"{table.source}: cannot tell which column is the label; name it with --label-column ({have}).")
+            raise DataError(
+                f"{table.source}: cannot tell which column is the label; name it with --label-column ({have})."
+            )
     return Columns(tuple(text), label)
 
 
@@ -113,8 +108,7 @@ def read_examples(table: Table, columns: Columns, classes: Mapping[str, int], *,
                 f"{trained_on} ({known}); mend the label or add training rows of that class."
             )
         labels[row] = classes[name]
-    ordered = sorted(classes, key=lambda name: classes[name])
-    return Examples(texts, labels, tuple(ordered))
+    return Examples(texts, labels)
 
 
 def _value(table: Table, row: int, column: str) -> Any:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from thresher.data.encode import Batch, EncodedRows, accepted_inputs
 from thresher.errors import GradientError, ModelError
-from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rows import RowGradients, TokenGradients, added, concatenated, squared_norms
+from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, rule_for
 from thresher.model.losses import row_losses
 
@@ -86,9 +86,7 @@ class GradientPass:
         agreeing = _agreeing(found, truth, eps) if found else set[str]()
         self.row_by_row = tuple(name for name in self.names if name not in agreeing)
         if self.row_by_row:
-            log.warning(
-                "no rule fits %s: their gradients take one backward pass a row", ", ".join(self.row_by_row)
-            )
+            log.warning("no rule fits %s: their gradients take one backward pass a row", ", ".join(self.row_by_row))
 
     def close(self) -> None:
         """Take the hooks off the model."""
@@ -164,10 +162,10 @@ class GradientPass:
         if not finite.all():
             bad = [int(row) for row, ok in zip(batch.rows, finite.tolist(), strict=True) if not ok]
             kind = "loss" if not losses.isfinite().all() else "gradient"
-            raise NonFiniteRows(kind, bad)
+            raise NonFiniteError(kind, bad)
 
 
-class NonFiniteRows(GradientError):
+class NonFiniteError(GradientError):
     """The rows (numbers within the rows given) whose loss or gradient is not finite."""
 
     def __init__(self, kind: str, rows: list[int], what: str = "row") -> None:

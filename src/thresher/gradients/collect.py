@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from thresher.data.encode import EncodedRows, Indices, length_batches
-from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteRows
+from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteError
 from thresher.gradients.rows import RowGradients, TokenGradients, concatenated
 from thresher.gradients.store import GradientStore, Side
 from thresher.progress import Progress
@@ -25,7 +25,11 @@ def plan_blocks(lengths: Indices, batch_size: int, row_bytes: int) -> list[Indic
 
 
 def collect(
-    one_pass: GradientPass, store: GradientStore, data: dict[Side, EncodedRows], batch_size: int, progress: Progress
+    one_pass: GradientPass,
+    store: GradientStore,
+    data: dict[Side, EncodedRows],
+    batch_size: int,
+    progress: Progress,
 ) -> None:
     """Fill the store with the blocks it does not have yet. Raises :class:`GradientError` naming the rows."""
     for side, rows in data.items():
@@ -35,8 +39,8 @@ def collect(
                 if not store.has(side, number):
                     try:
                         store.put(side, number, _block(one_pass, rows, block, batch_size))
-                    except NonFiniteRows as error:
-                        raise NonFiniteRows(error.kind, error.rows, f"{side} row") from None
+                    except NonFiniteError as error:
+                        raise NonFiniteError(error.kind, error.rows, f"{side} row") from None
                 advance(len(block))
 
 

@@ -31,19 +31,11 @@ Input and output gradient are [B, ..., d], or [B * T, d] from layers that see al
 
 def rule_for(layer: nn.Module, parameter: str) -> Rule | None:
     """The rule for the parameter ``weight`` or ``bias`` of a layer; None where there is none."""
-    if isinstance(layer, nn.Embedding):
-        return _embedding if parameter == "weight" else None
-    if parameter == "bias" and isinstance(layer, (nn.Linear, Conv1D, nn.LayerNorm)):
-        return _bias
-    if parameter != "weight":
-        return None
-    if isinstance(layer, nn.Linear):
-        return _linear
-    if isinstance(layer, Conv1D):
-        return _conv1d
-    if isinstance(layer, nn.LayerNorm) or type(layer).__name__.endswith("RMSNorm"):
-        return _norm
-    return None
+    for kinds, rules in _RULES:
+        if isinstance(layer, kinds):
+            return rules.get(parameter)
+    # Every architecture has a root-mean-square norm of its own, and none has a bias.
+    return _norm if type(layer).__name__.endswith("RMSNorm") and parameter == "weight" else None
 
 
 def precise(tensor: Tensor) -> Tensor:
@@ -93,3 +85,11 @@ def _embedding(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> RowGrad
     if padding is not None:
         counted &= tokens != padding
     return token_gradients(row[counted], tokens[counted], positions[counted], rows)
+
+
+_RULES: tuple[tuple[type[nn.Module], dict[str, Rule]], ...] = (
+    (nn.Embedding, {"weight": _embedding}),
+    (nn.Linear, {"weight": _linear, "bias": _bias}),
+    (Conv1D, {"weight": _conv1d, "bias": _bias}),
+    (nn.LayerNorm, {"weight": _norm, "bias": _bias}),
+)

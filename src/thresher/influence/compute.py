@@ -91,9 +91,7 @@ def _influence(
     modules = select_modules(model, pattern)
     data = {"query": encoded_rows(query, model, "query"), "train": encoded_rows(train, model, "train")}
     each = gradient_row_bytes(modules, model, float(data["train"].lengths.mean()))
-    store = GradientStore(
-        {side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, MEMORY
-    )
+    store = GradientStore({side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, MEMORY)
     try:
         with gradient_pass(model, [module.name for module in modules], data["train"]) as one_pass:
             collect(one_pass, store, data, batch_size, Silent())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -147,7 +148,7 @@ class TokenPairing(Pairing):
             counts = found
         part = (counts.cumsum() - counts) * (4 * width + 16) // PART_BYTES
         edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(counts)]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(pairwise(edges))
 
     def _part(self, side: Side, low: int, high: int) -> ByToken:
         """Entries of one side with low <= token < high, rows numbered as in the data."""

@@ -35,7 +35,10 @@ INFLUENCE: Mapping[str, InfluenceFunction] = {
         tracin_we, "sum over shared tokens t of v[t] . g[t]", "Yeh et al. 2022", word_embedding_only=True
     ),
     "tracin_we_topk": InfluenceFunction(
-        tracin_we_topk, "the same over each row's own 10 largest tokens", "Yeh et al. 2022", word_embedding_only=True
+        tracin_we_topk,
+        "the same over each row's own 10 largest tokens",
+        "Yeh et al. 2022",
+        word_embedding_only=True,
     ),
 }
 

@@ -11,16 +11,16 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from scipy.stats import rankdata
 
+from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
 
-Aggregation = Literal["mean", "rank", "vote"]
 DEFAULT_K = 0.3
 log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
@@ -147,7 +147,9 @@ def _chosen_queries(tensor: xr.DataArray, how: Aggregation, queries: Any) -> npt
         if queries == "all":
             return everything
         if queries != "correct" or "correct" not in tensor.coords:
-            raise ConfigError(f"queries = '{queries}': say 'all', 'correct' (if the tensor knows), a mask or positions.")
+            raise ConfigError(
+                f"queries = '{queries}': say 'all', 'correct' (if the tensor knows), a mask or positions."
+            )
         queries = tensor["correct"].values
     chosen = np.zeros(tensor.sizes["query"], dtype=bool)
     chosen[np.asarray(queries)] = True

@@ -1,0 +1,141 @@
+"""The commands. Each is a few lines over one function; its flags are the fields of one configuration."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.logging import RichHandler
+
+from thresher.config import AuditConfig, DemoConfig, Section, make_config
+from thresher.errors import ThresherError
+
+app = typer.Typer(
+    help="Find the training rows that hurt a fine-tuned language model. Larger score = helpful, lower = detrimental.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+
+
+def flags(config: type[Section]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one flag a field of ``config``, after its own parameters.
+
+    The command receives the flags that were given as keyword arguments. What they hold is checked by ``config``, so
+    that a flag, a YAML key and a Python argument are refused in the same words.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        fields = [_flag(name, field) for name, field in config.model_fields.items()]
+
+        def called(**values: Any) -> None:
+            command(**{name: value for name, value in values.items() if value not in (None, [])})
+
+        called.__signature__ = inspect.Signature([*own, *fields])  # pyright: ignore[reportFunctionMemberAccess]
+        called.__annotations__ = {p.name: p.annotation for p in [*own, *fields]}
+        called.__doc__, called.__name__ = command.__doc__, command.__name__
+        return called
+
+    return decorate
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    words = name.replace("_", "-")
+    switch = field.annotation in (bool, bool | None)
+    several = field.annotation == tuple[str, ...]
+    default = field.default
+    shown = "" if field.is_required() or default in (None, ()) else default
+    option = typer.Option(
+        f"--{words}/--no-{words}" if switch else f"--{words}",
+        help=(field.description or "") + (" [required]" if field.is_required() else ""),
+        show_default=" ".join(shown) if isinstance(shown, tuple) else str(shown) or False,
+        metavar=None if switch else "TEXT" if several else "VALUE",
+    )
+    kind: Any = bool | None if switch else list[str] | None if several else str | None
+    # No default of its own: what is not given must not override a YAML file.
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+
+
+@app.command()
+@flags(AuditConfig)
+def audit(
+    *,
+    config: Annotated[Path | None, typer.Argument(help="YAML file of options; flags override it.")] = None,
+    dry_run: DryRun = False,
+    **options: Any,
+) -> None:
+    """Rank the rows of a training set from most to least detrimental to a model fine-tuned on it."""
+    _audit(make_config(AuditConfig, options, config), dry_run=dry_run)
+
+
+@app.command()
+@flags(DemoConfig)
+def demo(*, dry_run: DryRun = False, **options: Any) -> None:
+    """Audit critics' quotes with planted label errors, with a packaged model: no hub, a few minutes."""
+    from thresher.demo import demo_audit
+
+    _audit(demo_audit(make_config(DemoConfig, options)), dry_run=dry_run)
+
+
+@app.command()
+def clean(
+    run: Annotated[Path, typer.Argument(help="Run directory of a finished audit.")],
+    output: Annotated[Path, typer.Option(help="Where to: a .jsonl, .csv or .parquet file.")],
+    drop: Annotated[float | None, typer.Option(help="Share of the rows to drop, lowest scores first.")] = None,
+) -> None:
+    """Write the training rows of an audit, as they were, less the ones that hurt most."""
+    from thresher.clean import clean as clean_rows
+
+    cleaned = clean_rows(run, output, drop)
+    console = _console()
+    console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept, {cleaned.dropped:,} dropped.", highlight=False)
+    if cleaned.planted:
+        console.print("The errors that the audit planted are not in this file: it has the labels as they were given.")
+
+
+def _audit(config: AuditConfig, *, dry_run: bool) -> None:
+    from thresher.audit import run
+    from thresher.prepare import make_plan, prepare
+    from thresher.progress import Shown
+    from thresher.report.console import show_plan, show_result
+
+    console = _console()
+    console.print(f"Reading rows and model ({config.model}) ...", highlight=False)
+    job = prepare(config)
+    show_plan(console, make_plan(job))
+    if not dry_run:
+        result = run(job, Shown(console))
+        show_result(console, result.summary, str(result.folder))
+
+
+def _console() -> Console:
+    # Without a terminal, a page wide enough for the tables.
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def main() -> None:
+    """Entry point of the ``thresher`` command: user mistakes are one sentence and exit code 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    errors = Console(stderr=True)
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=errors, show_time=False, show_path=False)],
+    )
+    try:
+        app()
+    except ThresherError as error:
+        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,181 @@
+"""What an audit can be told. One frozen model for flags, YAML and Python; each room reads only its own section.
+
+The sections are flat: an option has one name everywhere, ``learning_rate`` in Python and YAML, ``--learning-rate`` as a
+flag.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from thresher.errors import ConfigError
+
+Aggregation = Literal["mean", "rank", "vote"]
+LayerGroup = Literal["WE", "1", "2", "3", "4", "CL", "layers", "all"]
+Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"\s*([\d.]+)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
+
+
+def _size(value: Any) -> Any:
+    if _SIZE.fullmatch(str(value)) is None:
+        raise ValueError("write a number of bytes, such as 512M or 4G")
+    return str(value)
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, (list, tuple)):
+        return tuple(name.strip() for part in value for name in str(part).split(","))
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Size = Annotated[str, BeforeValidator(_size)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class DataConfig(Section):
+    """Which rows, and what their columns mean."""
+
+    train: str = Field(description="Training rows: a .jsonl, .csv or .parquet file, or a hub id NAME[:CONFIG[:SPLIT]].")
+    validation: str = Field(description="A small clean set of rows: the queries.")
+    test: str | None = Field(None, description="Rows to judge accuracy on; no choice is made on them.")
+    text_column: Names = Field((), description="The column of the text; twice for a pair of texts.")
+    label_column: str | None = Field(None, description="The column of the label.")
+    max_length: int = Field(128, ge=2, description="Tokens a row; longer texts are cut.")
+    plant: Share = Field(0.0, description="Flip this share of the training labels, to measure what is found.")
+    seed: int = Field(0, ge=0, description="Fixes noise, initial weights, the order of rows and dropout.")
+
+
+class ModelConfig(Section):
+    """Which model."""
+
+    model: str = Field(description="Hub id or folder of any sequence classifier or encoder/decoder to make one of.")
+    adapter: str | None = Field(None, description="Folder of a PEFT adapter that was fine-tuned on the training rows.")
+    finetune: bool | None = Field(
+        None,
+        description="Fine-tune with LoRA first. By default: unless the model has a trained head, or an adapter.",
+    )
+    dtype: Dtype = Field("float32", description="Dtype of the weights.")
+    device: str | None = Field(None, description="cpu, cuda, cuda:1, mps; by default a GPU where there is one.")
+
+
+class Recipe(Section):
+    """How to fine-tune (SPEC 6)."""
+
+    lora_rank: int = Field(4, ge=1, description="LoRA r, on the query and value projections.")
+    lora_alpha: float = Field(4.0, gt=0, description="LoRA alpha.")
+    lora_dropout: Share = Field(0.05, description="LoRA dropout.")
+    base_dropout: bool = Field(True, description="Keep the base model's own dropout while training.")
+    epochs: int = Field(10, ge=1, description="Passes over the training rows.")
+    batch_size: int = Field(32, ge=1, description="Rows a step, in training and in the gradient pass.")
+    learning_rate: float = Field(3e-4, gt=0, description="AdamW's peak rate; cosine schedule.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay of matrices.")
+    warmup: Share = Field(0.1, description="Share of the steps over which the rate rises.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are cut to this norm.")
+
+
+class InfluenceConfig(Section):
+    """Which influence, on which modules, within which memory."""
+
+    methods: Names = Field(
+        ("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk"),
+        description="Influence functions to compute.",
+    )
+    modules: str | None = Field(
+        None,
+        description="Regular expression over parameter names. By default: what was trained and the word embedding; "
+        "for a model fine-tuned whole, its query and value projections and its head.",
+    )
+    memory: Size = Field("4G", description="Memory for gradients; the rest goes to disk.")
+
+    @property
+    def memory_bytes(self) -> int:
+        """``memory`` in bytes."""
+        number, unit, _ = _SIZE.fullmatch(self.memory).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        return int(float(number) * _UNITS[unit.upper()])
+
+
+class ScoreConfig(Section):
+    """Which score ranks the rows, and what is done with the ranking."""
+
+    influence: str = Field("datainf", description="Influence function of the ranking.")
+    group: LayerGroup = Field(
+        "layers", description="Modules of the ranking: WE, a quarter of the layers, CL, all layers, or all."
+    )
+    aggregation: Aggregation = Field("vote", description="How columns add up.")
+    k: float = Field(0.3, gt=0, le=1, description="Share of the rows that each column votes against.")
+    drop: float = Field(0.3, gt=0, lt=1, description="Share of the rows to drop, from the lowest score up.")
+    retrain: bool = Field(False, description="Measure on --test what dropping buys, by fine-tuning again.")
+
+
+S = TypeVar("S", bound=Section)
+
+
+class AuditConfig(ScoreConfig, InfluenceConfig, Recipe, ModelConfig, DataConfig):  # fields come out the other way round
+    """Everything ``thresher audit`` can be told."""
+
+    output: Path = Field(Path("runs/audit"), description="Run directory.")
+
+
+class DemoConfig(Section):
+    """Everything ``thresher demo`` can be told."""
+
+    output: Path = Field(Path("runs/demo"), description="Run directory.")
+    rows: int = Field(1200, ge=20, description="Training rows.")
+    queries: int = Field(200, ge=2, description="Clean query rows.")
+    test_rows: int = Field(400, ge=2, description="Rows to judge accuracy on.")
+    plant: float = Field(0.2, gt=0, lt=1, description="Share of training labels to flip.")
+    epochs: int = Field(3, ge=1, description="Passes over the training rows.")
+    seed: int = Field(0, ge=0, description="Fixes rows, noise and training.")
+
+
+NOT_PART_OF_THE_RESULT = ("output", "memory")
+"""Options that may differ between a killed run and the one that goes on with it."""
+
+
+def make_config(kind: type[S], options: dict[str, Any], file: Path | None = None) -> S:
+    """A configuration from a YAML file and options that override it.
+
+    Raises :class:`ConfigError` in one sentence: the file, the option, what is wrong with it.
+    """
+    given = {} if file is None else _read_yaml(file)
+    try:
+        return kind(**(given | options))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(problem) for problem in error.errors())) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror}); name an existing YAML file.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: write one 'option: value' a line.")
+    return {str(key): entry for key, entry in value.items()}
+
+
+def _sentence(problem: Any) -> str:
+    name = str(problem["loc"][0]).replace("_", "-") if problem["loc"] else "options"
+    if problem["type"] == "missing":
+        return f"--{name} is missing"
+    if problem["type"] == "extra_forbidden":
+        return f"there is no option '{name}'"
+    return f"--{name}: {problem['msg'].removeprefix('Value error, ')} (given: {problem['input']!r:.60})"

@@ -1,0 +1,169 @@
+"""Fine-tuning, an epoch at a time, so that a killed run goes on with the very next one.
+
+An own loop rather than a trainer's: its whole state is one safetensors file, written after each epoch, and every
+epoch's order and dropout follow from (seed, epoch) alone. A run that was killed and went on ends with the same weights
+as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thresher.config import Recipe
+from thresher.data.encode import EncodedRows, Indices
+from thresher.errors import ModelError
+from thresher.files import read_tensors, write_tensors
+from thresher.model.load import Subject
+from thresher.model.losses import row_losses
+from thresher.model.predict import mean_loss, predict
+from thresher.progress import Advance, Progress
+
+BUCKET = 16  # batches that are sorted by length together; the batches themselves stay in random order
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Mean training loss (while training) and mean loss on the queries after the epoch."""
+
+    train_loss: float
+    query_loss: float
+
+
+@dataclass(frozen=True)
+class History:
+    """All epochs, and the one whose weights were kept: lowest query loss, the later one on a tie."""
+
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def chosen(self) -> int:
+        """Number of the kept epoch, from 0."""
+        losses = [epoch.query_loss for epoch in self.epochs]
+        return max(i for i, loss in enumerate(losses) if loss == min(losses))
+
+
+def finetune(
+    subject: Subject,
+    train: EncodedRows,
+    query: EncodedRows,
+    recipe: Recipe,
+    *,
+    seed: int,
+    folder: Path,
+    progress: Progress,
+    name: str = "fine-tuning",
+) -> History:
+    """Train the trainable parameters with AdamW; leave the model at its best epoch on the queries, in eval mode.
+
+    State goes to ``folder`` after each epoch, and what is found there is taken up. Raises :class:`ModelError` where the
+    loss is no longer finite.
+    """
+    weights = {key: p for key, p in subject.model.named_parameters() if p.requires_grad}
+    optimizer = _optimizer(weights, recipe)
+    done = _resume(folder / "state.safetensors", weights, optimizer)
+    with progress.stage(name, recipe.epochs * len(train)) as advance:
+        advance(len(done) * len(train))
+        for epoch in range(len(done), recipe.epochs):
+            loss = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
+            query_loss = mean_loss(subject, query, predict(subject, query, recipe.batch_size))
+            if not math.isfinite(loss) or not math.isfinite(query_loss):
+                raise ModelError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
+            done = (*done, Epoch(loss, query_loss))
+            if History(done).chosen == epoch:
+                write_tensors(folder / "best.safetensors", weights)
+            _save(folder / "state.safetensors", weights, optimizer, done)
+    best, _ = read_tensors(folder / "best.safetensors")
+    _load(weights, best)
+    subject.model.eval()
+    return History(done)
+
+
+def _train_epoch(
+    subject: Subject,
+    data: EncodedRows,
+    recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    key: tuple[int, int],
+    advance: Advance,
+) -> float:
+    seed, epoch = key
+    torch.manual_seed(seed * 1_000_003 + epoch)  # dropout
+    batches = shuffled_batches(data.lengths, recipe.batch_size, np.random.default_rng([seed, epoch]))
+    total = 0.0
+    subject.model.train()
+    for number, rows in enumerate(batches):
+        rate = learning_rate(epoch * len(batches) + number, recipe.epochs * len(batches), recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = data.batch(rows, subject.pad_id, subject.device)
+        losses = row_losses(subject.model(**batch.inputs).logits, batch.labels, subject.model.config)
+        losses.mean().backward()
+        nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        total += float(losses.detach().sum())
+        advance(len(rows))
+    return total / len(data)
+
+
+def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
+    """Linear rise over the warm-up share of the steps, then half a cosine down to zero."""
+    rise = math.ceil(recipe.warmup * steps)
+    if step < rise:
+        return recipe.learning_rate * step / rise
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def shuffled_batches(lengths: Indices, batch_size: int, rng: np.random.Generator) -> list[Indices]:
+    """All rows once, in random order, batched with rows of like length to save padding."""
+    order = rng.permutation(len(lengths))
+    batches: list[Indices] = []
+    for start in range(0, len(order), BUCKET * batch_size):
+        bucket = order[start : start + BUCKET * batch_size]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        batches += [bucket[i : i + batch_size] for i in range(0, len(bucket), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _optimizer(weights: dict[str, nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [p for p in weights.values() if p.dim() >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in weights.values() if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def _save(
+    file: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, done: tuple[Epoch, ...]
+) -> None:
+    tensors: dict[str, Tensor] = dict(weights)
+    for name, parameter in weights.items():
+        tensors |= {f"{name}|{key}": value for key, value in optimizer.state[parameter].items()}
+    write_tensors(file, tensors, [asdict(epoch) for epoch in done])
+
+
+def _resume(file: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> tuple[Epoch, ...]:
+    if not file.exists():
+        return ()
+    tensors, epochs = read_tensors(file)
+    _load(weights, tensors)
+    for name, parameter in weights.items():
+        if f"{name}|step" in tensors:  # absent for a parameter that no row ever used
+            moments = {key: tensors[f"{name}|{key}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {
+                "step": tensors[f"{name}|step"],
+                **moments,
+            }  # the count stays on the CPU
+    return tuple(Epoch(**epoch) for epoch in epochs)
+
+
+@torch.no_grad()
+def _load(weights: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
+    for name, parameter in weights.items():
+        parameter.copy_(tensors[name])

@@ -1,0 +1,214 @@
+"""The model under audit: a sequence classifier from a hub id or folder, with its tokenizer and its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging as hf_logging
+
+from thresher.config import ModelConfig
+from thresher.errors import DataError, ModelError
+from thresher.model.names import attention_projections, head_modules
+
+Kind = Literal["lora", "adapter", "whole"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier with its tokenizer.
+
+    ``classes`` maps class names to the model's numbers. ``kind``: "lora" is still to be fine-tuned (or was, by us);
+    "adapter" and "whole" were fine-tuned by the user. ``untrained`` names the parts that no checkpoint filled.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    classes: dict[str, int]
+    kind: Kind
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def pad_id(self) -> int:
+        """Token id that fills up batches; decoders pool the last token that is another."""
+        return int(self.tokenizer.pad_token_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+
+def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subject:
+    """Load model, tokenizer and, if named, adapter. ``classes`` are the training data's, in order.
+
+    Raises :class:`ModelError` where the folder has no weights or the parts do not fit together, :class:`DataError`
+    where a label of the data is none of a fine-tuned model's.
+    """
+    source = config.model
+    _refuse_incomplete_folder(source)
+    with _quiet(), _explained(source):
+        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    kind = _kind(config, settings)
+    numbers = _class_numbers(settings, classes) if kind == "whole" else {name: i for i, name in enumerate(classes)}
+    torch.manual_seed(seed)  # a new head is drawn at random
+    with _quiet(), _explained(source):
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=config.dtype,
+            output_loading_info=True,
+            **({} if kind == "whole" else _new_head(classes)),
+        )
+    untrained = _untrained_parts(model, source, set(info["missing_keys"]) | {k[0] for k in info["mismatched_keys"]})
+    if kind == "whole" and untrained:
+        raise ModelError(f"{source}: no trained weights for {', '.join(untrained)}; say --finetune to train them.")
+    _set_padding(model, tokenizer, source)
+    if config.adapter is not None:
+        model = _with_adapter(model, config.adapter, untrained)
+    model.to(torch.device(config.device or _best_device()))
+    return Subject(model, tokenizer, numbers, kind, untrained)
+
+
+def audited_by_default(subject: Subject) -> str | None:
+    """Pattern of the parameters to audit: None for what is trainable and the embedding (LoRA).
+
+    A model fine-tuned whole is audited through its query and value projections and its head.
+    """
+    if subject.kind != "whole":
+        return None
+    parts = [*attention_projections(subject.model), *head_modules(subject.model)]
+    return "^(" + "|".join(part.replace(".", r"\.") for part in parts) + r")\."
+
+
+def _kind(config: ModelConfig, settings: Any) -> Kind:
+    if config.adapter is not None:
+        if config.finetune:
+            raise ModelError("--adapter names a fine-tuned adapter and --finetune asks for a new one; choose one.")
+        return "adapter"
+    has_head = any(name.endswith("ForSequenceClassification") for name in settings.architectures or [])
+    finetune = not has_head if config.finetune is None else config.finetune
+    return "lora" if finetune else "whole"
+
+
+def _class_numbers(settings: Any, classes: Sequence[str]) -> dict[str, int]:
+    """The data's classes by the fine-tuned model's own names, or by number where it has none."""
+    names = {str(name): int(number) for name, number in settings.label2id.items()}
+    if all(name in names for name in classes):
+        return names
+    generic = all(name == f"LABEL_{number}" for name, number in names.items())
+    if generic and all(name.isdigit() and int(name) < len(names) for name in classes):
+        return {str(number): number for number in names.values()}
+    if generic and len(classes) == len(names):
+        return {name: number for number, name in enumerate(classes)}
+    unknown = next((name for name in classes if name not in names), classes[0])
+    raise DataError(
+        f"Label '{unknown}' of the training rows is not among the model's classes ({', '.join(list(names)[:10])}); "
+        "mend the labels, or say --finetune to train a new head."
+    )
+
+
+def _new_head(classes: Sequence[str]) -> dict[str, Any]:
+    return {
+        "num_labels": len(classes),
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: number for number, name in enumerate(classes)},
+        "ignore_mismatched_sizes": True,
+    }
+
+
+def _untrained_parts(model: nn.Module, source: str, missing: set[str]) -> tuple[str, ...]:
+    """Parts that the checkpoint did not fill: the head, perhaps a pooler. Anything else missing is an error."""
+    heads = head_modules(model)
+    parts: dict[str, None] = {}
+    for key in sorted(missing):
+        part = next((head for head in heads if key.startswith(f"{head}.")), None)
+        if part is None and ".pooler." in key:
+            part = key[: key.index(".pooler.") + len(".pooler")]
+        if part is None:
+            raise ModelError(f"{source}: the checkpoint has no weights for '{key}' (and {len(missing) - 1} more).")
+        parts[part] = None
+    return tuple(parts)
+
+
+def _set_padding(model: Any, tokenizer: Any, source: str) -> None:
+    """One pad id for tokenizer and model, so that decoders pool the last real token."""
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(f"{source}: the tokenizer has neither a pad nor an end token; set one in its config.")
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def _with_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Module:
+    from peft import PeftModel
+
+    weights = Path(adapter) / "adapter_model.safetensors"
+    if Path(adapter).is_dir() and not weights.is_file():
+        raise ModelError(
+            f"{adapter}: there is no adapter_model.safetensors in this folder; save the adapter with PEFT."
+        )
+    try:
+        with _quiet():
+            wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    except Exception as error:  # shapes, keys, files: the library raises many kinds
+        raise ModelError(f"{adapter}: the adapter does not fit the model ({_first_line(error)})") from None
+    if weights.is_file():
+        with safe_open(weights, framework="pt") as file:
+            saved = list(file.keys())
+        lost = [part for part in untrained if not any(part.rpartition(".")[2] in key.split(".") for key in saved)]
+        if lost:
+            raise ModelError(f"{adapter}: holds no weights for {', '.join(lost)}, and neither does the base model.")
+    return wrapped
+
+
+def _refuse_incomplete_folder(source: str) -> None:
+    folder = Path(source)
+    if not folder.is_dir():
+        if folder.exists() or source.startswith((".", "/", "~")):
+            raise ModelError(f"{source}: there is no such folder; give a Hugging Face model folder or a hub id.")
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{source}: there is no config.json in this folder; give a Hugging Face model folder.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{source}: a model folder without weights (no .safetensors file); save the model there.")
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the library raises many kinds: files, keys, architectures, network
+        raise ModelError(f"{source}: cannot be loaded as a sequence classifier ({_first_line(error)})") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No load reports and bars of the library: a new head is expected here, and the plan says so."""
+    level = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()

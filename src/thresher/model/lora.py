@@ -1,0 +1,56 @@
+"""LoRA on the query and value projections, with the head trained beside it (SPEC 6)."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from thresher.config import Recipe
+from thresher.errors import ModelError
+from thresher.model.load import Subject
+from thresher.model.names import attention_projections, head_modules
+
+
+def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
+    """The subject with a new adapter; same seed, same initial weights.
+
+    Parts that no checkpoint filled (the head, perhaps a pooler) are trained whole.
+    """
+    targets = attention_projections(subject.model)
+    if not targets:
+        raise ModelError(
+            f"{type(subject.model).__name__}: no query and value projections were found by name; LoRA needs them. "
+            "Fine-tune the model yourself and audit it with --no-finetune --modules."
+        )
+    whole = list(dict.fromkeys([*head_modules(subject.model), *subject.untrained]))
+    settings = LoraConfig(
+        task_type="SEQ_CLS",
+        r=recipe.lora_rank,
+        lora_alpha=recipe.lora_alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=recipe.lora_dropout,
+        target_modules=targets,
+        modules_to_save=whole,
+    )
+    torch.manual_seed(seed)
+    device = subject.device
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # transposed layers (Conv1D) are recognised, and said so by a warning
+        model = get_peft_model(subject.model, settings)  # pyright: ignore[reportArgumentType]
+    if not recipe.base_dropout:
+        _drop_only_in_lora(model)
+    return replace(subject, model=model.to(device))
+
+
+def _drop_only_in_lora(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for attribute in ("dropout_prob", "attention_dropout", "attn_dropout", "dropout"):
+            if isinstance(getattr(module, attribute, None), float):
+                setattr(module, attribute, 0.0)

@@ -1,0 +1,166 @@
+"""Before an audit runs: rows read and checked, the model loaded, and a plan of what it will take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from thresher.config import AuditConfig
+from thresher.data.encode import EncodedRows, encode_texts
+from thresher.data.examples import Columns, Examples, find_classes, find_columns, read_examples
+from thresher.data.noise import plant_uniform
+from thresher.data.table import Table, fingerprint, read_table
+from thresher.errors import ConfigError
+from thresher.gradients.capture import gradient_pass
+from thresher.influence.compute import gradient_row_bytes, select_modules
+from thresher.influence.registry import check_methods
+from thresher.model.load import Subject, audited_by_default, load_subject
+from thresher.model.lora import with_lora
+from thresher.model.names import ModuleName
+
+Part = Literal["train", "query", "test"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an audit works on. Nothing has been written yet.
+
+    ``examples`` and ``encoded`` carry the labels as trained on, planted errors included; ``planted`` [n] marks those.
+    ``initial`` are the trainable weights before fine-tuning, from which every retraining starts.
+    """
+
+    config: AuditConfig
+    tables: dict[Part, Table]
+    columns: Columns
+    examples: dict[Part, Examples]
+    encoded: dict[Part, EncodedRows]
+    planted: npt.NDArray[np.bool_]
+    subject: Subject
+    modules: list[ModuleName]
+    initial: dict[str, Tensor]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Fingerprints of what was read."""
+        files = {part: fingerprint(table) for part, table in self.tables.items()}
+        for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
+            if source is not None:
+                files[name] = _weights(Path(source))
+        return files
+
+    def class_name(self, number: int) -> str:
+        """The data's name of a class."""
+        return next(name for name, n in self.subject.classes.items() if n == number)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the audit will take. ``seconds`` comes from a short timing on this machine."""
+
+    rows: int
+    queries: int
+    modules: int
+    groups: dict[str, int]
+    tensor_bytes: int
+    gradient_bytes: int
+    model: str
+    training: str
+    row_by_row: tuple[str, ...]
+    seconds: float
+
+
+def prepare(config: AuditConfig) -> Job:
+    """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
+    check_methods(config.methods)
+    if config.influence not in config.methods:
+        raise ConfigError(
+            f"--influence {config.influence} ranks the rows but is not among --methods {list(config.methods)}."
+        )
+    if config.retrain and config.test is None:
+        raise ConfigError("--retrain measures accuracy on rows that no choice was made on; name them with --test.")
+    sources: dict[Part, str] = {"train": config.train, "query": config.validation}
+    if config.test is not None:
+        sources["test"] = config.test
+    tables = {p: read_table(s, "train" if p == "train" else "validation") for p, s in sources.items()}
+    columns = find_columns(tables["train"], config.text_column, config.label_column)
+    for table in tables.values():
+        find_columns(table, columns.text, columns.label)
+    classes = find_classes(tables["train"], columns)
+    subject = load_subject(config, classes, config.seed)
+    if config.retrain and subject.kind != "lora":
+        raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
+    known = {name: subject.classes[name] for name in classes}
+    examples = {p: read_examples(t, columns, known, trained_on="the training rows") for p, t in tables.items()}
+    labels, planted = plant_uniform(examples["train"].labels, config.plant, np.random.default_rng(config.seed))
+    examples["train"] = replace(examples["train"], labels=labels)
+    encoded = {p: encode_texts(e, subject.tokenizer, config.max_length) for p, e in examples.items()}
+    if subject.kind == "lora":
+        subject = with_lora(subject, config, config.seed)
+    modules = select_modules(subject.model, config.modules or audited_by_default(subject))
+    initial = {n: p.detach().clone() for n, p in subject.model.named_parameters() if p.requires_grad}
+    if subject.kind != "lora":
+        initial = {}  # nothing is trained, so nothing is put back
+    return Job(config, tables, columns, examples, encoded, planted, subject, modules, initial)
+
+
+def make_plan(job: Job) -> Plan:
+    """Count, and time one small batch."""
+    config, encoded, model = job.config, job.encoded, job.subject.model
+    rows, queries = len(encoded["train"]), len(encoded["query"])
+    each = gradient_row_bytes(job.modules, model, float(encoded["train"].lengths.mean()))
+    a_row, row_by_row = _seconds_a_row(job)
+    trained = rows * config.epochs if job.subject.kind == "lora" else 0
+    share = 1 + (2 * (1 - config.drop) + (1 - config.plant if config.plant else 0)) * config.retrain
+    passes = rows + queries + 1.3 * trained * share + 0.35 * queries * config.epochs * bool(trained)
+    groups: dict[str, int] = {}
+    for module in job.modules:
+        groups[module.group] = groups.get(module.group, 0) + 1
+    return Plan(
+        rows=rows,
+        queries=queries,
+        modules=len(job.modules),
+        groups=groups,
+        tensor_bytes=4 * len(job.modules) * rows * queries * len(config.methods),
+        gradient_bytes=each * (rows + queries),
+        model=f"{type(model).__name__ if job.subject.kind == 'whole' else type(model.get_base_model()).__name__}",  # pyright: ignore
+        training=_training(job),
+        row_by_row=row_by_row,
+        seconds=a_row * passes,
+    )
+
+
+def _training(job: Job) -> str:
+    config = job.config
+    if job.subject.kind == "adapter":
+        return f"as fine-tuned in {config.adapter}"
+    if job.subject.kind == "whole":
+        return "as fine-tuned, whole"
+    return f"LoRA r = {config.lora_rank} on query and value, {config.epochs} epochs at {config.learning_rate:g}"
+
+
+def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:
+    data = job.encoded["train"]
+    middle = data.lengths.argsort(kind="stable")
+    rows = middle[max(0, len(middle) // 2 - 8) :][:16]
+    with gradient_pass(job.subject.model, [module.name for module in job.modules], data) as one_pass:
+        batch = data.batch(rows, one_pass.pad_id, one_pass.device)
+        one_pass.gradients(data, batch)  # the first is slower
+        started = time.perf_counter()
+        one_pass.gradients(data, batch)
+        if one_pass.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / len(rows), one_pass.row_by_row
+
+
+def _weights(source: Path) -> str:
+    """Names and sizes of a folder's weight files; a hub id stands for itself."""
+    if not source.is_dir():
+        return str(source)
+    return ", ".join(f"{file.name} {file.stat().st_size}" for file in sorted(source.glob("*.safetensors")))

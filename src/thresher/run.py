@@ -1,0 +1,97 @@
+"""A run directory: one audit's files, which belong to one configuration and one set of rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig
+from thresher.errors import RunError
+from thresher.files import read_json, write_json, written
+
+
+class RunDirectory:
+    """Paths and bookkeeping of one run.
+
+    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), model/, training/, gradients/
+    (while they are needed), influence.zarr, predictions.safetensors, scores.parquet, retrained/, summary.json.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.inputs = path / "inputs.json"
+        self.model = path / "model"
+        self.training = path / "training"
+        self.gradients = path / "gradients"
+        self.tensor = path / "influence.zarr"
+        self.predictions = path / "predictions.safetensors"
+        self.scores = path / "scores.parquet"
+        self.retrained = path / "retrained"
+        self.summary = path / "summary.json"
+        self._seconds = path / "seconds.json"
+
+    def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
+        """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`."""
+        self.refuse_other(config, inputs)
+        if not self.config.exists():
+            write_json(self.inputs, dict(inputs))
+            with written(self.config) as temporary:
+                temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+    def refuse_other(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
+        """Raise :class:`RunError` naming what differs if the directory belongs to another run."""
+        if not self.config.exists():
+            if self.path.exists() and any(self.path.iterdir()) and not self.inputs.exists():
+                known = {"data"}  # the demo writes its rows first
+                strange = sorted(entry.name for entry in self.path.iterdir() if entry.name not in known)
+                if strange:
+                    raise RunError(f"{self.path}: holds other files ({strange[0]}); name an empty --output.")
+            return
+        before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        now = config.model_dump(mode="json")
+        differs = [
+            f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
+            for name in now
+            if name not in NOT_PART_OF_THE_RESULT and before.get(name) != now.get(name)
+        ]
+        stored = read_json(self.inputs, {})
+        differs += [f"the contents of {name} changed" for name in inputs if stored.get(name) != inputs[name]]
+        if differs:
+            raise RunError(
+                f"{self.path}: this run was made with other arguments: {'; '.join(differs)}. Name another --output."
+            )
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time that a stage takes to what earlier, killed runs spent on it."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            if self.path.exists():
+                seconds = self.seconds
+                seconds[stage] = round(seconds.get(stage, 0.0) + time.monotonic() - started, 3)
+                write_json(self._seconds, seconds)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in each stage so far."""
+        return read_json(self._seconds, {})
+
+
+def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, dict[str, Any]]:
+    """A finished run: its directory, configuration, scores and summary. Raises :class:`RunError` if it is none."""
+    run = RunDirectory(path)
+    if not run.config.exists():
+        raise RunError(f"{path}: this is not a run directory (no config.yaml); name the --output of an audit.")
+    if not run.summary.exists():
+        raise RunError(f"{path}: this audit is not finished; run the same command again to go on.")
+    config = AuditConfig(**yaml.safe_load(run.config.read_text(encoding="utf-8")))
+    return run, config, pd.read_parquet(run.scores), read_json(run.summary)
