@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thresher.audit import AuditResult, audit
     from thresher.config import AuditConfig
     from thresher.errors import ThresherError
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
-    from thresher.influence.compute import influence
+    from thresher.influences.compute import influence
+    from thresher.pipeline import AuditResult, audit
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
@@ -30,11 +30,11 @@ __all__ = [
 # Found when first used: importing torch and transformers takes seconds, and `thresher --help` needs neither.
 _HOMES = {
     "AuditConfig": "thresher.config",
-    "AuditResult": "thresher.audit",
+    "AuditResult": "thresher.pipeline",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
-    "audit": "thresher.audit",
-    "influence": "thresher.influence.compute",
+    "audit": "thresher.pipeline",
+    "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",
 }

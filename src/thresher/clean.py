@@ -39,6 +39,6 @@ def clean(folder: Path, output: Path, drop: float | None = None) -> Cleaned:
         raise RunError(f"{config.train}: the rows have changed since the audit in {folder}; audit them again.")
     dropped = rows_to_drop(scores, share)
     kept = np.setdiff1d(np.arange(len(table)), dropped)
-    write_table(table.take(int(row) for row in kept), output)
-    planted = int(scores["planted"].sum()) if "planted" in scores else 0
+    write_table(table.take(kept.tolist()), output)
+    planted = int(scores["planted"].to_numpy().sum()) if "planted" in scores else 0
     return Cleaned(output, len(kept), len(dropped), planted)

@@ -53,8 +53,8 @@ def flags(config: type[Section]) -> Callable[[Callable[..., None]], Callable[...
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     words = name.replace("_", "-")
-    switch = field.annotation in (bool, bool | None)
-    several = field.annotation == tuple[str, ...]
+    about: Any = field.annotation
+    switch, several = about in (bool, bool | None), about == tuple[str, ...]
     default = field.default
     shown = "" if field.is_required() or default in (None, ()) else default
     option = typer.Option(
@@ -106,7 +106,7 @@ def clean(
 
 
 def _audit(config: AuditConfig, *, dry_run: bool) -> None:
-    from thresher.audit import run
+    from thresher.pipeline import run
     from thresher.prepare import make_plan, prepare
     from thresher.progress import Shown
     from thresher.report.console import show_plan, show_result

@@ -53,55 +53,57 @@ class DataConfig(Section):
 
     train: str = Field(description="Training rows: a .jsonl, .csv or .parquet file, or a hub id NAME[:CONFIG[:SPLIT]].")
     validation: str = Field(description="A small clean set of rows: the queries.")
-    test: str | None = Field(None, description="Rows to judge accuracy on; no choice is made on them.")
-    text_column: Names = Field((), description="The column of the text; twice for a pair of texts.")
-    label_column: str | None = Field(None, description="The column of the label.")
-    max_length: int = Field(128, ge=2, description="Tokens a row; longer texts are cut.")
-    plant: Share = Field(0.0, description="Flip this share of the training labels, to measure what is found.")
-    seed: int = Field(0, ge=0, description="Fixes noise, initial weights, the order of rows and dropout.")
+    test: str | None = Field(default=None, description="Rows to judge accuracy on; no choice is made on them.")
+    text_column: Names = Field(default=(), description="The column of the text; twice for a pair of texts.")
+    label_column: str | None = Field(default=None, description="The column of the label.")
+    max_length: int = Field(default=128, ge=2, description="Tokens a row; longer texts are cut.")
+    plant: Share = Field(default=0.0, description="Flip this share of the training labels, to measure what is found.")
+    seed: int = Field(default=0, ge=0, description="Fixes noise, initial weights, the order of rows and dropout.")
 
 
 class ModelConfig(Section):
     """Which model."""
 
     model: str = Field(description="Hub id or folder of any sequence classifier or encoder/decoder to make one of.")
-    adapter: str | None = Field(None, description="Folder of a PEFT adapter that was fine-tuned on the training rows.")
+    adapter: str | None = Field(
+        default=None, description="Folder of a PEFT adapter that was fine-tuned on the training rows."
+    )
     finetune: bool | None = Field(
-        None,
+        default=None,
         description="Fine-tune with LoRA first. By default: unless the model has a trained head, or an adapter.",
     )
-    dtype: Dtype = Field("float32", description="Dtype of the weights.")
-    device: str | None = Field(None, description="cpu, cuda, cuda:1, mps; by default a GPU where there is one.")
+    dtype: Dtype = Field(default="float32", description="Dtype of the weights.")
+    device: str | None = Field(default=None, description="cpu, cuda, cuda:1, mps; by default a GPU where there is one.")
 
 
 class Recipe(Section):
     """How to fine-tune (SPEC 6)."""
 
-    lora_rank: int = Field(4, ge=1, description="LoRA r, on the query and value projections.")
-    lora_alpha: float = Field(4.0, gt=0, description="LoRA alpha.")
-    lora_dropout: Share = Field(0.05, description="LoRA dropout.")
-    base_dropout: bool = Field(True, description="Keep the base model's own dropout while training.")
-    epochs: int = Field(10, ge=1, description="Passes over the training rows.")
-    batch_size: int = Field(32, ge=1, description="Rows a step, in training and in the gradient pass.")
-    learning_rate: float = Field(3e-4, gt=0, description="AdamW's peak rate; cosine schedule.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decay of matrices.")
-    warmup: Share = Field(0.1, description="Share of the steps over which the rate rises.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Longer gradients are cut to this norm.")
+    lora_rank: int = Field(default=4, ge=1, description="LoRA r, on the query and value projections.")
+    lora_alpha: float = Field(default=4.0, gt=0, description="LoRA alpha.")
+    lora_dropout: Share = Field(default=0.05, description="LoRA dropout.")
+    base_dropout: bool = Field(default=True, description="Keep the base model's own dropout while training.")
+    epochs: int = Field(default=10, ge=1, description="Passes over the training rows.")
+    batch_size: int = Field(default=32, ge=1, description="Rows a step, in training and in the gradient pass.")
+    learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's peak rate; cosine schedule.")
+    weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay of matrices.")
+    warmup: Share = Field(default=0.1, description="Share of the steps over which the rate rises.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to this norm.")
 
 
 class InfluenceConfig(Section):
     """Which influence, on which modules, within which memory."""
 
     methods: Names = Field(
-        ("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk"),
+        default=("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk"),
         description="Influence functions to compute.",
     )
     modules: str | None = Field(
-        None,
+        default=None,
         description="Regular expression over parameter names. By default: what was trained and the word embedding; "
         "for a model fine-tuned whole, its query and value projections and its head.",
     )
-    memory: Size = Field("4G", description="Memory for gradients; the rest goes to disk.")
+    memory: Size = Field(default="4G", description="Memory for gradients; the rest goes to disk.")
 
     @property
     def memory_bytes(self) -> int:
@@ -113,14 +115,14 @@ class InfluenceConfig(Section):
 class ScoreConfig(Section):
     """Which score ranks the rows, and what is done with the ranking."""
 
-    influence: str = Field("datainf", description="Influence function of the ranking.")
+    influence: str = Field(default="datainf", description="Influence function of the ranking.")
     group: LayerGroup = Field(
-        "layers", description="Modules of the ranking: WE, a quarter of the layers, CL, all layers, or all."
+        default="layers", description="Modules of the ranking: WE, a quarter of the layers, CL, all layers, or all."
     )
-    aggregation: Aggregation = Field("vote", description="How columns add up.")
-    k: float = Field(0.3, gt=0, le=1, description="Share of the rows that each column votes against.")
-    drop: float = Field(0.3, gt=0, lt=1, description="Share of the rows to drop, from the lowest score up.")
-    retrain: bool = Field(False, description="Measure on --test what dropping buys, by fine-tuning again.")
+    aggregation: Aggregation = Field(default="vote", description="How columns add up.")
+    k: float = Field(default=0.3, gt=0, le=1, description="Share of the rows that each column votes against.")
+    drop: float = Field(default=0.3, gt=0, lt=1, description="Share of the rows to drop, from the lowest score up.")
+    retrain: bool = Field(default=False, description="Measure on --test what dropping buys, by fine-tuning again.")
 
 
 S = TypeVar("S", bound=Section)
@@ -129,19 +131,19 @@ S = TypeVar("S", bound=Section)
 class AuditConfig(ScoreConfig, InfluenceConfig, Recipe, ModelConfig, DataConfig):  # fields come out the other way round
     """Everything ``thresher audit`` can be told."""
 
-    output: Path = Field(Path("runs/audit"), description="Run directory.")
+    output: Path = Field(default=Path("runs/audit"), description="Run directory.")
 
 
 class DemoConfig(Section):
     """Everything ``thresher demo`` can be told."""
 
-    output: Path = Field(Path("runs/demo"), description="Run directory.")
-    rows: int = Field(1200, ge=20, description="Training rows.")
-    queries: int = Field(200, ge=2, description="Clean query rows.")
-    test_rows: int = Field(400, ge=2, description="Rows to judge accuracy on.")
-    plant: float = Field(0.2, gt=0, lt=1, description="Share of training labels to flip.")
-    epochs: int = Field(3, ge=1, description="Passes over the training rows.")
-    seed: int = Field(0, ge=0, description="Fixes rows, noise and training.")
+    output: Path = Field(default=Path("runs/demo"), description="Run directory.")
+    rows: int = Field(default=1200, ge=20, description="Training rows.")
+    queries: int = Field(default=200, ge=2, description="Clean query rows.")
+    test_rows: int = Field(default=400, ge=2, description="Rows to judge accuracy on.")
+    plant: float = Field(default=0.2, gt=0, lt=1, description="Share of training labels to flip.")
+    epochs: int = Field(default=3, ge=1, description="Passes over the training rows.")
+    seed: int = Field(default=0, ge=0, description="Fixes rows, noise and training.")
 
 
 NOT_PART_OF_THE_RESULT = ("output", "memory")

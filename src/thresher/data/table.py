@@ -162,14 +162,14 @@ def _read_parquet(path: Path) -> Table:
 
 
 def _read_dataset(source: str, split: str) -> Table:
-    from datasets import Dataset, load_dataset
+    from datasets import load_dataset
 
     is_folder = Path(source).is_dir()
     name, *rest = [source] if is_folder else source.split(":")
     config = rest[0] if rest and rest[0] else None
     split = rest[1] if len(rest) > 1 else split
     try:
-        rows = cast(Dataset, load_dataset(name, config, split=split))
+        rows = load_dataset(name, config, split=split)
     except Exception as error:  # the library raises many kinds, from network to parsing
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(

@@ -13,7 +13,7 @@ all rows, a scaled embedding) is from then on computed row by row: slower, and r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -140,9 +140,9 @@ class GradientPass:
             with torch.enable_grad():
                 logits = self.model(**batch.inputs, **self._options).logits
                 losses = row_losses(logits, batch.labels, self.model.config)
-            self._rows = 0
-            if self._roots:
-                torch.autograd.grad(losses.sum(), self._roots, allow_unused=True)
+                self._rows = 0
+                if self._roots:
+                    torch.autograd.grad(losses.sum(), self._roots, allow_unused=True)
             return self._found, losses, logits
         finally:
             self._found, self._roots, self._rows = {}, [], 0
@@ -178,7 +178,7 @@ class NonFiniteError(GradientError):
 
 
 @contextmanager
-def gradient_pass(model: nn.Module, names: Sequence[str], data: EncodedRows) -> Iterator[GradientPass]:
+def gradient_pass(model: nn.Module, names: Sequence[str], data: EncodedRows) -> Generator[GradientPass]:
     """Freeze the model, put it in eval mode and hook its layers; leave it afterwards exactly as it was.
 
     ``names`` are parameter names as in ``named_parameters()``; rules are checked on rows of ``data``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +102,7 @@ def _kind(config: ModelConfig, settings: Any) -> Kind:
 
 def _class_numbers(settings: Any, classes: Sequence[str]) -> dict[str, int]:
     """The data's classes by the fine-tuned model's own names, or by number where it has none."""
-    names = {str(name): int(number) for name, number in settings.label2id.items()}
+    names = {str(settings.id2label[number]): int(number) for number in sorted(settings.id2label)}
     if all(name in names for name in classes):
         return names
     generic = all(name == f"LABEL_{number}" for name, number in names.items())
@@ -192,7 +192,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _explained(source: str) -> Iterator[None]:
+def _explained(source: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # the library raises many kinds: files, keys, architectures, network
@@ -200,7 +200,7 @@ def _explained(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """No load reports and bars of the library: a new head is expected here, and the plan says so."""
     level = hf_logging.get_verbosity()
     bars = hf_logging.is_progress_bar_enabled()

@@ -12,7 +12,7 @@ import pandas as pd
 
 from thresher.evaluate.detection import auroc, average_precision, noise_detection_auc, noise_detection_rate
 from thresher.files import read_tensors
-from thresher.influence.tensor import SIGN, TensorFile
+from thresher.influences.tensor import SIGN, TensorFile
 from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
 from thresher.prepare import Job

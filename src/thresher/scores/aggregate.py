@@ -152,7 +152,8 @@ def _chosen_queries(tensor: xr.DataArray, how: Aggregation, queries: Any) -> npt
             )
         queries = tensor["correct"].values
     chosen = np.zeros(tensor.sizes["query"], dtype=bool)
-    chosen[np.asarray(queries)] = True
+    if np.size(queries):
+        chosen[np.asarray(queries)] = True
     if not chosen.any():
         raise ConfigError("No query row is chosen, or the model predicts none of them correctly; choose others.")
     return chosen

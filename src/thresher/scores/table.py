@@ -13,7 +13,7 @@ import xarray as xr
 
 from thresher.config import Aggregation, ScoreConfig
 from thresher.errors import ConfigError
-from thresher.influence.registry import INFLUENCE
+from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.scores.aggregate import Columns, Floats, column_sums, correct_or_all, refuse_nan, votes_against
 

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import xarray as xr
 from torch import nn
 
-from thresher.data.encode import encoded_rows
+from thresher.data.encode import EncodedRows, encoded_rows
 from thresher.errors import ModelError
 from thresher.gradients.capture import gradient_pass
 from thresher.gradients.collect import collect, plan_blocks, row_bytes
-from thresher.gradients.store import GradientStore
-from thresher.influence.pairing import pairing
-from thresher.influence.registry import check_methods, module_influence
-from thresher.influence.tensor import filled, labelled
+from thresher.gradients.store import GradientStore, Side
+from thresher.influences.pairing import pairing
+from thresher.influences.registry import INFLUENCE, check_methods
+from thresher.influences.tensor import filled, labelled
 from thresher.model.losses import correct_rows
 from thresher.model.names import ModuleName, describe, embedding_name
-from thresher.progress import Silent
+from thresher.progress import Progress, Silent
 
 MEMORY = 4 * 2**30
 
@@ -85,24 +87,52 @@ def gradient_row_bytes(modules: Sequence[ModuleName], model: nn.Module, length: 
     return row_bytes(dense, widths, length)
 
 
+def gather(
+    model: nn.Module,
+    modules: Sequence[ModuleName],
+    data: dict[Side, EncodedRows],
+    *,
+    batch_size: int,
+    memory: int,
+    folder: Path | None = None,
+    progress: Progress,
+) -> GradientStore:
+    """All rows' gradients of the modules; what is finished in ``folder`` is not computed again."""
+    each = gradient_row_bytes(modules, model, float(data["train"].lengths.mean()))
+    store = GradientStore(
+        {side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, memory, folder
+    )
+    with gradient_pass(model, [module.name for module in modules], data["train"]) as one_pass:
+        collect(one_pass, store, data, batch_size, progress)
+    return store
+
+
+def module_matrices(
+    store: GradientStore, module: ModuleName, methods: Iterable[str]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """One module's [Q, N] matrix for every method that is defined there."""
+    pair = pairing(store, module.name, module.size, is_word_embedding=module.group == "WE")
+    results = {name: INFLUENCE[name].compute(pair) for name in methods}
+    return {name: result.numpy() for name, result in results.items() if result is not None}
+
+
 def _influence(
     model: nn.Module, train: Any, query: Any, methods: tuple[str, ...], pattern: str | None, batch_size: int
 ) -> xr.Dataset:
     modules = select_modules(model, pattern)
-    data = {"query": encoded_rows(query, model, "query"), "train": encoded_rows(train, model, "train")}
-    each = gradient_row_bytes(modules, model, float(data["train"].lengths.mean()))
-    store = GradientStore({side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, MEMORY)
+    data: dict[Side, EncodedRows] = {
+        "query": encoded_rows(query, model, "query"),
+        "train": encoded_rows(train, model, "train"),
+    }
+    store = gather(model, modules, data, batch_size=batch_size, memory=MEMORY, progress=Silent())
     try:
-        with gradient_pass(model, [module.name for module in modules], data["train"]) as one_pass:
-            collect(one_pass, store, data, batch_size, Silent())
         _, logits = store.predictions("query")
         correct = correct_rows(logits, data["query"].labels, model.config).numpy()
         shape = (len(modules), len(data["query"]), len(data["train"]))
         values = {method: np.full(shape, np.nan, np.float32) for method in methods}
         for number, module in enumerate(modules):
-            pair = pairing(store, module.name, module.size, is_word_embedding=module.group == "WE")
-            for method, matrix in module_influence(pair, methods).items():
-                values[method][number] = matrix.numpy()
+            for method, matrix in module_matrices(store, module, methods).items():
+                values[method][number] = matrix
     finally:
         store.close()
     return filled(labelled(modules, correct, len(data["train"])), values)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from thresher.gradients.rows import RowGradients, TokenGradients, squared_norms
 from thresher.gradients.store import GradientStore, Side
-from thresher.influence.tokens import ByToken, add_matched, add_through, by_token, largest_entries
+from thresher.influences.tokens import ByToken, add_matched, add_through, by_token, largest_entries
 
 TOP_TOKENS = 10
 PART_BYTES = 512 * 2**20
@@ -32,10 +32,13 @@ class Pairing(ABC):
         self.is_word_embedding = is_word_embedding
         self.queries, self.rows = store.count("query"), store.count("train")
 
-    @property
-    @abstractmethod
+    @cached_property
     def dots(self) -> Tensor:
         """V G^T, [Q, N]."""
+        return self._dots()
+
+    @abstractmethod
+    def _dots(self) -> Tensor: ...
 
     @property
     @abstractmethod
@@ -66,13 +69,11 @@ class Pairing(ABC):
 class DensePairing(Pairing):
     """A module whose gradients are matrices."""
 
-    @cached_property
-    def dots(self) -> Tensor:
-        """V G^T, [Q, N]."""
+    def _dots(self) -> Tensor:
         products = torch.empty(self.queries, self.rows)
-        for queries, V in self._matrices("query"):
-            for rows, G in self._matrices("train"):
-                products[queries[:, None], rows] = V @ G.T
+        for queries, v in self._matrices("query"):
+            for rows, g in self._matrices("train"):
+                products[queries[:, None], rows] = v @ g.T
         return products
 
     @property
@@ -83,11 +84,11 @@ class DensePairing(Pairing):
     def through_train(self, weights: Tensor) -> Tensor:
         """(W G) G^T in two sweeps over G: 2 Q N p multiplications."""
         summed = torch.zeros(len(weights), self.size)
-        for rows, G in self._matrices("train"):
-            summed += weights[:, rows] @ G
+        for rows, g in self._matrices("train"):
+            summed += weights[:, rows] @ g
         result = torch.empty_like(weights)
-        for rows, G in self._matrices("train"):
-            result[:, rows] = summed @ G.T
+        for rows, g in self._matrices("train"):
+            result[:, rows] = summed @ g.T
         return result
 
     def _matrices(self, side: Side) -> Iterator[tuple[Tensor, Tensor]]:
@@ -99,9 +100,7 @@ class DensePairing(Pairing):
 class TokenPairing(Pairing):
     """An embedding, whose gradients are kept by token and met in ranges of tokens that fit in memory."""
 
-    @property
-    def dots(self) -> Tensor:
-        """V G^T, [Q, N]."""
+    def _dots(self) -> Tensor:
         return self._matched[0]
 
     @property

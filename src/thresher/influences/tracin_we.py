@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from thresher.influence.pairing import Pairing
+from thresher.influences.pairing import Pairing
 
 
 def tracin_we(pair: Pairing) -> Tensor | None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from thresher.influence.pairing import Pairing
+from thresher.influences.pairing import Pairing
 
 
 def cosine(pair: Pairing) -> Tensor:

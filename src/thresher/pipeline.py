@@ -18,17 +18,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import xarray as xr
+from torch import Tensor
 
 from thresher.config import AuditConfig, make_config
+from thresher.data.encode import EncodedRows
 from thresher.errors import RunError
 from thresher.files import read_json, read_tensors, write_json, write_tensors, written
-from thresher.gradients.capture import gradient_pass
-from thresher.gradients.collect import collect, plan_blocks
-from thresher.gradients.store import GradientStore
-from thresher.influence.compute import gradient_row_bytes
-from thresher.influence.pairing import pairing
-from thresher.influence.registry import module_influence
-from thresher.influence.tensor import SIGN, TensorFile, labelled
+from thresher.gradients.store import Side
+from thresher.influences.compute import gather, module_matrices
+from thresher.influences.tensor import SIGN, TensorFile, labelled
 from thresher.model.finetune import History, finetune
 from thresher.model.losses import correct_rows, row_losses
 from thresher.model.predict import accuracy, predict
@@ -118,28 +116,26 @@ def _influence(job: Job, place: RunDirectory, progress: Progress) -> None:
     if file.complete and place.predictions.exists():
         shutil.rmtree(place.gradients, ignore_errors=True)
         return
-    data, model, config = (
-        {"query": job.encoded["query"], "train": job.encoded["train"]},
-        job.subject.model,
-        job.config,
+    config, model = job.config, job.subject.model
+    data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": job.encoded["train"]}
+    _refuse_full_disk(place, job.gradient_bytes)
+    store = gather(
+        model,
+        job.modules,
+        data,
+        batch_size=config.batch_size,
+        memory=config.memory_bytes,
+        folder=place.gradients,
+        progress=progress,
     )
-    each = gradient_row_bytes(job.modules, model, float(data["train"].lengths.mean()))
-    blocks = {side: plan_blocks(rows.lengths, config.batch_size, each) for side, rows in data.items()}
-    _refuse_full_disk(place, each * sum(map(len, data.values())))
-    store = GradientStore(blocks, config.memory_bytes, place.gradients)
-    with gradient_pass(model, [module.name for module in job.modules], data["train"]) as one_pass:
-        collect(one_pass, store, data, config.batch_size, progress)
-    predictions = {side: store.predictions(side)[1] for side in data}
+    predictions: dict[str, Tensor] = {side: store.predictions(side)[1] for side in data}
     write_tensors(place.predictions, predictions)
     correct = correct_rows(predictions["query"], data["query"].labels, model.config).numpy()
     file.create(labelled(job.modules, correct, len(data["train"])), config.methods)
     with progress.stage("influence of modules", len(job.modules)) as advance:
         advance(file.finished_modules)
         for number in range(file.finished_modules, len(job.modules)):
-            module = job.modules[number]
-            pair = pairing(store, module.name, module.size, is_word_embedding=module.group == "WE")
-            matrices = {name: matrix.numpy() for name, matrix in module_influence(pair, config.methods).items()}
-            file.write(number, matrices, len(job.modules))
+            file.write(number, module_matrices(store, job.modules[number], config.methods), len(job.modules))
             advance(1)
     shutil.rmtree(place.gradients, ignore_errors=True)
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from thresher.errors import ConfigError
-from thresher.influence.cosine import cosine
-from thresher.influence.datainf import datainf
-from thresher.influence.pairing import Pairing
-from thresher.influence.tracin import tracin
-from thresher.influence.tracin_we import tracin_we, tracin_we_topk
+from thresher.influences.cosine import cosine
+from thresher.influences.datainf import datainf
+from thresher.influences.pairing import Pairing
+from thresher.influences.tracin import tracin
+from thresher.influences.tracin_we import tracin_we, tracin_we_topk
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,3 @@ def check_methods(methods: Iterable[str]) -> tuple[str, ...]:
     if unknown or not names:
         raise ConfigError(f"There is no influence function '{', '.join(unknown)}'; choose from {', '.join(INFLUENCE)}.")
     return names
-
-
-def module_influence(pair: Pairing, methods: Iterable[str]) -> dict[str, Tensor]:
-    """One module's [Q, N] float32 matrix for every method that is defined there."""
-    results = {name: INFLUENCE[name].compute(pair) for name in methods}
-    return {name: result for name, result in results.items() if result is not None}

@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 
 from thresher.files import read_json, write_json
-from thresher.influence.registry import INFLUENCE
+from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName
 
 DIMS = ("module", "query", "train")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from thresher.influence.pairing import Pairing
+from thresher.influences.pairing import Pairing
 
 DAMPING = 0.1
 

@@ -1,0 +1,37 @@
+# Every target makes what it needs, from nothing: .venv is created by the first that wants it.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN ?= runs/demo
+
+.PHONY: demo test check bench clean
+
+demo: .venv/demo
+	$(BIN)/thresher demo --output $(RUN)
+
+test: .venv/demo .venv/dev
+	$(BIN)/python -m pytest
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+bench: .venv/demo
+	$(BIN)/python benchmarks/bench.py
+
+.venv/base: constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/demo: .venv/base requirements/demo.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/demo.txt
+	touch $@
+
+.venv/dev: .venv/base
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build runs

@@ -1,0 +1,111 @@
+"""What the influence pass costs beside a plain training step, and beside a loop over rows.
+
+On the demo's model and texts, in one process, the three in turn: a plain training step (forward and backward of the
+same batches, LoRA and head as in the demo), the influence pass with all five methods (gradients of every module of both
+sides, products, DataInf), and plain autograd a row at a time. Medians over rounds, as rows a second and as ratios to
+the plain step; also written to build/bench.json. Run it with `make bench`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from thresher.config import DemoConfig
+from thresher.data.encode import EncodedRows, length_batches
+from thresher.demo import demo_audit
+from thresher.gradients.rowwise import plain_gradients
+from thresher.gradients.store import Side
+from thresher.influences.compute import gather, module_matrices
+from thresher.influences.registry import INFLUENCE
+from thresher.model.losses import row_losses
+from thresher.prepare import Job, prepare
+from thresher.progress import Silent
+
+MEMORY = 4 * 2**30
+
+
+def plain_step(job: Job, data: list[EncodedRows], *, training: bool) -> None:
+    """Forward and backward of every batch; the gradients of LoRA and head are left in place of an optimizer's step."""
+    subject = job.subject
+    subject.model.train(training)
+    for rows in data:
+        for chosen in length_batches(rows.lengths, job.config.batch_size):
+            batch = rows.batch(chosen, subject.pad_id, subject.device)
+            logits = subject.model(**batch.inputs).logits
+            row_losses(logits, batch.labels, subject.model.config).mean().backward()
+            subject.model.zero_grad()
+
+
+def influence_pass(job: Job, data: dict[Side, EncodedRows]) -> None:
+    """Everything between encoded rows and the tensor, all five methods."""
+    store = gather(
+        job.subject.model, job.modules, data, batch_size=job.config.batch_size, memory=MEMORY, progress=Silent()
+    )
+    for module in job.modules:
+        module_matrices(store, module, INFLUENCE)
+    store.close()
+
+
+def row_by_row(job: Job, rows: EncodedRows) -> None:
+    """Gradients of the same modules by autograd, a row at a time; no products."""
+    subject = job.subject
+    subject.model.eval()
+    parameters = {m.name: dict(subject.model.named_parameters())[m.name] for m in job.modules}
+    for row in range(len(rows)):
+        plain_gradients(subject.model, parameters, rows.batch(np.array([row]), subject.pad_id, subject.device), {})
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Wall seconds that ``work`` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def main(rounds: int = 5, rows: int = 384, queries: int = 64, output: Path = Path("build/bench.json")) -> None:
+    """Measure and show."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = demo_audit(DemoConfig(output=Path(folder), rows=rows, queries=queries))
+        job = prepare(config.model_copy(update={"batch_size": 32}))
+    data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": job.encoded["train"]}
+    few = data["train"].take(np.arange(0, rows, 6))
+    works: dict[str, tuple[int, Callable[[], None]]] = {
+        "plain": (rows + queries, lambda: plain_step(job, list(data.values()), training=True)),
+        "plain_eval": (rows + queries, lambda: plain_step(job, list(data.values()), training=False)),
+        "influence": (rows + queries, lambda: influence_pass(job, data)),
+        "row_by_row": (len(few), lambda: row_by_row(job, few)),
+    }
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for round_number in range(rounds + 1):
+        for name, (count, work) in works.items():
+            rate = count / seconds(work)
+            if round_number:  # the first is slower
+                found[name].append(rate)
+    medians = {name: statistics.median(rates) for name, rates in found.items()}
+    ratios = {name: statistics.median(np.array(found["plain"]) / np.array(found[name])) for name in found}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(medians | {"time_ratio": ratios, "rounds": rounds, "batch_size": 32}, indent=2) + "\n")
+    table = Table("what", "rows a second", "time a row / plain step", title=f"Medians of {rounds} rounds, batch of 32")
+    titles = {
+        "plain": "plain training step",
+        "plain_eval": "the same without dropout",
+        "influence": "influence pass, five methods",
+        "row_by_row": "row-by-row gradients",
+    }
+    for name, title in titles.items():
+        table.add_row(title, f"{medians[name]:.1f}", f"{ratios[name]:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

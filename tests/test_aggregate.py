@@ -1,0 +1,148 @@
+"""Mean, Rank and Vote-k against the formulas of SPEC 4, written out with loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import thresher
+from thresher.config import Aggregation
+from thresher.errors import ConfigError, DataError
+from thresher.model.names import ModuleName
+from thresher.scores.table import score_all
+
+Floats = npt.NDArray[np.float32]
+
+
+def tensor(values: Floats, correct: Any = None) -> xr.DataArray:
+    coords = {} if correct is None else {"correct": ("query", np.asarray(correct))}
+    return xr.DataArray(values, dims=("module", "query", "train"), coords=coords)
+
+
+def by_loops(values: Floats, how: str, k: int) -> npt.NDArray[np.float64]:
+    modules, queries, rows = values.shape
+    scores = np.zeros(rows)
+    for column in values.reshape(modules * queries, rows):
+        for i in range(rows):
+            rank = int((column < column[i]).sum())
+            scores[i] += {"mean": float(column[i]), "rank": rank, "vote": -max(k - rank, 0)}[how]
+    return scores / (modules * queries) if how == "mean" else scores
+
+
+# Few different values, so that ties are common.
+matrices = arrays(
+    np.float32, st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 9)), elements=st.integers(-4, 4)
+)
+
+
+@given(values=matrices, how=st.sampled_from(["mean", "rank", "vote"]), share=st.floats(0.1, 1.0))
+@settings(deadline=None, max_examples=60)
+def test_scores_equal_the_formulas(values: Floats, how: Aggregation, share: float) -> None:
+    k = max(1, int(share * values.shape[2] + 1e-9))
+    found = thresher.aggregate(tensor(values), how, k=k if how == "vote" else None)
+    expected = by_loops(values, how, k)
+    if how == "vote":  # a column in which all rows tie does not vote: the formula gives every row the same k
+        constant = sum(len(np.unique(column)) == 1 for column in values.reshape(-1, values.shape[2]))
+        expected = expected + k * constant
+    assert np.allclose(found.values, expected)
+    assert found.dims == ("train",)
+
+
+@given(values=matrices)
+@settings(deadline=None, max_examples=30)
+def test_rank_and_vote_see_only_the_order_within_a_column(values: Floats) -> None:
+    stretched = np.sinh(values * 3).astype(np.float32) + np.float32(7)
+    for how in ("rank", "vote"):
+        assert np.array_equal(thresher.aggregate(tensor(values), how), thresher.aggregate(tensor(stretched), how))
+
+
+@given(values=matrices, seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=30)
+def test_scores_follow_the_rows_when_they_are_reordered(values: Floats, seed: int) -> None:
+    order = np.random.default_rng(seed).permutation(values.shape[2])
+    for how in ("mean", "rank", "vote"):
+        plain = thresher.aggregate(tensor(values), how).values
+        assert np.allclose(thresher.aggregate(tensor(values[:, :, order]), how).values, plain[order])
+
+
+def test_rank_and_vote_use_only_queries_predicted_correctly() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 5, 8)).astype(np.float32)
+    correct = np.array([True, False, True, False, False])
+    whole = tensor(values, correct)
+    for how in ("rank", "vote"):
+        expected = thresher.aggregate(tensor(values[:, correct]), how)
+        assert np.array_equal(thresher.aggregate(whole, how), expected)
+        assert np.array_equal(thresher.aggregate(whole, how, queries=correct), expected)
+        assert np.array_equal(thresher.aggregate(whole, how, queries=[0, 2]), expected)
+        assert not np.array_equal(thresher.aggregate(whole, how, queries="all"), expected)
+    assert np.allclose(thresher.aggregate(whole, "mean"), values.mean(axis=(0, 1)))
+    assert np.allclose(thresher.aggregate(whole, "mean", queries="correct"), values[:, correct].mean(axis=(0, 1)))
+
+
+def test_k_is_a_share_or_a_count() -> None:
+    whole = tensor(np.random.default_rng(0).normal(size=(2, 5, 10)).astype(np.float32))
+    three = thresher.aggregate(whole, "vote", k=3)
+    assert np.array_equal(thresher.aggregate(whole, "vote"), three)
+    assert np.array_equal(thresher.aggregate(whole, "vote", k=0.3), three)
+    assert np.array_equal(thresher.aggregate(whole, "vote", k=1.0), thresher.aggregate(whole, "vote", k=10))
+
+
+def test_a_module_whose_gradient_is_zero_does_not_vote() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 4, 12)).astype(np.float32)
+    silent = np.concatenate([values, np.zeros((1, 4, 12), np.float32)])
+    for how in ("rank", "vote"):
+        assert np.array_equal(thresher.aggregate(tensor(silent), how), thresher.aggregate(tensor(values), how))
+
+
+def test_modules_where_a_method_is_not_defined_are_left_out() -> None:
+    values = np.random.default_rng(0).normal(size=(2, 4, 6)).astype(np.float32)
+    missing = np.concatenate([values, np.full((1, 4, 6), np.nan, np.float32)])
+    for how in ("mean", "rank", "vote"):
+        assert np.array_equal(thresher.aggregate(tensor(missing), how), thresher.aggregate(tensor(values), how))
+    values[0, 1, 2] = np.nan
+    with pytest.raises(DataError, match="NaN"):
+        thresher.aggregate(tensor(values), "rank")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"how": "median"},
+        {"how": "vote", "k": 0},
+        {"how": "vote", "k": 1.5},
+        {"how": "vote", "k": 11},
+        {"how": "rank", "queries": "some"},
+        {"how": "rank", "queries": "correct"},
+        {"how": "rank", "queries": []},
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        thresher.aggregate(tensor(np.ones((1, 2, 10), np.float32)), **options)
+
+
+def test_the_table_of_all_scores_agrees_with_aggregating_each_group() -> None:
+    groups = ["WE", "1", "1", "2", "3", "4", "CL", "other"]
+    modules = [
+        ModuleName(f"m{i}", "layer" if g in "1234" else "head", 0, "-", "weight", g, 1)  # pyright: ignore
+        for i, g in enumerate(groups)
+    ]
+    values = np.random.default_rng(0).normal(size=(len(groups), 5, 20)).astype(np.float32)
+    dataset = xr.Dataset(
+        {"tracin": (("module", "query", "train"), values)},
+        coords={"correct": ("query", np.array([True, True, False, True, False]))},
+    )
+    scores = score_all(dataset, modules, k=0.3)
+    assert {configuration.group for configuration in scores} == {"WE", "1", "2", "3", "4", "CL", "layers", "all"}
+    for configuration, found in scores.items():
+        wanted = {"layers": groups[1:6], "all": groups}.get(configuration.group, [configuration.group])
+        chosen = dataset["tracin"][[i for i, group in enumerate(groups) if group in wanted]]
+        expected = thresher.aggregate(chosen, configuration.aggregation, k=configuration.k)
+        assert np.allclose(found, expected), configuration.name

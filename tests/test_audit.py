@@ -1,0 +1,295 @@
+"""The main job end to end on a tiny model: from Python, from the command line, after a kill, and on bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import yaml
+from typer.testing import CliRunner
+
+import thresher
+from folders import classifier_folder, decoder_folder, encoder_folder, reviews, write_rows
+from thresher.cli import app
+from thresher.errors import ThresherError
+from thresher.files import read_json
+
+FAST = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an encoder and three files of rows."""
+    folder = tmp_path_factory.mktemp("place")
+    encoder_folder(folder / "encoder")
+    write_rows(folder / "train.jsonl", reviews(60, 1))
+    write_rows(folder / "validation.jsonl", reviews(16, 2))
+    write_rows(folder / "test.jsonl", reviews(30, 3))
+    return folder
+
+
+def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
+    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    return {"model": str(place / "encoder"), **names, "output": str(output), **FAST, **more}
+
+
+def flags(given: dict[str, Any]) -> list[str]:
+    arguments: list[str] = []
+    for name, value in given.items():
+        flag = f"--{name.replace('_', '-')}"
+        arguments += [flag] if value is True else [flag, str(value)]
+    return arguments
+
+
+def refused(arguments: list[str]) -> str:
+    """The message of the user's mistake that a command raises (``main`` prints it and exits with 2)."""
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, ThresherError), result.output
+    return str(result.exception)
+
+
+@pytest.fixture(scope="session")
+def finished(place: Path) -> thresher.AuditResult:
+    return thresher.audit(options(place, place / "finished", plant=0.2, retrain=True))
+
+
+def test_every_row_is_ranked_from_most_to_least_detrimental(finished: thresher.AuditResult) -> None:
+    scores = finished.scores
+    assert list(scores["row"]) == list(range(60))
+    assert sorted(scores["rank"]) == list(range(60))
+    assert (np.diff(scores.sort_values("rank")["score"]) >= 0).all()
+    assert scores["planted"].sum() == 12
+    assert set(scores["predicted"]) <= {"good", "bad"}
+    flipped = [row["label"] for row in reviews(60, 1)] != scores["label"]
+    assert (flipped == scores["planted"]).all()
+
+
+def test_the_tensor_opens_with_plain_xarray_and_gives_the_same_score(finished: thresher.AuditResult) -> None:
+    tensor = xr.open_zarr(finished.folder / "influence.zarr", chunks=None, consolidated=False)
+    assert tensor.sizes == {"module": 1 + 4 * 4 + 2, "query": 16, "train": 60}
+    assert "larger = helpful" in tensor.attrs["sign"]
+    layers = tensor["datainf"].isel(module=(tensor["block"] == "layer").values)
+    expected = thresher.aggregate(layers, "vote", k=0.3)
+    assert np.allclose(finished.scores["score"], expected)
+    assert np.allclose(finished.scores["datainf|layers|vote@0.3"], expected)
+
+
+def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: thresher.AuditResult) -> None:
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    assert summary == finished.summary
+    assert (summary["rows"], summary["queries"], summary["modules"]) == (60, 16, 19)
+    assert set(summary["accuracy"]) == {"all_rows", "dropped", "dropped_at_random", "errors_removed"}
+    assert all(0 <= value <= 1 for value in summary["accuracy"].values())
+    assert summary["config"] == yaml.safe_load((finished.folder / "config.yaml").read_text())
+    assert set(summary["seconds"]) == {"fine-tuning", "influence", "scores", "retraining"}
+    for entry in summary["detection"]:
+        if entry["influence"] == "random":
+            assert entry["ndr30"] == pytest.approx(0.3)
+            continue
+        name = f"{entry['influence']}|{entry['group']}|{entry['aggregation']}"
+        score = finished.scores[name + (f"@{entry['k']:g}" if entry["k"] else "")]
+        assert entry["ndr30"] == thresher.noise_detection_rate(score, finished.scores["planted"])
+    assert len(summary["suspicious"]) == 10
+    assert all(len(entry["hurts"]) == 2 for entry in summary["suspicious"])
+    assert not (finished.folder / "gradients").exists()
+
+
+def test_a_saved_config_gives_the_same_scores(finished: thresher.AuditResult, tmp_path: Path) -> None:
+    config = yaml.safe_load((finished.folder / "config.yaml").read_text()) | {"output": str(tmp_path / "again")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    result = CliRunner().invoke(app, ["audit", str(tmp_path / "config.yaml")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "again/scores.parquet").read_bytes() == (finished.folder / "scores.parquet").read_bytes()
+
+
+def test_the_trained_adapter_can_be_audited_by_itself(
+    finished: thresher.AuditResult, place: Path, tmp_path: Path
+) -> None:
+    mine = options(place, tmp_path / "run", plant=0.2, adapter=str(finished.folder / "model"))
+    found = thresher.audit(mine)
+    assert "training" not in found.summary
+    for column in ("tracin|layers|mean", "cosine|CL|mean", "tracin_we|WE|mean"):
+        assert np.allclose(found.scores[column], finished.scores[column], rtol=1e-3, atol=1e-6)
+
+
+def test_a_model_fine_tuned_whole_is_audited_through_query_value_and_head(place: Path, tmp_path: Path) -> None:
+    model = classifier_folder(tmp_path / "whole", ["bad", "good", "unused"])
+    found = thresher.audit(options(place, tmp_path / "run", model=str(model)))
+    names = list(found.tensor["module"].values)
+    assert {name.split(".")[-2] for name in names} == {"query", "value", "classifier"}
+    assert len(names) == 4 * 2 * 2 + 2
+    assert "training" not in found.summary
+    some = thresher.audit(
+        options(place, tmp_path / "some", model=str(model), modules=r"layer\.3.*output\.dense\.weight")
+    )
+    assert some.summary["modules"] == 2
+
+
+def test_pairs_several_classes_csv_and_a_decoder_without_pad_token(tmp_path: Path) -> None:
+    decoder_folder(tmp_path / "decoder")
+    rows = [{"premise": r["text"], "claim": r["text"][:9], "kind": "xyz"[i % 3]} for i, r in enumerate(reviews(45, 1))]
+    pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
+    pd.DataFrame(rows[:12]).to_parquet(tmp_path / "validation.parquet")
+    given = {
+        "model": tmp_path / "decoder",
+        "train": tmp_path / "train.csv",
+        "validation": tmp_path / "validation.parquet",
+        "text-column": "premise,claim",
+        "label-column": "kind",
+        "output": tmp_path / "run",
+        **FAST,
+    }
+    result = CliRunner().invoke(app, ["audit", *flags(given)])
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    summary = read_json(tmp_path / "run/summary.json")
+    assert summary["classes"] == {"x": 0, "y": 1, "z": 2}
+    assert "detection" not in summary
+    assert "The 10 most suspicious rows" in result.output
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(place: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["audit", *flags(options(place, tmp_path / "run")), "--dry-run"])
+    assert result.exit_code == 0, result.output
+    assert "60 to rank, 16 queries" in result.output
+    assert "expected time" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_clean_writes_the_original_rows_less_the_dropped(
+    finished: thresher.AuditResult, tmp_path: Path, suffix: str
+) -> None:
+    target = tmp_path / f"cleaned.{suffix}"
+    arguments = ["clean", str(finished.folder), "--drop", "0.25", "--output", str(target)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    dropped = set(finished.scores.nsmallest(15, "rank")["row"])
+    kept = [row for row in reviews(60, 1) if row["id"] not in dropped]
+    if suffix == "jsonl":
+        assert [json.loads(line) for line in target.read_text().splitlines()] == kept
+    else:
+        found = pd.read_csv(target) if suffix == "csv" else pd.read_parquet(target)
+        assert found.to_dict("records") == kept
+
+
+def test_clean_refuses_rows_that_changed_since(place: Path, tmp_path: Path) -> None:
+    train = write_rows(tmp_path / "train.jsonl", reviews(20, 5))
+    thresher.audit(options(place, tmp_path / "run", train=train))
+    write_rows(tmp_path / "train.jsonl", reviews(20, 6))
+    arguments = ["clean", str(tmp_path / "run"), "--output", str(tmp_path / "cleaned.jsonl")]
+    assert "changed since the audit" in refused(arguments)
+    assert not (tmp_path / "cleaned.jsonl").exists()
+
+
+def test_a_run_directory_of_other_arguments_is_refused_naming_them(finished: thresher.AuditResult, place: Path) -> None:
+    before = (finished.folder / "scores.parquet").read_bytes()
+    same = options(place, finished.folder, plant=0.2, retrain=True)
+    message = refused(["audit", *flags(same | {"epochs": 3, "seed": 4})])
+    assert "epochs was 2, now 3" in message
+    assert "seed was 0, now 4" in message
+    other = write_rows(place / "other.jsonl", reviews(60, 9))
+    assert "train was" in refused(["audit", *flags(same | {"train": other})])
+    assert (finished.folder / "scores.parquet").read_bytes() == before
+    # The same arguments, and ones that cannot change the result, are welcome.
+    assert CliRunner().invoke(app, ["audit", *flags(same | {"memory": "1G"})]).exit_code == 0
+
+
+BAD_INPUT = [
+    ({"text_column": "body"}, "no column 'body'; the file has: id, text, label"),
+    (
+        {"train": [{"text": "good", "label": 1}, {"text": " ", "label": 0}]},
+        r"row 1 (line 2): the text in column 'text' is empty",
+    ),
+    ({"train": [{"text": "good", "label": 1}] * 3}, "every row has the label '1'"),
+    ({"validation": [{"text": "good", "label": "so-so"}]}, "label 'so-so' in column 'label' is not among the classes"),
+    ({"train": "nowhere.jsonl"}, "nowhere.jsonl: there is no such file"),
+    ({"model": "./nowhere"}, "./nowhere: there is no such folder"),
+    ({"adapter": "x", "finetune": True}, "--adapter names a fine-tuned adapter"),
+    ({"learning_rate": "fast"}, "--learning-rate: Input should be a valid number"),
+    ({"epochs": 0}, "--epochs: Input should be greater than or equal to 1"),
+    ({"memory": "lots"}, "--memory: write a number of bytes"),
+    ({"modules": "nothing"}, "No parameter of the model matches --modules 'nothing'"),
+    ({"methods": "tracin", "influence": "datainf"}, "not among --methods"),
+    ({"learning_rate": 1e30}, "no longer finite"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_INPUT, ids=[message[:30] for _, message in BAD_INPUT])
+def test_bad_input_gets_one_clear_sentence(place: Path, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    given = options(place, tmp_path / "run")
+    for name, value in change.items():
+        given[name] = write_rows(tmp_path / f"{name}.jsonl", value) if isinstance(value, list) else value
+    found = refused(["audit", *flags(given)])
+    assert message in found
+    assert "\n" not in found
+
+
+def test_a_folder_without_weights_and_a_head_of_other_classes_are_refused(place: Path, tmp_path: Path) -> None:
+    model = classifier_folder(tmp_path / "model", ["up", "down"])
+    message = refused(["audit", *flags(options(place, tmp_path / "run", model=model))])
+    assert "Label 'bad' of the training rows is not among the model's classes (up, down)" in message
+    (model / "model.safetensors").unlink()
+    assert "a model folder without weights" in refused(["audit", *flags(options(place, tmp_path / "run", model=model))])
+
+
+def test_missing_options_and_unknown_ones_are_named(tmp_path: Path) -> None:
+    assert refused(["audit", "--model", "x"]) == "--train is missing; --validation is missing"
+    (tmp_path / "config.yaml").write_text("modle: x\n")
+    assert "there is no option 'modle'" in refused(["audit", str(tmp_path / "config.yaml")])
+    assert "this is not a run directory" in refused(["clean", str(tmp_path / "none"), "--output", "c.jsonl"])
+
+
+def command(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "thresher", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+
+
+def test_the_command_exits_with_two_and_without_a_traceback() -> None:
+    process = command("audit", "--model", "./nowhere", "--train", "nowhere.jsonl", "--validation", "nowhere.jsonl")
+    output, _ = process.communicate()
+    assert process.returncode == 2
+    assert "Traceback" not in output
+    assert "error: nowhere.jsonl: there is no such file" in output
+
+
+# What is on disk when the run is killed: after the first epoch, between blocks of gradients, between modules, and
+# between two retrainings.
+MOMENTS = {
+    "an epoch": "training/state.safetensors",
+    "a block of gradients": "gradients/query-00000.safetensors",
+    "a module": "influence.progress.json",
+    "a retraining": "retrained/dropped.json",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", list(MOMENTS))
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
+    finished: thresher.AuditResult, place: Path, tmp_path: Path, moment: str
+) -> None:
+    output = tmp_path / "run"
+    given = flags(options(place, output, plant=0.2, retrain=True))
+    process = command("audit", *given)
+    while process.poll() is None and not (output / MOMENTS[moment]).exists():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (output / "summary.json").exists(), "the run was over before it could be killed"
+    result = CliRunner().invoke(app, ["audit", *given])
+    assert result.exit_code == 0, f"{result.output}{result.exception}"
+    assert (output / "scores.parquet").read_bytes() == (finished.folder / "scores.parquet").read_bytes()
+    assert read_json(output / "summary.json")["accuracy"] == finished.summary["accuracy"]

@@ -1,0 +1,113 @@
+"""Training: the schedule, the batches, the kept epoch, and going on after a kill as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import PAD, tiny_model, tiny_rows
+from thresher.config import Recipe
+from thresher.data.encode import EncodedRows, encoded_rows
+from thresher.errors import ModelError
+from thresher.model import finetune as module
+from thresher.model.finetune import Epoch, History, finetune, learning_rate, shuffled_batches
+from thresher.model.load import Subject
+from thresher.progress import Silent
+
+
+class Tokenizer:
+    pad_token_id = PAD
+
+
+def subject() -> Subject:
+    return Subject(tiny_model("bert", lora=True), Tokenizer(), {"0": 0, "1": 1, "2": 2}, "lora")
+
+
+def data(count: int, seed: int) -> EncodedRows:
+    return encoded_rows(tiny_rows(count, seed=seed), tiny_model("bert"), "train")
+
+
+RECIPE = Recipe(epochs=4, batch_size=4, learning_rate=5e-3)
+
+
+def trained(folder: Path, recipe: Recipe = RECIPE, seed: int = 0) -> tuple[dict[str, torch.Tensor], History]:
+    one = subject()
+    history = finetune(one, data(18, 1), data(6, 2), recipe, seed=seed, folder=folder, progress=Silent())
+    assert not one.model.training
+    return {name: p.detach().clone() for name, p in one.model.named_parameters()}, history
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_training_changes_only_what_is_trainable_and_lowers_the_loss(tmp_path: Path) -> None:
+    before = subject().model
+    weights, history = trained(tmp_path / "a", RECIPE.model_copy(update={"epochs": 8}))
+    losses = [epoch.train_loss for epoch in history.epochs]
+    assert losses[-1] < losses[0]
+    for name, parameter in before.named_parameters():
+        assert torch.equal(parameter, weights[name]) != parameter.requires_grad, name
+
+
+def test_same_seed_same_weights(tmp_path: Path) -> None:
+    first, history = trained(tmp_path / "a")
+    second, again = trained(tmp_path / "b")
+    other, _ = trained(tmp_path / "c", seed=1)
+    assert same(first, second)
+    assert history == again
+    assert not same(first, other)
+
+
+@pytest.mark.parametrize("stop_in", [1, 2, 3])
+def test_a_killed_training_goes_on_to_the_same_weights(
+    tmp_path: Path, stop_in: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, history = trained(tmp_path / "whole")
+    epoch_of = module._train_epoch
+
+    def stops(*args: Any) -> float:
+        if args[4][1] == stop_in:
+            raise KeyboardInterrupt
+        return epoch_of(*args)
+
+    monkeypatch.setattr(module, "_train_epoch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed")
+    monkeypatch.setattr(module, "_train_epoch", epoch_of)
+    torch.rand(7)  # the state of the generator must not matter
+    found, again = trained(tmp_path / "killed")
+    assert same(found, expected)
+    assert again == history
+
+
+def test_the_kept_epoch_has_the_lowest_query_loss_and_the_later_wins_a_tie() -> None:
+    assert History((Epoch(1, 0.5), Epoch(1, 0.4), Epoch(1, 0.4), Epoch(1, 0.6))).chosen == 2
+
+
+def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:
+    recipe = Recipe(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(step, 100, recipe) for step in range(101)]
+    assert rates[0] == 0
+    assert rates[10] == max(rates) == 1
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0)
+    assert np.all(np.diff(rates[:11]) > 0) and np.all(np.diff(rates[10:]) < 0)
+
+
+def test_every_row_is_seen_once_an_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(1, 60, 205)
+    batches = shuffled_batches(lengths, 8, np.random.default_rng(1))
+    assert sorted(np.concatenate(batches)) == list(range(205))
+    assert max(map(len, batches)) == 8
+    padding = sum(lengths[b].max() * len(b) for b in batches) / lengths.sum()
+    assert padding < 1.3
+
+
+def test_a_loss_that_is_no_longer_finite_stops_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="lower --learning-rate"):
+        trained(tmp_path, RECIPE.model_copy(update={"learning_rate": 1e30}))

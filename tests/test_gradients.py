@@ -1,0 +1,159 @@
+"""The pass itself: how often the model is run, what is left behind, and what happens where no rule fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import thresher
+from conftest import PAD, audited, relative_error, tiny_model, tiny_rows, true_gradients
+from thresher.data.encode import encoded_rows, length_batches
+from thresher.gradients.capture import gradient_pass
+from thresher.gradients.rows import RowGradients, TokenGradients
+from thresher.model.names import embedding_name
+
+
+def dense(gradients: RowGradients, parameter: nn.Parameter) -> torch.Tensor:
+    if isinstance(gradients, TokenGradients):
+        full = torch.zeros(gradients.rows, *parameter.shape)
+        full[gradients.row, gradients.token] = gradients.value
+        return full
+    return gradients.reshape(len(gradients), *parameter.shape)
+
+
+def check_gradients(model: Any, names: list[str], rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Compare with the truth; returns the modules that had to be done row by row."""
+    data = encoded_rows(rows, model, "train")
+    parameters = dict(model.named_parameters())
+    truth = true_gradients(model, rows, names)
+    with gradient_pass(model, names, data) as one_pass:
+        for batch_rows in length_batches(data.lengths, 4):
+            found = one_pass.gradients(data, data.batch(batch_rows, one_pass.pad_id, one_pass.device))
+            for name, gradients in found.modules.items():
+                expected = truth[name][torch.from_numpy(batch_rows)]
+                if expected.norm() > 1e-12:
+                    assert relative_error(dense(gradients, parameters[name]), expected) < 1e-5, name
+        return one_pass.row_by_row
+
+
+def test_one_forward_and_one_backward_a_batch(bert: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tiny_rows(12)
+    data = encoded_rows(rows, bert, "train")
+    backwards: list[int] = []
+    forwards: list[int] = []
+    grad = torch.autograd.grad
+    with gradient_pass(bert, audited(bert), data) as one_pass:
+        monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: (backwards.append(1), grad(*a, **k))[1])
+        handle = bert.register_forward_hook(lambda *_: forwards.append(1))
+        batches = length_batches(data.lengths, 5)
+        for batch_rows in batches:
+            one_pass.gradients(data, data.batch(batch_rows, one_pass.pad_id, one_pass.device))
+        handle.remove()
+    assert len(forwards) == len(backwards) == len(batches) == 3
+
+
+def test_no_weight_gradient_is_ever_computed(bert: Any) -> None:
+    data = encoded_rows(tiny_rows(6), bert, "train")
+    batch = data.batch(np.arange(6), PAD, torch.device("cpu"))
+    table = bert.get_input_embeddings().weight
+    with gradient_pass(bert, [embedding_name(bert)], data) as one_pass:
+        with FlopCounterMode(display=False) as ours:
+            one_pass.gradients(data, batch)
+        # The least there is to do: differentiate with respect to what the embedding gives, every weight frozen.
+        with FlopCounterMode(display=False) as least:
+            vectors = F.embedding(batch.inputs["input_ids"], table).requires_grad_()
+            logits = bert(inputs_embeds=vectors, attention_mask=batch.inputs["attention_mask"]).logits
+            F.cross_entropy(logits, batch.labels).backward()
+    assert ours.get_total_flops() == least.get_total_flops() > 0
+    assert all(parameter.grad is None for parameter in bert.parameters())
+
+
+def test_the_model_comes_back_as_it_was() -> None:
+    model = tiny_model("bert", lora=True)
+    model.base_model.model.bert.encoder.layer[0].eval()  # a mixture must survive
+    before = {name: (p.requires_grad, p.detach().clone()) for name, p in model.named_parameters()}
+    modes = [module.training for module in model.modules()]
+    hooks = [len(module._forward_hooks) for module in model.modules()]
+    thresher.influence(model, tiny_rows(4), tiny_rows(2))
+    assert [module.training for module in model.modules()] == modes
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == before[name][0]
+        assert torch.equal(parameter, before[name][1])
+        assert parameter.grad is None
+
+
+def test_the_model_comes_back_as_it_was_after_an_error(bert: Any) -> None:
+    flags = [parameter.requires_grad for parameter in bert.parameters()]
+    with pytest.raises(IndexError):  # a token that the model does not have
+        thresher.influence(bert, [{"input_ids": [9999], "labels": 0}], tiny_rows(1))
+    assert [parameter.requires_grad for parameter in bert.parameters()] == flags
+    assert bert.training
+    assert not any(module._forward_hooks for module in bert.modules())
+
+
+def test_it_works_under_no_grad(bert: Any) -> None:
+    expected = thresher.influence(bert, tiny_rows(4), tiny_rows(2))
+    with torch.no_grad():
+        assert thresher.influence(bert, tiny_rows(4), tiny_rows(2)).identical(expected)
+
+
+def test_a_key_bias_is_exactly_zero_and_nothing_else_is(bert: Any) -> None:
+    tensor = thresher.influence(bert, tiny_rows(6), tiny_rows(3, seed=1))
+    silent = {name for name in tensor["module"].values if not tensor["tracin"].sel(module=name).values.any()}
+    assert silent == {f"bert.encoder.layer.{i}.attention.self.key.bias" for i in range(2)}
+
+
+def test_a_table_shared_by_all_rows_is_done_row_by_row() -> None:
+    model = tiny_model("mpnet")
+    # As many rows in a batch as tokens: the shape alone would not betray that the table has no batch dimension.
+    rows = tiny_rows(8, low=4, high=5)
+    assert check_gradients(model, audited(model), rows) == ("mpnet.encoder.relative_attention_bias.weight",)
+
+
+def test_adapters_without_a_rule_are_right() -> None:
+    model = tiny_model("bert", lora=True, use_dora=True)
+    names = audited(model)
+    assert any("lora_magnitude_vector" in name for name in names)
+    row_by_row = check_gradients(model, names, tiny_rows(9))
+    assert any("lora_magnitude_vector" in name for name in row_by_row)
+    assert not any("classifier" in name for name in row_by_row)
+
+
+class Twice(nn.Module):
+    """A layer that is called two times, with different inputs."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(torch.tanh(self.inner(x)))
+
+
+def test_a_layer_called_twice_adds_up() -> None:
+    model = tiny_model("bert")
+    attention = model.bert.encoder.layer[0].attention.self
+    attention.query = Twice(attention.query)
+    names = [name for name in audited(model) if "layer.0" in name]
+    assert check_gradients(model, names, tiny_rows(7)) == ()
+
+
+def test_bfloat16_models_give_float32_gradients() -> None:
+    model = tiny_model("bert", lora=True).to(torch.bfloat16)
+    rows, query = tiny_rows(8), tiny_rows(4, seed=1)
+    found = thresher.influence(model, rows, query, methods=("cosine",))
+    exact = thresher.influence(model.float(), rows, query, methods=("cosine",))
+    assert found["cosine"].dtype == np.float32
+    last = "base_model.model.classifier.modules_to_save.default.weight"
+    agreement = np.corrcoef(
+        found["cosine"].sel(module=last).values.ravel(), exact["cosine"].sel(module=last).values.ravel()
+    )
+    assert agreement[0, 1] > 0.99
+    assert len(np.unique(found["cosine"].values)) > 0.9 * found["cosine"].size
