@@ -30,6 +30,7 @@ from thresher.influences.tensor import SIGN, TensorFile, labelled
 from thresher.model.finetune import History, finetune
 from thresher.model.losses import correct_rows, row_losses
 from thresher.model.predict import accuracy, predict
+from thresher.model.quiet import quiet
 from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent
 from thresher.report.summary import Findings, summarise
@@ -106,8 +107,9 @@ def _finetuned(job: Job, place: RunDirectory, progress: Progress) -> History | N
         progress=progress,
     )
     model: Any = job.subject.model
-    model.save_pretrained(place.model)
-    job.subject.tokenizer.save_pretrained(place.model)
+    with quiet():
+        model.save_pretrained(place.model)
+        job.subject.tokenizer.save_pretrained(place.model)
     return history
 
 

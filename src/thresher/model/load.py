@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as hf_logging
 
 from thresher.config import ModelConfig
 from thresher.errors import DataError, ModelError
 from thresher.model.names import attention_projections, head_modules
+from thresher.model.quiet import quiet
 
 Kind = Literal["lora", "adapter", "whole"]
 
@@ -54,12 +54,12 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
     """
     source = config.model
     _refuse_incomplete_folder(source)
-    with _quiet(), _explained(source):
+    with quiet(), _explained(source):
         settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
     kind = _kind(config, settings)
     numbers = _class_numbers(settings, classes) if kind == "whole" else {name: i for i, name in enumerate(classes)}
     torch.manual_seed(seed)  # a new head is drawn at random
-    with _quiet(), _explained(source):
+    with quiet(), _explained(source):
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
@@ -152,23 +152,26 @@ def _set_padding(model: Any, tokenizer: Any, source: str) -> None:
 def _with_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Module:
     from peft import PeftModel
 
-    weights = Path(adapter) / "adapter_model.safetensors"
-    if Path(adapter).is_dir() and not weights.is_file():
-        raise ModelError(
-            f"{adapter}: there is no adapter_model.safetensors in this folder; save the adapter with PEFT."
-        )
+    if Path(adapter).is_dir():
+        _refuse_incomplete_adapter(Path(adapter), untrained)
     try:
-        with _quiet():
-            wrapped = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        with quiet():
+            return PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except Exception as error:  # shapes, keys, files: the library raises many kinds
         raise ModelError(f"{adapter}: the adapter does not fit the model ({_first_line(error)})") from None
-    if weights.is_file():
-        with safe_open(weights, framework="pt") as file:
-            saved = list(file.keys())
-        lost = [part for part in untrained if not any(part.rpartition(".")[2] in key.split(".") for key in saved)]
-        if lost:
-            raise ModelError(f"{adapter}: holds no weights for {', '.join(lost)}, and neither does the base model.")
-    return wrapped
+
+
+def _refuse_incomplete_adapter(adapter: Path, untrained: tuple[str, ...]) -> None:
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ModelError(
+            f"{adapter}: no adapter_model.safetensors in this folder; save the adapter with PEFT."
+        )
+    with safe_open(weights, framework="pt") as file:
+        saved = [key.split(".") for key in file.keys()]  # noqa: SIM118 (not a mapping)
+    lost = [part for part in untrained if not any(part.rpartition(".")[2] in key for key in saved)]
+    if lost:
+        raise ModelError(f"{adapter}: holds no weights for {', '.join(lost)}, and neither does the base model.")
 
 
 def _refuse_incomplete_folder(source: str) -> None:
@@ -197,18 +200,3 @@ def _explained(source: str) -> Generator[None]:
         yield
     except Exception as error:  # the library raises many kinds: files, keys, architectures, network
         raise ModelError(f"{source}: cannot be loaded as a sequence classifier ({_first_line(error)})") from error
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """No load reports and bars of the library: a new head is expected here, and the plan says so."""
-    level = hf_logging.get_verbosity()
-    bars = hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
