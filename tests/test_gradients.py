@@ -145,6 +145,19 @@ def test_a_layer_called_twice_adds_up() -> None:
     assert check_gradients(model, names, tiny_rows(7)) == ()
 
 
+def test_a_table_that_is_also_a_matrix_is_right() -> None:
+    model = tiny_model("bert")
+    dense = model.bert.encoder.layer[0].intermediate.dense
+    table = model.get_input_embeddings()
+    tied = nn.Linear(32, len(table.weight), bias=False)
+    tied.weight = table.weight
+    model.bert.encoder.layer[0].intermediate.dense = nn.Sequential(
+        tied, nn.Linear(len(table.weight), dense.out_features)
+    )
+    names = [embedding_name(model) or "", "classifier.weight"]
+    assert check_gradients(model, names, tiny_rows(7)) == (names[0],)
+
+
 def test_bfloat16_models_give_float32_gradients() -> None:
     model = tiny_model("bert", lora=True).to(torch.bfloat16)
     rows, query = tiny_rows(8), tiny_rows(4, seed=1)

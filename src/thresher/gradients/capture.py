@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from thresher.data.encode import Batch, EncodedRows, accepted_inputs
 from thresher.errors import GradientError, ModelError
@@ -80,7 +81,8 @@ class GradientPass:
         order = data.lengths.argsort(kind="stable")
         rows = order[sorted({0, len(order) // 2, len(order) - 1})]
         batch = data.batch(rows, self.pad_id, self.device)
-        found, _, _ = self._by_rules(batch)
+        found, losses, _ = self._by_rules(batch)
+        self._refuse_non_finite(batch, losses, found)
         truth = self._one_by_one(data, batch, tuple(found))
         eps = torch.finfo(next(self.model.parameters()).dtype).eps
         agreeing = _agreeing(found, truth, eps) if found else set[str]()
@@ -96,11 +98,12 @@ class GradientPass:
 
     def _hook_layers(self) -> None:
         wanted = {id(self._parameters[name]): name for name in self.names}
+        both = _tables(self.model) & _matrices(self.model)  # a table that is also a matrix has no one kind of gradient
         for layer in self.model.modules():
             sites: list[_Site] = []
             for short, parameter in layer.named_parameters(recurse=False):
                 name, rule = wanted.get(id(parameter)), rule_for(layer, short)
-                if name is not None and rule is not None:
+                if name is not None and rule is not None and id(parameter) not in both:
                     sites.append(_Site(name, rule))
             if sites:
                 self._handles.append(layer.register_forward_hook(self._watcher(sites), with_kwargs=True))
@@ -124,15 +127,13 @@ class GradientPass:
         return watch
 
     def _form(self, layer: nn.Module, sites: list[_Site], x: Tensor, delta: Tensor, rows: int) -> None:
+        if delta[..., 0].numel() % rows:
+            return  # rows cannot be told apart in this call; check_rules sees that it is missing
         for site in sites:
-            if site.name in self.row_by_row:
-                continue
-            try:
+            if site.name not in self.row_by_row:
                 gradient = site.rule(layer, x, delta, rows)
-            except RuntimeError:  # rows cannot be told apart in this call; check_rules sees that it is missing
-                continue
-            before = self._found.get(site.name)
-            self._found[site.name] = gradient if before is None else added(before, gradient)
+                before = self._found.get(site.name)
+                self._found[site.name] = gradient if before is None else added(before, gradient)
 
     def _by_rules(self, batch: Batch) -> tuple[dict[str, RowGradients], Tensor, Tensor]:
         self._found, self._roots, self._rows = {}, [], len(batch)
@@ -168,7 +169,7 @@ class GradientPass:
 class NonFiniteError(GradientError):
     """The rows (numbers within the rows given) whose loss or gradient is not finite."""
 
-    def __init__(self, kind: str, rows: list[int], what: str = "row") -> None:
+    def __init__(self, kind: str, rows: list[int], what: str = "train row") -> None:
         self.kind, self.rows = kind, rows
         named = ", ".join(map(str, rows[:10])) + (", ..." if len(rows) > 10 else "")
         super().__init__(
@@ -217,6 +218,14 @@ def _pad_id(model: nn.Module, data: EncodedRows, configured: int | None) -> int:
     if unused is None:
         raise ModelError("The model's config has no pad_token_id, and every token is used by the rows; set one.")
     return unused
+
+
+def _tables(model: nn.Module) -> set[int]:
+    return {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
+
+
+def _matrices(model: nn.Module) -> set[int]:
+    return {id(layer.weight) for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))}
 
 
 def _agreeing(found: dict[str, RowGradients], truth: dict[str, RowGradients], eps: float) -> set[str]:

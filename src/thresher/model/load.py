@@ -164,9 +164,7 @@ def _with_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Mo
 def _refuse_incomplete_adapter(adapter: Path, untrained: tuple[str, ...]) -> None:
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file():
-        raise ModelError(
-            f"{adapter}: no adapter_model.safetensors in this folder; save the adapter with PEFT."
-        )
+        raise ModelError(f"{adapter}: no adapter_model.safetensors in this folder; save the adapter with PEFT.")
     with safe_open(weights, framework="pt") as file:
         saved = [key.split(".") for key in file.keys()]  # noqa: SIM118 (not a mapping)
     lost = [part for part in untrained if not any(part.rpartition(".")[2] in key for key in saved)]
