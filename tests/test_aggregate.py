@@ -16,7 +16,8 @@ import thresher
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
 from thresher.model.names import ModuleName
-from thresher.scores.table import score_all
+from thresher.progress import Silent
+from thresher.scores.table import available, score_all
 
 Floats = npt.NDArray[np.float32]
 
@@ -139,7 +140,8 @@ def test_the_table_of_all_scores_agrees_with_aggregating_each_group() -> None:
         {"tracin": (("module", "query", "train"), values)},
         coords={"correct": ("query", np.array([True, True, False, True, False]))},
     )
-    scores = score_all(dataset, modules, k=0.3)
+    scores = score_all(dataset, modules, 0.3, Silent())
+    assert list(scores) == available(modules, ["tracin"], 0.3)
     assert {configuration.group for configuration in scores} == {"WE", "1", "2", "3", "4", "CL", "layers", "all"}
     for configuration, found in scores.items():
         wanted = {"layers": groups[1:6], "all": groups}.get(configuration.group, [configuration.group])

@@ -218,7 +218,10 @@ BAD_INPUT = [
     ({"epochs": 0}, "--epochs: Input should be greater than or equal to 1"),
     ({"memory": "lots"}, "--memory: write a number of bytes"),
     ({"modules": "nothing"}, "No parameter of the model matches --modules 'nothing'"),
-    ({"methods": "tracin", "influence": "datainf"}, "not among --methods"),
+    ({"methods": "tracin", "influence": "datainf"}, "--influence datainf: no score here"),
+    ({"influence": "tracin_we"}, "--group layers: tracin_we has a score only on WE here"),
+    ({"group": "5"}, "--group: Input should be 'WE', '1'"),
+    ({"modules": "classifier", "group": "CL", "influence": "tracin_we"}, "--influence tracin_we: no score here"),
     ({"learning_rate": 1e30}, "no longer finite"),
 ]
 

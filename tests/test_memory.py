@@ -67,9 +67,9 @@ def test_budget_blocks_and_ranges_change_nothing(
 
 def test_blocks_hold_whole_batches_of_like_length() -> None:
     lengths = np.random.default_rng(0).integers(1, 100, 1000)
-    blocks = plan_blocks(lengths, batch_size=16, row_bytes=2**20)
+    blocks = plan_blocks(lengths, batch_size=16, row_bytes=2**21)
     assert sorted(np.concatenate(blocks)) == list(range(1000))
-    assert {len(block) for block in blocks[:-1]} == {128}  # 128 MiB of rows of 1 MiB
+    assert {len(block) for block in blocks[:-1]} == {128}  # 256 MiB of rows of 2 MiB
     assert (np.diff(lengths[np.concatenate(blocks)]) <= 0).all()
     assert [len(block) for block in plan_blocks(lengths, 16, 2**40)][:2] == [16, 16]
 

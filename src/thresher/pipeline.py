@@ -79,7 +79,7 @@ def run(job: Job, progress: Progress) -> AuditResult:
     with place.timed("influence"):
         _influence(job, place, progress)
     with place.timed("scores"):
-        scores = score_all(TensorFile(place.tensor).open(), job.modules, job.config.k)
+        scores = score_all(TensorFile(place.tensor).open(), job.modules, job.config.k, progress)
         chosen = choose(scores, wanted(job.config))
         table = _score_table(job, place, scores, chosen)
     with place.timed("retraining"):

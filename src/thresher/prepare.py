@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from thresher.influences.registry import check_methods
 from thresher.model.load import Subject, audited_by_default, load_subject
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
+from thresher.scores.table import available, choose, wanted
 
 Part = Literal["train", "query", "test"]
 
@@ -64,7 +66,11 @@ class Job:
 
     def class_name(self, number: int) -> str:
         """The data's name of a class."""
-        return next(name for name, n in self.subject.classes.items() if n == number)
+        return self._class_names[number]
+
+    @cached_property
+    def _class_names(self) -> dict[int, str]:
+        return {number: name for name, number in self.subject.classes.items()}
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,6 @@ class Plan:
 def prepare(config: AuditConfig) -> Job:
     """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
     check_methods(config.methods)
-    if config.influence not in config.methods:
-        raise ConfigError(
-            f"--influence {config.influence} ranks the rows but is not among --methods {list(config.methods)}."
-        )
     if config.retrain and config.test is None:
         raise ConfigError("--retrain measures accuracy on rows that no choice was made on; name them with --test.")
     sources: dict[Part, str] = {"train": config.train, "query": config.validation}
@@ -117,6 +119,7 @@ def prepare(config: AuditConfig) -> Job:
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
     modules = select_modules(subject.model, config.modules or audited_by_default(subject))
+    choose(available(modules, config.methods, config.k), wanted(config))
     initial = {n: p.detach().clone() for n, p in subject.model.named_parameters() if p.requires_grad}
     if subject.kind != "lora":
         initial = {}  # nothing is trained, so nothing is put back

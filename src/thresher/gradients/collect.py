@@ -12,8 +12,13 @@ from thresher.progress import Progress
 
 # A block is what a killed run loses at most, and what the products read at a time: large enough for fast matrix
 # products, small against any budget. It does not depend on the budget, so that results do not either.
-BLOCK_BYTES = 128 * 2**20
+BLOCK_BYTES = 256 * 2**20
 BLOCK_ROWS = 512
+
+
+def batch_rows(batch_size: int, row_bytes: int) -> int:
+    """Rows a batch of the gradient pass: ``batch_size``, or as many as fit in one block."""
+    return max(1, min(batch_size, BLOCK_BYTES // max(row_bytes, 1)))
 
 
 def plan_blocks(lengths: Indices, batch_size: int, row_bytes: int) -> list[Indices]:

@@ -16,7 +16,7 @@ from torch import nn
 from thresher.data.encode import EncodedRows, encoded_rows
 from thresher.errors import ModelError
 from thresher.gradients.capture import gradient_pass
-from thresher.gradients.collect import collect, plan_blocks, row_bytes
+from thresher.gradients.collect import batch_rows, collect, plan_blocks, row_bytes
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.pairing import pairing
 from thresher.influences.registry import INFLUENCE, check_methods
@@ -99,6 +99,7 @@ def gather(
 ) -> GradientStore:
     """All rows' gradients of the modules; what is finished in ``folder`` is not computed again."""
     each = gradient_row_bytes(modules, model, float(data["train"].lengths.mean()))
+    batch_size = batch_rows(batch_size, each)
     store = GradientStore(
         {side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, memory, folder
     )

@@ -103,6 +103,8 @@ def _kind(config: ModelConfig, settings: Any) -> Kind:
 def _class_numbers(settings: Any, classes: Sequence[str]) -> dict[str, int]:
     """The data's classes by the fine-tuned model's own names, or by number where it has none."""
     names = {str(settings.id2label[number]): int(number) for number in sorted(settings.id2label)}
+    if len(names) < 2:
+        raise ModelError("The model predicts one number, not classes; audit such a model with thresher.influence.")
     if all(name in names for name in classes):
         return names
     generic = all(name == f"LABEL_{number}" for name, number in names.items())

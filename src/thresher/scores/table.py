@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from thresher.config import Aggregation, ScoreConfig
 from thresher.errors import ConfigError
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
+from thresher.progress import Advance, Progress
 from thresher.scores.aggregate import Columns, Floats, column_sums, correct_or_all, refuse_nan, votes_against
 
 AGGREGATIONS: tuple[Aggregation, ...] = ("mean", "rank", "vote")
@@ -35,19 +36,32 @@ class Configuration:
         return f"{self.influence}|{self.group}|{self.aggregation}" + (f"@{self.k:g}" if self.k is not None else "")
 
 
-def score_all(tensor: xr.Dataset, modules: Sequence[ModuleName], k: float) -> Mapping[Configuration, Floats]:
+def available(modules: Sequence[ModuleName], methods: Iterable[str], k: float) -> list[Configuration]:
+    """Every configuration that a tensor of these modules and methods has a score for."""
+    return [
+        Configuration(method, group, how, k if how == "vote" else None)
+        for method in methods
+        for group in _groups(modules, method)
+        for how in AGGREGATIONS
+    ]
+
+
+def score_all(
+    tensor: xr.Dataset, modules: Sequence[ModuleName], k: float, progress: Progress
+) -> Mapping[Configuration, Floats]:
     """Scores [N] of every configuration; larger = helpful. ``modules`` are the tensor's, in its order.
 
     Each module's columns are ranked once, and its sums serve every group it belongs to.
     """
     correct = correct_or_all(np.asarray(tensor["correct"].values, dtype=bool))
     votes = votes_against(k, tensor.sizes["train"])
+    methods = [name for name in INFLUENCE if name in tensor]
     scores: dict[Configuration, Floats] = {}
-    for method in [name for name in INFLUENCE if name in tensor]:
-        for group, sums in _group_sums(tensor[method], method, modules, correct, votes).items():
-            for how in AGGREGATIONS:
-                configuration = Configuration(method, group, how, k if how == "vote" else None)
-                scores[configuration] = sums.score(how, votes)
+    with progress.stage("scores", len(methods) * len(modules)) as advance:
+        for method in methods:
+            sums = _group_sums(tensor[method], modules, _groups(modules, method), correct, votes, advance)
+            for configuration in available(modules, [method], k):
+                scores[configuration] = sums[configuration.group].score(configuration.aggregation, votes)
     return scores
 
 
@@ -64,15 +78,22 @@ def rows_to_drop(table: pd.DataFrame, share: float) -> npt.NDArray[np.int64]:
     return order[: math.floor(share * len(order) + 1e-9)]
 
 
-def choose(scores: Mapping[Configuration, Floats], asked: Configuration) -> Configuration:
-    """The configuration asked for, or the same over all modules where its group is empty."""
-    if asked in scores:
+def choose(configurations: Collection[Configuration], asked: Configuration) -> Configuration:
+    """The configuration asked for, or the same over all modules where no layer is audited.
+
+    Raises :class:`ConfigError` naming what there is.
+    """
+    if asked in configurations:
         return asked
-    whole = Configuration(asked.influence, "all", asked.aggregation, asked.k)
-    if whole in scores and asked.group == "layers":
+    whole = replace(asked, group="all")
+    if asked.group == "layers" and whole in configurations:
         return whole
-    have = ", ".join(dict.fromkeys(f"{c.influence} on {c.group}" for c in scores))
-    raise ConfigError(f"There is no score for {asked.influence} on {asked.group}; the run has: {have}.")
+    groups = dict.fromkeys(c.group for c in configurations if c.influence == asked.influence)
+    if not groups:
+        raise ConfigError(
+            f"--influence {asked.influence}: no score here; it is not among --methods, or defined on no audited module."
+        )
+    raise ConfigError(f"--group {asked.group}: {asked.influence} has a score only on {', '.join(groups)} here.")
 
 
 def hurt_queries(
@@ -91,23 +112,27 @@ def hurt_queries(
     return np.argsort(total, axis=0, kind="stable")[:count].T.tolist()
 
 
+def _groups(modules: Sequence[ModuleName], method: str) -> list[str]:
+    groups = groups_in(modules)
+    return [group for group in groups if group == "WE" or not INFLUENCE[method].word_embedding_only]
+
+
 def _group_sums(
     influence: xr.DataArray,
-    method: str,
     modules: Sequence[ModuleName],
+    groups: Sequence[str],
     correct: npt.NDArray[np.bool_],
     votes: int,
+    advance: Advance,
 ) -> dict[str, Columns]:
-    only_embedding = INFLUENCE[method].word_embedding_only
-    groups = ["WE"] if only_embedding else groups_in(modules)
     sums: dict[str, Columns] = {}
     for number, module in enumerate(modules):
-        if only_embedding and module.group != "WE":
-            continue
-        matrix = np.asarray(influence[number].values)
-        refuse_nan(matrix)
-        columns = column_sums(matrix, correct, [votes])
-        for group in groups:
-            if in_group(module, group):
+        here = [group for group in groups if in_group(module, group)]
+        if here:
+            matrix = np.asarray(influence[number].values)
+            refuse_nan(matrix)
+            columns = column_sums(matrix, correct, [votes])
+            for group in here:
                 sums[group] = sums[group] + columns if group in sums else columns
+        advance(1)
     return sums
