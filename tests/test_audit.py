@@ -220,6 +220,7 @@ BAD_INPUT = [
     ({"modules": "nothing"}, "No parameter of the model matches --modules 'nothing'"),
     ({"methods": "tracin", "influence": "datainf"}, "--influence datainf: no score here"),
     ({"influence": "tracin_we"}, "--group layers: tracin_we has a score only on WE here"),
+    ({"modules": "("}, "--modules '(': not a regular expression"),
     ({"group": "5"}, "--group: Input should be 'WE', '1'"),
     ({"modules": "classifier", "group": "CL", "influence": "tracin_we"}, "--influence tracin_we: no score here"),
     ({"learning_rate": 1e30}, "no longer finite"),

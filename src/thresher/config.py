@@ -142,7 +142,7 @@ class DemoConfig(Section):
     queries: int = Field(default=200, ge=2, description="Clean query rows.")
     test_rows: int = Field(default=400, ge=2, description="Rows to judge accuracy on.")
     plant: float = Field(default=0.2, gt=0, lt=1, description="Share of training labels to flip.")
-    epochs: int = Field(default=3, ge=1, description="Passes over the training rows.")
+    epochs: int = Field(default=4, ge=1, description="Passes over the training rows.")
     seed: int = Field(default=0, ge=0, description="Fixes rows, noise and training.")
 
 

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -94,15 +94,7 @@ def prepare(config: AuditConfig) -> Job:
     check_methods(config.methods)
     if config.retrain and config.test is None:
         raise ConfigError("--retrain measures accuracy on rows that no choice was made on; name them with --test.")
-    sources: dict[Part, str] = {"train": config.train, "query": config.validation}
-    if config.test is not None:
-        sources["test"] = config.test
-    tables: dict[Part, Table] = {
-        part: read_table(source, "train" if part == "train" else "validation") for part, source in sources.items()
-    }
-    columns = find_columns(tables["train"], config.text_column, config.label_column)
-    for table in tables.values():
-        find_columns(table, columns.text, columns.label)
+    tables, columns = _read(config)
     classes = find_classes(tables["train"], columns)
     subject = load_subject(config, classes, config.seed)
     if config.retrain and subject.kind != "lora":
@@ -120,16 +112,30 @@ def prepare(config: AuditConfig) -> Job:
         subject = with_lora(subject, config, config.seed)
     modules = select_modules(subject.model, config.modules or audited_by_default(subject))
     choose(available(modules, config.methods, config.k), wanted(config))
-    initial = {n: p.detach().clone() for n, p in subject.model.named_parameters() if p.requires_grad}
-    if subject.kind != "lora":
-        initial = {}  # nothing is trained, so nothing is put back
+    trained = subject.model.named_parameters() if subject.kind == "lora" else ()
+    initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     return Job(config, tables, columns, examples, encoded, planted, subject, modules, initial)
+
+
+def _read(config: AuditConfig) -> tuple[dict[Part, Table], Columns]:
+    sources: dict[Part, str] = {"train": config.train, "query": config.validation}
+    if config.test is not None:
+        sources["test"] = config.test
+    tables: dict[Part, Table] = {
+        part: read_table(source, "train" if part == "train" else "validation") for part, source in sources.items()
+    }
+    columns = find_columns(tables["train"], config.text_column, config.label_column)
+    for table in tables.values():
+        find_columns(table, columns.text, columns.label)  # every file must have the columns of the first
+    return tables, columns
 
 
 def make_plan(job: Job) -> Plan:
     """Count, and time one small batch."""
-    config, encoded, model = job.config, job.encoded, job.subject.model
+    config, encoded = job.config, job.encoded
     rows, queries = len(encoded["train"]), len(encoded["query"])
+    model: Any = job.subject.model
+    inner = model if job.subject.kind == "whole" else model.get_base_model()
     a_row, row_by_row = _seconds_a_row(job)
     trained = rows * config.epochs if job.subject.kind == "lora" else 0
     share = 1 + (2 * (1 - config.drop) + (1 - config.plant if config.plant else 0)) * config.retrain
@@ -144,7 +150,7 @@ def make_plan(job: Job) -> Plan:
         groups=groups,
         tensor_bytes=4 * len(job.modules) * rows * queries * len(config.methods),
         gradient_bytes=job.gradient_bytes,
-        model=f"{type(model).__name__ if job.subject.kind == 'whole' else type(model.get_base_model()).__name__}",  # pyright: ignore
+        model=type(inner).__name__,
         training=_training(job),
         row_by_row=row_by_row,
         seconds=a_row * passes,

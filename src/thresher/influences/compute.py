@@ -14,7 +14,7 @@ import xarray as xr
 from torch import nn
 
 from thresher.data.encode import EncodedRows, encoded_rows
-from thresher.errors import ModelError
+from thresher.errors import ConfigError, ModelError
 from thresher.gradients.capture import gradient_pass
 from thresher.gradients.collect import batch_rows, collect, plan_blocks, row_bytes
 from thresher.gradients.store import GradientStore, Side
@@ -67,10 +67,14 @@ def influence(
 def select_modules(model: nn.Module, pattern: str | None) -> list[ModuleName]:
     """The parameters whose name matches, or by default the trainable ones and the input embedding, in model order."""
     embedding = embedding_name(model)
+    try:
+        wanted = None if pattern is None else re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"--modules '{pattern}': not a regular expression ({error}).") from None
     names = [
         name
         for name, parameter in model.named_parameters()
-        if (re.search(pattern, name) if pattern is not None else parameter.requires_grad or name == embedding)
+        if (wanted.search(name) if wanted else parameter.requires_grad or name == embedding)
     ]
     if not names:
         some = ", ".join(name for name, _ in list(model.named_parameters())[:3])
