@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 import yaml
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import thresher
@@ -220,6 +222,9 @@ BAD_INPUT = [
     ({"modules": "nothing"}, "No parameter of the model matches --modules 'nothing'"),
     ({"methods": "tracin", "influence": "datainf"}, "--influence datainf: no score here"),
     ({"influence": "tracin_we"}, "--group layers: tracin_we has a score only on WE here"),
+    ({"device": "warp"}, "--device warp: cannot be used"),
+    ({"memory": "1.2.3G"}, "--memory: write a number of bytes"),
+    ({"plant": 0.001}, "--plant 0.001: that is 0 of 60 rows"),
     ({"modules": "("}, "--modules '(': not a regular expression"),
     ({"group": "5"}, "--group: Input should be 'WE', '1'"),
     ({"modules": "classifier", "group": "CL", "influence": "tracin_we"}, "--influence tracin_we: no score here"),
@@ -243,6 +248,36 @@ def test_a_folder_without_weights_and_a_head_of_other_classes_are_refused(place:
     assert "Label 'bad' of the training rows is not among the model's classes (up, down)" in message
     (model / "model.safetensors").unlink()
     assert "a model folder without weights" in refused(["audit", *flags(options(place, tmp_path / "run", model=model))])
+
+
+def test_test_rows_must_not_be_the_queries(place: Path, tmp_path: Path) -> None:
+    same = options(place, tmp_path / "run", test=place / "validation.jsonl")
+    assert "--test and --validation are the same rows" in refused(["audit", *flags(same)])
+
+
+def test_an_output_that_is_a_file_or_holds_other_files_is_refused(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(["audit", *flags(options(place, tmp_path / "file"))])
+    assert "holds other files (file)" in refused(["audit", *flags(options(place, tmp_path))])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_leftovers_of_a_kill_do_not_stop_the_next_run_and_go(place: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    output.mkdir()
+    (output / ".inputs.json.99.part").write_text("{")
+    thresher.audit(options(place, output))
+    assert not list(output.rglob(".*.part"))
+
+
+def test_a_retrained_adapter_is_noticed(finished: thresher.AuditResult, place: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(finished.folder / "model", adapter)
+    given = options(place, tmp_path / "run", adapter=adapter, modules="lora|classifier")
+    assert CliRunner().invoke(app, ["audit", *flags(given)]).exit_code == 0
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: value * 2 for name, value in weights.items()}, adapter / "adapter_model.safetensors")
+    assert "the contents of adapter changed" in refused(["audit", *flags(given)])
 
 
 def test_missing_options_and_unknown_ones_are_named(tmp_path: Path) -> None:

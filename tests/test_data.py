@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path, suffix: str) -> Non
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
+def test_columns_that_only_some_rows_have_are_kept(tmp_path: Path) -> None:
+    rows = Table("rows", [{"text": "a"}, {"text": "b", "when": datetime(2020, 1, 2)}], ("text", "when"))
+    write_table(rows, tmp_path / "rows.parquet")
+    assert read_table(str(tmp_path / "rows.parquet")).records[1]["when"] == datetime(2020, 1, 2)
+    write_table(rows, tmp_path / "rows.jsonl")
+    assert read_table(str(tmp_path / "rows.jsonl")).records[1]["when"] == "2020-01-02 00:00:00"
+    with pytest.raises(DataError, match="values of several kinds"):
+        write_table(Table("rows", [{"text": "a"}, {"text": 1}], ("text",)), tmp_path / "mixed.parquet")
+    with pytest.raises(DataError, match=r"write \.parquet instead"):
+        write_table(Table("rows", [{"text": b"a"}], ("text",)), tmp_path / "bytes.jsonl")
+    assert not (tmp_path / "mixed.parquet").exists()
+
+
 def test_csv_rows_come_back_as_text(tmp_path: Path) -> None:
     write_table(table(ROWS), tmp_path / "rows.csv")
     found = read_table(str(tmp_path / "rows.csv"))
@@ -81,6 +95,7 @@ def test_a_folder_laid_out_like_a_hub_data_set_is_read(tmp_path: Path) -> None:
         ("rows.jsonl", "[1, 2]\n", r"row 0 \(line 1\).*JSON object"),
         ("rows.csv", "text,label\na,1\nb,c,0\n", r"rows.csv, row 1 \(line 3\): 3 fields where the header has 2"),
         ("rows.csv", "text,label\n", "no rows"),
+        ("rows.csv", "text,text,label\na,b,1\n", "two columns of the header have the same name"),
         ("rows.jsonl", b'{"text": "\xff"}\n', "line 1: not UTF-8"),
         ("rows.parquet", "nothing", "not a readable parquet file"),
         ("rows.txt", "a", "cannot tell the format"),
@@ -115,9 +130,12 @@ def test_classes_keep_the_names_of_the_file() -> None:
     assert classes([10, 9, 9, 10]) == ("9", "10")
     assert classes([1.0, 0.0, 1.0]) == ("0", "1")
     assert classes(["spam", "ham ", "spam"]) == ("ham", "spam")
+    assert classes(["10.0", "2.0", "2.0"]) == ("2", "10")
+    assert classes(["--1", "²", "²"]) == ("--1", "²")
     assert classes([True, False]) == ("False", "True")
     for labels, message in [
         ([1, 1, 1], "every row has the label '1'"),
+        ([1, " "], r"row 1: column 'label' has no label"),
         ([1, None], r"row 1: column 'label' has no label"),
         ([0.5, 1], "measurement"),
         ([[1], [0]], "one label"),
@@ -131,6 +149,7 @@ def test_classes_keep_the_names_of_the_file() -> None:
     ("row", "message"),
     [
         ({"text": "  ", "label": 1}, "row 1: the text in column 'text' is empty"),
+        ({"text": "a\ud83d", "label": 1}, "row 1: the text in column 'text' holds half a character"),
         ({"text": None, "label": 1}, "row 1: column 'text' holds None, not a text"),
         ({"text": "a", "label": 5}, r"row 1: label '5' .* not among the classes of the training rows \(0, 1\)"),
         ({"label": 1}, "row 1: there is no column 'text'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from conftest import CONFIGS, tiny_model
 from folders import classifier_folder, encoder_folder
 from thresher.config import ModelConfig, Recipe
 from thresher.errors import DataError, ModelError
+from thresher.files import write_json
 from thresher.influences.compute import select_modules
-from thresher.model.load import audited_by_default, load_subject
+from thresher.model.load import audited_by_default, load_subject, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.losses import row_losses
 from thresher.model.names import attention_projections, groups_in, in_group, projection
@@ -97,14 +99,49 @@ def test_without_base_dropout_only_the_adapter_drops(tmp_path: Path) -> None:
     assert {p for name, p in rates.items() if "lora" not in name} == {0.0}
 
 
-def test_classes_of_a_fine_tuned_model_are_matched_by_name_or_number(tmp_path: Path) -> None:
+def test_classes_of_a_fine_tuned_model_are_matched_by_name_or_number_or_order(tmp_path: Path) -> None:
     named = classifier_folder(tmp_path / "named", ["no", "yes"])
     assert load_subject(config(named), ("yes",), 0).classes == {"no": 0, "yes": 1}
-    with pytest.raises(DataError, match="Label 'maybe'"):
+    assert load_subject(config(named), ("0", "1"), 0).classes == {"0": 0, "1": 1}
+    with pytest.raises(DataError, match=r"Label 'maybe' .* not among the model's classes \(no, yes\)"):
         load_subject(config(named), ("maybe", "yes"), 0)
-    generic = classifier_folder(tmp_path / "generic", ["LABEL_0", "LABEL_1"])
-    assert load_subject(config(generic), ("0", "1"), 0).classes == {"0": 0, "1": 1}
-    assert load_subject(config(generic), ("ham", "spam"), 0).classes == {"ham": 0, "spam": 1}
+    generic = classifier_folder(tmp_path / "generic", ["LABEL_0", "LABEL_1", "LABEL_2"])
+    assert load_subject(config(generic), ("0", "2"), 0).classes == {"0": 0, "1": 1, "2": 2}
+    for labels in (("ham", "other", "spam"), ("00", "01", "02"), ("1", "2", "3")):
+        subject = load_subject(config(generic), labels, 0)
+        assert subject.classes == {name: number for number, name in enumerate(labels)}
+        assert subject.classes_assumed
+    with pytest.raises(DataError, match=r"2 classes \(ham, spam\) and the model 3 without names"):
+        load_subject(config(generic), ("ham", "spam"), 0)
+
+
+def test_an_adapter_knows_its_classes_by_file_or_by_number(tmp_path: Path) -> None:
+    folder = encoder_folder(tmp_path / "encoder")
+    saved: Any = with_lora(load_subject(config(folder), ("a", "b", "c"), 0), Recipe(), 0).model
+    adapter = tmp_path / "adapter"
+    saved.save_pretrained(adapter)
+    assert load_subject(config(folder, adapter=str(adapter)), ("0", "2"), 0).classes == {"0": 0, "1": 1, "2": 2}
+    with pytest.raises(DataError, match=r"2 classes \(a, c\) and the model 3 without names"):
+        load_subject(config(folder, adapter=str(adapter)), ("a", "c"), 0)
+    write_json(adapter / "classes.json", {"c": 0, "b": 1, "a": 2})
+    assert load_subject(config(folder, adapter=str(adapter)), ("a", "c"), 0).classes["a"] == 2
+
+
+def test_a_new_head_on_a_regression_model_learns_classes(tmp_path: Path) -> None:
+    folder = classifier_folder(tmp_path / "regression", ["LABEL_0"])
+    with pytest.raises(ModelError, match="one number, not classes"):
+        load_subject(config(folder), ("0", "1"), 0)
+    settings = json.loads((folder / "config.json").read_text()) | {"problem_type": "regression"}
+    (folder / "config.json").write_text(json.dumps(settings))
+    subject = load_subject(config(folder, finetune=True), ("0", "1"), 0)
+    logits, labels = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
+    expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    assert torch.equal(row_losses(logits, labels, subject.model.config), expected)
+
+
+def test_rows_are_cut_to_the_positions_a_model_has() -> None:
+    assert most_tokens(tiny_model("bert")) == 64
+    assert most_tokens(tiny_model("roberta")) == 62  # positions count from the one after the pad id
 
 
 def test_a_whole_model_is_audited_through_query_value_and_head(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ LayerGroup = Literal["WE", "1", "2", "3", "4", "CL", "layers", "all"]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"\s*([\d.]+)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
 
 
 def _size(value: Any) -> Any:
@@ -37,6 +37,12 @@ def _names(value: Any) -> Any:
     return value
 
 
+def _path(value: Any) -> Any:
+    # A saved configuration must hold wherever it is read from.
+    return str(Path(value).absolute()) if isinstance(value, (str, Path)) and Path(value).exists() else value
+
+
+Source = Annotated[str, BeforeValidator(_path)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Size = Annotated[str, BeforeValidator(_size)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -51,12 +57,14 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which rows, and what their columns mean."""
 
-    train: str = Field(description="Training rows: a .jsonl, .csv or .parquet file, or a hub id NAME[:CONFIG[:SPLIT]].")
-    validation: str = Field(description="A small clean set of rows: the queries.")
-    test: str | None = Field(default=None, description="Rows to judge accuracy on; no choice is made on them.")
+    train: Source = Field(
+        description="Training rows: a .jsonl, .csv or .parquet file, or a hub id NAME[:CONFIG[:SPLIT]]."
+    )
+    validation: Source = Field(description="A small clean set of rows: the queries.")
+    test: Source | None = Field(default=None, description="Rows to judge accuracy on; no choice is made on them.")
     text_column: Names = Field(default=(), description="The column of the text; twice for a pair of texts.")
     label_column: str | None = Field(default=None, description="The column of the label.")
-    max_length: int = Field(default=128, ge=2, description="Tokens a row; longer texts are cut.")
+    max_length: int = Field(default=128, ge=8, description="Tokens a row; longer texts are cut.")
     plant: Share = Field(default=0.0, description="Flip this share of the training labels, to measure what is found.")
     seed: int = Field(default=0, ge=0, description="Fixes noise, initial weights, the order of rows and dropout.")
 
@@ -64,8 +72,8 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Which model."""
 
-    model: str = Field(description="Hub id or folder of any sequence classifier or encoder/decoder to make one of.")
-    adapter: str | None = Field(
+    model: Source = Field(description="Hub id or folder of any sequence classifier or encoder/decoder to make one of.")
+    adapter: Source | None = Field(
         default=None, description="Folder of a PEFT adapter that was fine-tuned on the training rows."
     )
     finetune: bool | None = Field(
@@ -167,7 +175,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         value = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); name an existing YAML file.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: write one 'option: value' a line.")

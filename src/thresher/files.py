@@ -13,17 +13,27 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from thresher.errors import RunError
+
+UNFINISHED = ".part"
+
 
 @contextmanager
 def written(target: Path) -> Generator[Path]:
-    """Yield a temporary path beside ``target``; on leaving without an error it takes the place of ``target``."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    """Yield a temporary path beside ``target``; on leaving without an error it takes the place of ``target``.
+
+    Raises :class:`RunError` where the disk refuses.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(target)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written ({error.strerror or error}).") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(target: Path, value: Any) -> None:

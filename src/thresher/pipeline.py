@@ -27,6 +27,7 @@ from thresher.files import read_json, read_tensors, write_json, write_tensors, w
 from thresher.gradients.store import Side
 from thresher.influences.compute import gather, module_matrices
 from thresher.influences.tensor import SIGN, TensorFile, labelled
+from thresher.model.classes import CLASSES_FILE
 from thresher.model.finetune import History, finetune
 from thresher.model.losses import correct_rows, row_losses
 from thresher.model.predict import accuracy, predict
@@ -110,6 +111,7 @@ def _finetuned(job: Job, place: RunDirectory, progress: Progress) -> History | N
     with quiet():
         model.save_pretrained(place.model)
         job.subject.tokenizer.save_pretrained(place.model)
+    write_json(place.model / CLASSES_FILE, job.subject.classes)
     return history
 
 
@@ -143,7 +145,7 @@ def _influence(job: Job, place: RunDirectory, progress: Progress) -> None:
 
 
 def _refuse_full_disk(place: RunDirectory, needed: int) -> None:
-    free = shutil.disk_usage(place.path).free
+    free = shutil.disk_usage(place.path).free + sum(f.stat().st_size for f in place.gradients.glob("*.safetensors"))
     if needed > free:
         raise RunError(
             f"{place.path}: the gradients take {needed / 2**30:.1f} GiB of disk and {free / 2**30:.1f} are free; "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,15 +20,17 @@ from thresher.data.encode import EncodedRows, encode_texts
 from thresher.data.examples import Columns, Examples, find_classes, find_columns, read_examples
 from thresher.data.noise import plant_uniform
 from thresher.data.table import Table, fingerprint, read_table
-from thresher.errors import ConfigError
+from thresher.errors import ConfigError, DataError
 from thresher.gradients.capture import gradient_pass
 from thresher.influences.compute import gradient_row_bytes, select_modules
 from thresher.influences.registry import check_methods
-from thresher.model.load import Subject, audited_by_default, load_subject
+from thresher.model.load import Subject, audited_by_default, load_subject, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
+from thresher.model.predict import accuracy, predict
 from thresher.scores.table import available, choose, wanted
 
+log = logging.getLogger(__name__)
 Part = Literal["train", "query", "test"]
 
 
@@ -54,7 +58,7 @@ class Job:
         files = {part: fingerprint(table) for part, table in self.tables.items()}
         for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
             if source is not None:
-                files[name] = _weights(Path(source))
+                files[name] = _fingerprint(Path(source))
         return files
 
     @property
@@ -81,6 +85,7 @@ class Plan:
     queries: int
     modules: int
     groups: dict[str, int]
+    classes: str
     tensor_bytes: int
     gradient_bytes: int
     model: str
@@ -97,6 +102,7 @@ def prepare(config: AuditConfig) -> Job:
     tables, columns = _read(config)
     classes = find_classes(tables["train"], columns)
     subject = load_subject(config, classes, config.seed)
+    config = config.model_copy(update={"device": str(subject.device)})  # part of what decides the last bits
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
     known = {name: subject.classes[name] for name in classes}
@@ -104,10 +110,17 @@ def prepare(config: AuditConfig) -> Job:
         part: read_examples(table, columns, known, trained_on="the training rows") for part, table in tables.items()
     }
     labels, planted = plant_uniform(examples["train"].labels, config.plant, np.random.default_rng(config.seed))
+    if config.plant and (planted.all() or not planted.any()):
+        raise ConfigError(
+            f"--plant {config.plant}: that is {planted.sum()} of {len(planted)} rows; flip some, not all."
+        )
     examples["train"] = replace(examples["train"], labels=labels)
+    length = min(config.max_length, most_tokens(subject.model))
     encoded: dict[Part, EncodedRows] = {
-        part: encode_texts(rows, subject.tokenizer, config.max_length) for part, rows in examples.items()
+        part: encode_texts(rows, subject.tokenizer, length) for part, rows in examples.items()
     }
+    if subject.classes_assumed:
+        _doubt_classes(subject, encoded["query"], config.batch_size)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
     modules = select_modules(subject.model, config.modules or audited_by_default(subject))
@@ -122,12 +135,25 @@ def _read(config: AuditConfig) -> tuple[dict[Part, Table], Columns]:
     if config.test is not None:
         sources["test"] = config.test
     tables: dict[Part, Table] = {
-        part: read_table(source, "train" if part == "train" else "validation") for part, source in sources.items()
+        part: read_table(source, "validation" if part == "query" else part) for part, source in sources.items()
     }
+    if "test" in tables and fingerprint(tables["test"]) == fingerprint(tables["query"]):
+        raise DataError(f"{config.test}: --test and --validation are the same rows; no choice may be made on the test.")
     columns = find_columns(tables["train"], config.text_column, config.label_column)
     for table in tables.values():
         find_columns(table, columns.text, columns.label)  # every file must have the columns of the first
     return tables, columns
+
+
+def _doubt_classes(subject: Subject, query: EncodedRows, batch_size: int) -> None:
+    right = accuracy(subject, query, predict(subject, query, batch_size))
+    if right <= 1 / len(subject.classes):
+        log.warning(
+            "The model does not name its classes; taken in sorted order, %s, it gets only %.0f %% of the queries "
+            "right. If that is another order, use the model's numbers as labels.",
+            ", ".join(f"{name} = {number}" for name, number in subject.classes.items()),
+            100 * right,
+        )
 
 
 def make_plan(job: Job) -> Plan:
@@ -148,6 +174,8 @@ def make_plan(job: Job) -> Plan:
         queries=queries,
         modules=len(job.modules),
         groups=groups,
+        classes=", ".join(f"{name} = {number}" for name, number in job.subject.classes.items())
+        + " (sorted order: the model does not name them)" * job.subject.classes_assumed,
         tensor_bytes=4 * len(job.modules) * rows * queries * len(config.methods),
         gradient_bytes=job.gradient_bytes,
         model=type(inner).__name__,
@@ -159,10 +187,10 @@ def make_plan(job: Job) -> Plan:
 
 def _training(job: Job) -> str:
     config = job.config
-    if job.subject.kind == "adapter":
-        return f"as fine-tuned in {config.adapter}"
-    if job.subject.kind == "whole":
-        return "as fine-tuned, whole"
+    if job.subject.kind != "lora":
+        trained = f"as fine-tuned in {config.adapter}" if job.subject.kind == "adapter" else "as fine-tuned, whole"
+        unlearned = "; the errors are planted after that training, and easier to find than ones it learned"
+        return trained + unlearned * bool(config.plant)
     return f"LoRA r = {config.lora_rank} on query and value, {config.epochs} epochs at {config.learning_rate:g}"
 
 
@@ -180,8 +208,12 @@ def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:
         return (time.perf_counter() - started) / len(rows), one_pass.row_by_row
 
 
-def _weights(source: Path) -> str:
-    """Names and sizes of a folder's weight files; a hub id stands for itself."""
+def _fingerprint(source: Path) -> str:
+    """Hash of a folder's weights and settings; a hub id stands for itself."""
     if not source.is_dir():
         return str(source)
-    return ", ".join(f"{file.name} {file.stat().st_size}" for file in sorted(source.glob("*.safetensors")))
+    digest = hashlib.sha256()
+    for file in sorted([*source.glob("*.safetensors"), *source.glob("*.json")]):
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]

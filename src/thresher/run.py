@@ -13,7 +13,7 @@ import yaml
 
 from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig
 from thresher.errors import RunError
-from thresher.files import read_json, write_json, written
+from thresher.files import UNFINISHED, read_json, write_json, written
 
 
 class RunDirectory:
@@ -40,6 +40,8 @@ class RunDirectory:
     def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`."""
         self.refuse_other(config, inputs)
+        for leftover in self.path.rglob(f".*{UNFINISHED}"):  # of a kill in the middle of a write
+            leftover.unlink()
         if not self.config.exists():
             write_json(self.inputs, dict(inputs))
             with written(self.config) as temporary:
@@ -47,12 +49,13 @@ class RunDirectory:
 
     def refuse_other(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Raise :class:`RunError` naming what differs if the directory belongs to another run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file; name a directory as --output.")
         if not self.config.exists():
-            if self.path.exists() and any(self.path.iterdir()) and not self.inputs.exists():
-                known = {"data"}  # the demo writes its rows first
-                strange = sorted(entry.name for entry in self.path.iterdir() if entry.name not in known)
-                if strange:
-                    raise RunError(f"{self.path}: holds other files ({strange[0]}); name an empty --output.")
+            ours = ("data", self.inputs.name)  # the demo lays its rows here first
+            others = [e.name for e in self.path.glob("*") if e.name not in ours and e.suffix != UNFINISHED]
+            if others:
+                raise RunError(f"{self.path}: holds other files ({min(others)}); name an empty --output.")
             return
         before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         now = config.model_dump(mode="json")
@@ -70,7 +73,7 @@ class RunDirectory:
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None]:
-        """Add the time that a stage takes to what earlier, killed runs spent on it."""
+        """Add the time that a stage takes to what earlier calls of the same command took for it, if they ended it."""
         started = time.monotonic()
         try:
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ TEXT_COLUMNS = (
     ("content",),
 )
 MOST_CLASSES = 1000
+_WHOLE = re.compile(r"-?[0-9]+")
+_WHOLE_AS_FLOAT = re.compile(r"(-?[0-9]+)\.0+")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def find_classes(table: Table, columns: Columns) -> tuple[str, ...]:
             f"{table.source}: column '{columns.label}' has {len(names)} different values in {len(table)} rows; "
             "is it the label? Name another with --label-column, or turn the numbers into classes first."
         )
-    if all(name.lstrip("-").isdigit() for name in names):
+    if all(_WHOLE.fullmatch(name) for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))
 
@@ -124,13 +127,21 @@ def _text(table: Table, row: int, record: Mapping[str, Any], column: str) -> str
         raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}, not a text.")
     if not value.strip():
         raise DataError(f"{table.where(row)}: the text in column '{column}' is empty; fill it or remove the row.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{table.where(row)}: the text in column '{column}' holds half a character; mend it.") from None
     return value
 
 
 def _class_name(table: Table, columns: Columns, row: int) -> str:
     """One name for a class however the file spells it: 1, 1.0, True and ``"1"`` stay what a person would call them."""
     value = _value(table, row, columns.label)
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if (
+        value is None
+        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, float) and math.isnan(value))
+    ):
         raise DataError(f"{table.where(row)}: column '{columns.label}' has no label; fill it or remove the row.")
     if isinstance(value, float):
         if not value.is_integer():
@@ -141,4 +152,6 @@ def _class_name(table: Table, columns: Columns, row: int) -> str:
         value = int(value)
     if isinstance(value, (list, dict)):
         raise DataError(f"{table.where(row)}: column '{columns.label}' holds {value!r:.40}; a row has one label.")
-    return str(value).strip()
+    name = str(value).strip()
+    as_float = _WHOLE_AS_FLOAT.fullmatch(name)  # a csv file writes 1 as 1.0 where a label was missing somewhere
+    return as_float[1] if as_float else name

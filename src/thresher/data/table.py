@@ -10,6 +10,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,8 +82,7 @@ def write_table(table: Table, target: Path) -> None:
         raise DataError(f"{target}: cannot write '{target.suffix}'; name a {', '.join(SUFFIXES)} file.")
     with written(target) as temporary:
         if target.suffix == ".parquet":
-            arrow = pa.Table.from_pylist([dict(r) for r in table.records], schema=table.schema)
-            pq.write_table(arrow, temporary)
+            pq.write_table(_arrow(table, target), temporary)
         elif target.suffix == ".csv":
             with temporary.open("w", newline="", encoding="utf-8") as stream:
                 writer = csv.DictWriter(stream, table.columns)
@@ -89,7 +90,23 @@ def write_table(table: Table, target: Path) -> None:
                 writer.writerows(table.records)
         else:
             with temporary.open("w", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(dict(r), ensure_ascii=False) + "\n" for r in table.records)
+                lines = (json.dumps(dict(r), ensure_ascii=False, default=_as_text) for r in table.records)
+                stream.writelines(line + "\n" for line in lines)
+
+
+def _arrow(table: Table, target: Path) -> pa.Table:
+    columns = {name: [record.get(name) for record in table.records] for name in table.columns}
+    try:
+        return pa.table(columns, schema=table.schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{target}: a column holds values of several kinds ({reason}); write .jsonl instead.") from None
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (date, time, Decimal)):
+        return str(value)
+    raise DataError(f"A value of type {type(value).__name__} has no JSON form; write .parquet instead.")
 
 
 def fingerprint(table: Table) -> str:
@@ -127,6 +144,8 @@ def _read_csv(path: Path) -> Table:
     started = 1
     try:
         columns = next(reader, [])
+        if len(set(columns)) < len(columns):
+            raise DataError(f"{path}: two columns of the header have the same name; rename one.")
         started = reader.line_num + 1
         for values in reader:
             if values and len(values) != len(columns):
@@ -144,8 +163,11 @@ def _read_csv(path: Path) -> Table:
 
 
 def _text_lines(path: Path) -> Iterable[str]:
-    number = 0
-    with path.open("rb") as stream:
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    with stream:
         for number, raw in enumerate(stream, start=1):
             try:
                 yield raw.decode("utf-8-sig" if number == 1 else "utf-8")

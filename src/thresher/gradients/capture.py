@@ -72,19 +72,27 @@ class GradientPass:
         found, losses, logits = self._by_rules(batch)
         missing = tuple(name for name in self.names if name not in found)
         if missing:
-            found |= self._one_by_one(data, batch, missing)
+            found |= self._one_by_one(data, batch, missing)[0]
         self._refuse_non_finite(batch, losses, found)
         return BatchGradients({name: found[name] for name in self.names}, losses.detach(), logits.detach())
 
     def check_rules(self, data: EncodedRows) -> None:
-        """Compare every rule with plain autograd on three rows of different lengths; keep those that agree."""
+        """Compare every rule with plain autograd on three rows of different lengths; keep those that agree.
+
+        Raises :class:`ModelError` where padding changes what the model says about a row.
+        """
         order = data.lengths.argsort(kind="stable")
         rows = order[sorted({0, len(order) // 2, len(order) - 1})]
         batch = data.batch(rows, self.pad_id, self.device)
-        found, losses, _ = self._by_rules(batch)
+        found, losses, logits = self._by_rules(batch)
         self._refuse_non_finite(batch, losses, found)
-        truth = self._one_by_one(data, batch, tuple(found))
+        truth, alone = self._one_by_one(data, batch, tuple(found))
         eps = torch.finfo(next(self.model.parameters()).dtype).eps
+        if (logits.detach() - alone).norm() > max(1e-3, 40 * eps) * alone.norm():
+            raise ModelError(
+                f"{type(self.model).__name__}: what the model says about a row changes when the row is padded on the "
+                "right; give rows of equal length, or set the model's pad token."
+            )
         agreeing = _agreeing(found, truth, eps) if found else set[str]()
         self.row_by_row = tuple(name for name in self.names if name not in agreeing)
         if self.row_by_row:
@@ -148,13 +156,14 @@ class GradientPass:
         finally:
             self._found, self._roots, self._rows = {}, [], 0
 
-    def _one_by_one(self, data: EncodedRows, batch: Batch, names: tuple[str, ...]) -> dict[str, RowGradients]:
+    def _one_by_one(
+        self, data: EncodedRows, batch: Batch, names: tuple[str, ...]
+    ) -> tuple[dict[str, RowGradients], Tensor]:
         parameters = {name: self._parameters[name] for name in names}
-        rows = [
-            plain_gradients(self.model, parameters, data.batch(row, self.pad_id, self.device), self._options)
-            for row in batch.rows[:, None]
-        ]
-        return {name: concatenated([row[name] for row in rows]) for name in names}
+        singles = [data.batch(row, self.pad_id, self.device) for row in batch.rows[:, None]]
+        rows = [plain_gradients(self.model, parameters, single, self._options) for single in singles]
+        gradients = {name: concatenated([row[name] for row, _ in rows]) for name in names}
+        return gradients, torch.cat([logits for _, logits in rows])
 
     def _refuse_non_finite(self, batch: Batch, losses: Tensor, found: dict[str, RowGradients]) -> None:
         finite = losses.detach().isfinite()

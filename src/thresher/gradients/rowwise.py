@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,28 +16,31 @@ from thresher.model.losses import row_losses
 
 def plain_gradients(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], row: Batch, options: Mapping[str, Any]
-) -> dict[str, RowGradients]:
-    """Gradients of one row's loss by name, each [1, p], or sparse [tokens, d] for an embedding's table.
+) -> tuple[dict[str, RowGradients], Tensor]:
+    """Gradients of one row's loss by name, each [1, p], or sparse [tokens, d] for an embedding's table; logits [1, C].
 
     ``row`` is a batch of one; ``options`` are further arguments of the model. A parameter the row does not touch gets
     zeros. Grad flags are left as they were.
     """
     flags = {name: parameter.requires_grad for name, parameter in parameters.items()}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    gradients: Sequence[Tensor | None] = [None] * len(parameters)
     try:
         for parameter in parameters.values():
             parameter.requires_grad_()
         with torch.enable_grad():
             logits = model(**row.inputs, **options).logits
             loss = row_losses(logits, row.labels, model.config).sum()
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        if loss.requires_grad:  # else the model uses none of these parameters
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
         for name, parameter in parameters.items():
             parameter.requires_grad_(flags[name])
-    return {
+    found = {
         name: _shaped(parameter, gradient, sparse=id(parameter) in embeddings)
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
     }
+    return found, logits.detach()
 
 
 def _shaped(parameter: nn.Parameter, gradient: Tensor | None, *, sparse: bool) -> RowGradients:

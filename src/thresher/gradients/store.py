@@ -17,7 +17,6 @@ from safetensors import safe_open
 from torch import Tensor
 
 from thresher.data.encode import Indices
-from thresher.errors import RunError
 from thresher.files import write_tensors
 from thresher.gradients.capture import BatchGradients
 from thresher.gradients.rows import RowGradients, TokenGradients
@@ -60,13 +59,7 @@ class GradientStore:
             if self._folder is None:
                 self._temporary = tempfile.TemporaryDirectory(prefix="thresher-")
                 self._folder = Path(self._temporary.name)
-            try:
-                write_tensors(self._file(side, number), _tensors(block))
-            except OSError as error:
-                raise RunError(
-                    f"{self._folder}: gradients could not be written ({error.strerror or error}); free some disk, "
-                    "choose fewer --modules, or name another --output."
-                ) from None
+            write_tensors(self._file(side, number), _tensors(block))
 
     def blocks(self, side: Side, module: str) -> Iterator[tuple[Indices, RowGradients]]:
         """One module's gradients, block by block, with the rows they belong to."""

@@ -55,10 +55,11 @@ def influence(
     model is no sequence classifier, :class:`GradientError` naming rows whose loss or gradient is not finite.
     """
     names = check_methods(methods)
+    if device is None:
+        return _influence(model, train, query, names, modules, batch_size)
     home = next(model.parameters()).device
     try:
-        if device is not None:
-            model.to(device)
+        model.to(device)
         return _influence(model, train, query, names, modules, batch_size)
     finally:
         model.to(home)
@@ -74,7 +75,8 @@ def select_modules(model: nn.Module, pattern: str | None) -> list[ModuleName]:
     names = [
         name
         for name, parameter in model.named_parameters()
-        if (wanted.search(name) if wanted else parameter.requires_grad or name == embedding)
+        if ".original_module." not in name  # what PEFT keeps of a head that it replaced; no row passes through it
+        and (wanted.search(name) if wanted else parameter.requires_grad or name == embedding)
     ]
     if not names:
         some = ", ".join(name for name, _ in list(model.named_parameters())[:3])

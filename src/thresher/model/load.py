@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from thresher.config import ModelConfig
-from thresher.errors import DataError, ModelError
+from thresher.errors import ModelError
+from thresher.model.classes import class_numbers
 from thresher.model.names import attention_projections, head_modules
 from thresher.model.quiet import quiet
 
@@ -26,7 +28,8 @@ class Subject:
     """A classifier with its tokenizer.
 
     ``classes`` maps class names to the model's numbers. ``kind``: "lora" is still to be fine-tuned (or was, by us);
-    "adapter" and "whole" were fine-tuned by the user. ``untrained`` names the parts that no checkpoint filled.
+    "adapter" and "whole" were fine-tuned by the user. ``untrained`` names the parts that no checkpoint filled;
+    ``classes_assumed`` says that nothing told the numbers of the classes.
     """
 
     model: nn.Module
@@ -34,6 +37,7 @@ class Subject:
     classes: dict[str, int]
     kind: Kind
     untrained: tuple[str, ...] = ()
+    classes_assumed: bool = False
 
     @property
     def pad_id(self) -> int:
@@ -57,7 +61,9 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
     with quiet(), _explained(source):
         settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
     kind = _kind(config, settings)
-    numbers = _class_numbers(settings, classes) if kind == "whole" else {name: i for i, name in enumerate(classes)}
+    numbers, assumed = {name: number for number, name in enumerate(classes)}, False
+    if kind != "lora":
+        numbers, assumed = class_numbers(settings, classes, config.adapter)
     torch.manual_seed(seed)  # a new head is drawn at random
     with quiet(), _explained(source):
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -67,7 +73,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
             use_safetensors=True,
             dtype=config.dtype,
             output_loading_info=True,
-            **({} if kind == "whole" else _new_head(classes)),
+            **({} if kind == "whole" else _new_head(numbers)),
         )
     untrained = _untrained_parts(model, source, set(info["missing_keys"]) | {k[0] for k in info["mismatched_keys"]})
     if kind == "whole" and untrained:
@@ -75,8 +81,12 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
     _set_padding(model, tokenizer, source)
     if config.adapter is not None:
         model = _with_adapter(model, config.adapter, untrained)
-    model.to(torch.device(config.device or _best_device()))
-    return Subject(model, tokenizer, numbers, kind, untrained)
+    device = config.device or _best_device()
+    try:
+        model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # the library has no one kind for a device that is not there
+        raise ModelError(f"--device {device}: cannot be used ({_first_line(error)})") from None
+    return Subject(model, tokenizer, numbers, kind, untrained, assumed)
 
 
 def audited_by_default(subject: Subject) -> str | None:
@@ -100,32 +110,25 @@ def _kind(config: ModelConfig, settings: Any) -> Kind:
     return "lora" if finetune else "whole"
 
 
-def _class_numbers(settings: Any, classes: Sequence[str]) -> dict[str, int]:
-    """The data's classes by the fine-tuned model's own names, or by number where it has none."""
-    names = {str(settings.id2label[number]): int(number) for number in sorted(settings.id2label)}
-    if len(names) < 2:
-        raise ModelError("The model predicts one number, not classes; audit such a model with thresher.influence.")
-    if all(name in names for name in classes):
-        return names
-    generic = all(name == f"LABEL_{number}" for name, number in names.items())
-    if generic and all(name.isdigit() and int(name) < len(names) for name in classes):
-        return {str(number): number for number in names.values()}
-    if generic and len(classes) == len(names):
-        return {name: number for number, name in enumerate(classes)}
-    unknown = next((name for name in classes if name not in names), classes[0])
-    raise DataError(
-        f"Label '{unknown}' of the training rows is not among the model's classes ({', '.join(list(names)[:10])}); "
-        "mend the labels, or say --finetune to train a new head."
-    )
-
-
-def _new_head(classes: Sequence[str]) -> dict[str, Any]:
+def _new_head(classes: dict[str, int]) -> dict[str, Any]:
     return {
         "num_labels": len(classes),
-        "id2label": dict(enumerate(classes)),
-        "label2id": {name: number for number, name in enumerate(classes)},
+        "id2label": {number: name for name, number in classes.items()},
+        "label2id": classes,
+        "problem_type": "single_label_classification",
         "ignore_mismatched_sizes": True,
     }
+
+
+def most_tokens(model: nn.Module) -> int:
+    """How many tokens a row may have: as many as the model has positions for."""
+    config: Any = model.config
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return sys.maxsize
+    # Models of RoBERTa's kind count positions from the one after the pad id.
+    offsets = [m.padding_idx for name, m in model.named_modules() if name.endswith("position_embeddings")]
+    return positions - (max((offset for offset in offsets if isinstance(offset, int)), default=-1) + 1)
 
 
 def _untrained_parts(model: nn.Module, source: str, missing: set[str]) -> tuple[str, ...]:

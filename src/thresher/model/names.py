@@ -22,9 +22,9 @@ _POOLER = re.compile(r"(^|\.)pooler(\.|$)")
 # The last parts of a module's name that say which projection of attention it is; the first match wins.
 _PROJECTIONS = (
     ("query_key_value", re.compile(r"^(query_key_value|qkv|qkv_proj|c_attn|wqkv|in_proj|qkv_linear)$", re.I)),
-    ("query", re.compile(r"^(query|query_proj|q_proj|q_lin|q|wq)$", re.I)),
-    ("key", re.compile(r"^(key|key_proj|k_proj|k_lin|k|wk)$", re.I)),
-    ("value", re.compile(r"^(value|value_proj|v_proj|v_lin|v|wv)$", re.I)),
+    ("query", re.compile(r"^(query|query_proj|q_proj|q_lin|q_head|q|wq)$", re.I)),
+    ("key", re.compile(r"^(key|key_proj|k_proj|k_lin|k_head|k|wk)$", re.I)),
+    ("value", re.compile(r"^(value|value_proj|v_proj|v_lin|v_head|v|wv)$", re.I)),
 )
 
 

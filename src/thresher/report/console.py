@@ -38,6 +38,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     groups = ", ".join(f"{count} in {group}" for group, count in plan.groups.items())
     table.add_row("rows", f"{plan.rows:,} to rank, {plan.queries:,} queries")
     table.add_row("model", f"{plan.model}, {plan.training}")
+    table.add_row("classes", plan.classes if len(plan.classes) < 200 else plan.classes[:197] + "...")
     table.add_row("modules", f"{plan.modules} ({groups})")
     table.add_row("tensor", f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile")
     if plan.row_by_row:
