@@ -45,7 +45,7 @@ def class_numbers(settings: Any, classes: Sequence[str], adapter: str | None) ->
     if generic or count != len(names):
         raise DataError(
             f"The training rows have {len(classes)} classes ({', '.join(classes[:10])}) and the model {count} "
-            f"without names; use 0 to {count - 1} as labels, set id2label in the model's config.json, or say --finetune."
+            f"without names; use 0 to {count - 1} as labels, set id2label in its config.json, or say --finetune."
         )
     return _known(names, classes, "the model's"), False
 
