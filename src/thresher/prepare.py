@@ -68,6 +68,12 @@ class Job:
         each = gradient_row_bytes(self.modules, self.subject.model, float(train.lengths.mean()))
         return each * (len(train) + len(self.encoded["query"]))
 
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the influence tensor, all methods, before compression."""
+        pairs = len(self.encoded["train"]) * len(self.encoded["query"])
+        return 4 * pairs * len(self.modules) * len(self.config.methods)
+
     def class_name(self, number: int) -> str:
         """The data's name of a class."""
         return self._class_names[number]
@@ -176,7 +182,7 @@ def make_plan(job: Job) -> Plan:
         groups=groups,
         classes=", ".join(f"{name} = {number}" for name, number in job.subject.classes.items())
         + " (sorted order: the model does not name them)" * job.subject.classes_assumed,
-        tensor_bytes=4 * len(job.modules) * rows * queries * len(config.methods),
+        tensor_bytes=job.tensor_bytes,
         gradient_bytes=job.gradient_bytes,
         model=type(inner).__name__,
         training=_training(job),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -103,9 +102,8 @@ def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
     for name, title in ACCURACY_TITLES.items():
         if name in summary["accuracy"]:
             value = summary["accuracy"][name]
-            half = 1.96 * sqrt(value * (1 - value) / rows)
-            table.add_row(title, f"{value:.1%}", f"± {half:.1%}")
-    return table
+            table.add_row(title, f"{value:.1%}", f"± {summary['accuracy_margin_95'][name]:.1%}")
+    return Group(table, Text("Differences smaller than the intervals may be chance.", style="dim"))
 
 
 def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         "queries": len(correct),
         "queries_predicted_correctly": int(correct.sum()),
         "modules": len(job.modules),
+        "gradient_bytes": job.gradient_bytes,
+        "tensor_bytes": job.tensor_bytes,
         "classes": job.subject.classes,
         "score": found.chosen.name,
         "drop": len(rows_to_drop(found.table, job.config.drop)),
@@ -57,8 +60,9 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         summary["planted"] = int(job.planted.sum())
         summary["detection"] = _detection(found.scores, job.planted)
     if found.accuracy is not None:
-        summary["accuracy"] = found.accuracy
-        summary["test_rows"] = len(job.encoded["test"])
+        rows = len(job.encoded["test"])
+        margins = {name: 1.96 * sqrt(value * (1 - value) / rows) for name, value in found.accuracy.items()}
+        summary |= {"accuracy": found.accuracy, "accuracy_margin_95": margins, "test_rows": rows}
     return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
 
 
