@@ -110,10 +110,11 @@ class TokenPairing(Pairing):
 
     def through_train(self, weights: Tensor) -> Tensor:
         """W G G^T as a sum over tokens of (W_t G_t) G_t^T."""
-        result = torch.zeros_like(weights)
+        by_row = weights.T.contiguous()  # [N, Q]
+        result = torch.zeros_like(by_row)
         for entries in self._parts("train"):
-            add_through(weights, entries, result)
-        return result
+            add_through(by_row, entries, result)
+        return result.T
 
     @cached_property
     def _matched(self) -> tuple[Tensor, Tensor]:

@@ -36,24 +36,31 @@ def by_token(gradients: TokenGradients, kept: Tensor) -> ByToken:
 
 def add_matched(query: ByToken, train: ByToken, dots: Tensor, kept_dots: Tensor) -> None:
     """Add V G^T to ``dots`` [Q, N], and its part over entries that both sides keep to ``kept_dots`` [Q, N]."""
+    width = dots.shape[1]
+    flat, kept_flat = dots.view(-1), kept_dots.view(-1)
     for q, t in _common(query, train):
-        shared = query.value[q] @ train.value[t].T  # [a, b]
-        query_rows, train_rows = query.row[q], train.row[t]
-        dots[query_rows[:, None], train_rows] += shared
-        kept_q, kept_t = query.kept[q], train.kept[t]
-        kept_dots[query_rows[kept_q][:, None], train_rows[kept_t]] += shared[kept_q][:, kept_t]
+        shared = (query.value[q] @ train.value[t].T).flatten()  # [a * b]
+        cells = (query.row[q][:, None] * width + train.row[t]).flatten()
+        flat.index_add_(0, cells, shared)
+        kept = (query.kept[q][:, None] & train.kept[t]).flatten()
+        kept_flat.index_add_(0, cells[kept], shared[kept])
 
 
 def add_through(weights: Tensor, train: ByToken, result: Tensor) -> None:
-    """Add W G G^T to ``result`` [Q, N] for W [Q, N], one token after another."""
+    """Add G G^T W to ``result`` [N, Q] for W [N, Q], one token after another; rows lie outermost to be gathered."""
+    queries, width = weights.shape[1], train.value.shape[1]
     single = torch.tensor(train.starts).diff() == 1
     alone = torch.tensor(train.starts[:-1])[single]  # entries whose token no other row has: G_t G_t^T is a number
     rows = train.row[alone]
-    result.index_add_(1, rows, weights[:, rows] * train.value[alone].square().sum(-1))
+    result.index_add_(0, rows, weights[rows] * train.value[alone].square().sum(-1, keepdim=True))
     for k in (~single).nonzero()[:, 0].tolist():
         entries = slice(train.starts[k], train.starts[k + 1])
         rows, value = train.row[entries], train.value[entries]  # [b], [b, d]
-        result[:, rows] += (weights[:, rows] @ value) @ value.T
+        if len(rows) * (width + queries) < 2 * width * queries:  # whichever order multiplies less
+            added = (value @ value.T) @ weights[rows]
+        else:
+            added = value @ (value.T @ weights[rows])
+        result.index_add_(0, rows, added)
 
 
 def largest_entries(gradients: TokenGradients, count: int) -> Tensor:
