@@ -287,6 +287,16 @@ def test_missing_options_and_unknown_ones_are_named(tmp_path: Path) -> None:
     assert "this is not a run directory" in refused(["clean", str(tmp_path / "none"), "--output", "c.jsonl"])
 
 
+def test_the_demo_runs_and_goes_on_when_it_is_run_again(tmp_path: Path) -> None:
+    sizes = {"rows": 40, "queries": 8, "test_rows": 8, "epochs": 1, "output": tmp_path / "demo"}
+    assert CliRunner().invoke(app, ["demo", *flags(sizes)]).exit_code == 0
+    before = (tmp_path / "demo/scores.parquet").read_bytes()
+    again = CliRunner().invoke(app, ["demo", *flags(sizes)])
+    assert again.exit_code == 0, f"{again.output}{again.exception}"
+    assert (tmp_path / "demo/scores.parquet").read_bytes() == before
+    assert "seed was 0, now 1" in refused(["demo", *flags(sizes | {"seed": 1})])
+
+
 def command(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "thresher", *arguments],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from thresher.config import AuditConfig, DemoConfig
 from thresher.data.packaged import critic_quotes, packaged_model
 from thresher.data.table import fingerprint, write_table
+from thresher.model.load import best_device
 from thresher.run import RunDirectory
 
 
@@ -34,6 +35,7 @@ def demo_audit(config: DemoConfig) -> AuditConfig:
         base_dropout=False,
         max_length=64,
         retrain=True,
+        device=best_device(),
     )
     inputs = {part: fingerprint(tables[name]) for part, name in (("train", "train"), ("query", "validation"))}
     RunDirectory(config.output).refuse_other(audit, inputs)

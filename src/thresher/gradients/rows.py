@@ -29,10 +29,6 @@ class TokenGradients:
         """Sum an amount [K] an entry over the entries of each row, [rows]."""
         return torch.zeros(self.rows, dtype=amounts.dtype, device=amounts.device).index_add_(0, self.row, amounts)
 
-    def cpu(self) -> TokenGradients:
-        """The same on the CPU."""
-        return TokenGradients(self.row.cpu(), self.token.cpu(), self.value.cpu(), self.rows)
-
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""

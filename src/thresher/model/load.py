@@ -81,7 +81,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
     _set_padding(model, tokenizer, source)
     if config.adapter is not None:
         model = _with_adapter(model, config.adapter, untrained)
-    device = config.device or _best_device()
+    device = config.device or best_device()
     try:
         model.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:  # the library has no one kind for a device that is not there
@@ -189,8 +189,9 @@ def _refuse_incomplete_folder(source: str) -> None:
         raise ModelError(f"{source}: a model folder without weights (no .safetensors file); save the model there.")
 
 
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def best_device() -> str:
+    """The device of an audit that names none, as the configuration records it."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
 def _first_line(error: Exception) -> str:
