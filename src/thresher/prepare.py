@@ -21,9 +21,10 @@ from thresher.data.examples import Columns, Examples, find_classes, find_columns
 from thresher.data.noise import plant_uniform
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import ConfigError, DataError
-from thresher.gradients.capture import gradient_pass
-from thresher.influences.compute import gradient_row_bytes, select_modules
-from thresher.influences.registry import check_methods
+from thresher.gradients.frozen import gradient_pass
+from thresher.influences.compute import GradientPlan, plan_gradients, select_modules
+from thresher.influences.pairing import refuse_gram
+from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.model.load import Subject, audited_by_default, load_subject, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
@@ -61,18 +62,23 @@ class Job:
                 files[name] = _fingerprint(Path(source))
         return files
 
+    @cached_property
+    def kept(self) -> GradientPlan:
+        """In which form the modules' gradients are kept."""
+        length = float(self.encoded["train"].lengths.mean())
+        return plan_gradients(self.subject.model, self.modules, length=length, projection=self.config.projection)
+
     @property
     def gradient_bytes(self) -> int:
         """Bytes that the gradients of all training and query rows take."""
-        train = self.encoded["train"]
-        each = gradient_row_bytes(self.modules, self.subject.model, float(train.lengths.mean()))
-        return each * (len(train) + len(self.encoded["query"]))
+        return self.kept.row_bytes * (len(self.encoded["train"]) + len(self.encoded["query"]))
 
     @property
     def tensor_bytes(self) -> int:
         """Bytes of the influence tensor, all methods, before compression."""
         pairs = len(self.encoded["train"]) * len(self.encoded["query"])
-        return 4 * pairs * len(self.modules) * len(self.config.methods)
+        functions = [INFLUENCE[method] for method in self.config.methods]
+        return 4 * pairs * sum(function.defined_on(module) for function in functions for module in self.modules)
 
     def class_name(self, number: int) -> str:
         """The data's name of a class."""
@@ -102,7 +108,7 @@ class Plan:
 
 def prepare(config: AuditConfig) -> Job:
     """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
-    check_methods(config.methods)
+    check_methods(config.methods, projected=config.projection > 0)
     if config.retrain and config.test is None:
         raise ConfigError("--retrain measures accuracy on rows that no choice was made on; name them with --test.")
     tables, columns = _read(config)
@@ -129,8 +135,10 @@ def prepare(config: AuditConfig) -> Job:
         _doubt_classes(subject, encoded["query"], config.batch_size)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
-    modules = select_modules(subject.model, config.modules or audited_by_default(subject))
+    modules = select_modules(subject.model, config.modules or audited_by_default(subject), config.methods)
     choose(available(modules, config.methods, config.k), wanted(config))
+    if {"exact", "lissa"} & set(config.methods):
+        refuse_gram(len(encoded["train"]))
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     return Job(config, tables, columns, examples, encoded, planted, subject, modules, initial)
@@ -204,7 +212,7 @@ def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:
     data = job.encoded["train"]
     middle = data.lengths.argsort(kind="stable")
     rows = middle[max(0, len(middle) // 2 - 8) :][:16]
-    with gradient_pass(job.subject.model, [module.name for module in job.modules], data) as one_pass:
+    with gradient_pass(job.subject.model, job.kept.names, data, job.kept.forms) as one_pass:
         batch = data.batch(rows, one_pass.pad_id, one_pass.device)
         one_pass.gradients(data, batch)  # the first is slower
         started = time.perf_counter()

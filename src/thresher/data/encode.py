@@ -50,6 +50,12 @@ class EncodedRows:
         """Tokens a row, [n]."""
         return np.array([len(ids) for ids in self.features["input_ids"]], dtype=np.int64)
 
+    @property
+    def classes(self) -> Tensor:
+        """Class of every row, [n] int64; all 0 where a row's label is not one whole number."""
+        one = self.labels.dim() == 1 and not self.labels.is_floating_point()
+        return self.labels.long() if one else torch.zeros(len(self), dtype=torch.int64)
+
     def take(self, rows: Indices) -> EncodedRows:
         """The named rows, in the order given."""
         features = {name: [values[i] for i in rows] for name, values in self.features.items()}

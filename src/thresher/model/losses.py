@@ -9,6 +9,9 @@ from torch import Tensor
 
 from thresher.errors import ModelError
 
+IGNORED = -100
+"""The label of a token on which no loss is taken."""
+
 
 def row_losses(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
     """Loss of every row, [B], in float32 or better.
