@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thresher.config import AuditConfig
     from thresher.errors import ThresherError
+    from thresher.evaluate.cancellation import cancellation
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
     from thresher.influences.compute import influence
     from thresher.pipeline import AuditResult, audit
@@ -22,6 +23,7 @@ __all__ = [
     "ThresherError",
     "aggregate",
     "audit",
+    "cancellation",
     "influence",
     "noise_detection_auc",
     "noise_detection_rate",
@@ -34,6 +36,7 @@ _HOMES = {
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
     "audit": "thresher.pipeline",
+    "cancellation": "thresher.evaluate.cancellation",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",

@@ -23,6 +23,7 @@ from torch import Tensor
 from thresher.config import AuditConfig, make_config
 from thresher.data.encode import EncodedRows
 from thresher.errors import RunError
+from thresher.evaluate.cancellation import store_cancellation
 from thresher.files import read_json, read_tensors, write_json, write_tensors, written
 from thresher.gradients.store import Side
 from thresher.influences.compute import gather, module_matrices
@@ -134,6 +135,9 @@ def _influence(job: Job, place: RunDirectory, progress: Progress) -> None:
     )
     predictions: dict[str, Tensor] = {side: store.predictions(side)[1] for side in data}
     write_tensors(place.predictions, predictions)
+    if not place.cancellation.exists():
+        with written(place.cancellation) as temporary:
+            store_cancellation(store, job.modules, progress).to_parquet(temporary, index=False)
     correct = correct_rows(predictions["query"], data["query"].labels, model.config).numpy()
     file.create(labelled(job.modules, correct, len(data["train"])), config.methods)
     with progress.stage("influence of modules", len(job.modules)) as advance:

@@ -20,7 +20,8 @@ class RunDirectory:
     """Paths and bookkeeping of one run.
 
     config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), model/, training/, gradients/
-    (while they are needed), influence.zarr, predictions.safetensors, scores.parquet, retrained/, summary.json.
+    (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet, scores.parquet, retrained/,
+    summary.json.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,6 +33,7 @@ class RunDirectory:
         self.gradients = path / "gradients"
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
+        self.cancellation = path / "cancellation.parquet"
         self.scores = path / "scores.parquet"
         self.retrained = path / "retrained"
         self.summary = path / "summary.json"

@@ -53,6 +53,9 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
     if "detection" in summary:
         console.print(detection_table(summary))
         console.print()
+    if "cancellation" in summary:
+        console.print(cancellation_table(summary))
+        console.print()
     if "accuracy" in summary:
         console.print(accuracy_table(summary))
         console.print()
@@ -92,6 +95,19 @@ def detection_table(summary: Mapping[str, Any]) -> RenderableType:
     return Group(table, Text(notes, style="dim"))
 
 
+def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:
+    """C of every layer group, with median, min and max over its weights."""
+    entries = summary["cancellation"]
+    table = Table(title="Cancellation of the training rows' gradients (1 = none)", title_justify="left")
+    table.add_column("")
+    for entry in entries:
+        table.add_column(GROUP_TITLES[entry["group"]], justify="right")
+    for title, name in {"of the group": "cancellation", "median weight": "median", "min": "min", "max": "max"}.items():
+        table.add_row(title, *(_ratio(entry[name], entry) for entry in entries))
+    notes = "How much rows pull the weights in opposite directions; not how well a group tells good rows from bad."
+    return Group(table, Text(notes, style="dim"))
+
+
 def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
     """Test accuracy after training on each set, with a 95 % interval for that many test rows."""
     rows = summary["test_rows"]
@@ -127,6 +143,12 @@ def _is_chosen(summary: Mapping[str, Any], influence: str, group: str, aggregati
 
 def _share(value: float | None, *, chosen: bool) -> str:
     return "" if value is None else f"{value:.0%}{'*' if chosen else ' '}"
+
+
+def _ratio(value: float | None, entry: Mapping[str, Any]) -> str:
+    if value is None:
+        return "inf" if entry["infinite"] else "-"  # what JSON has no number for
+    return f"{value:.1f}" if value < 1000 else f"{value:.1g}"
 
 
 def _joined(texts: Sequence[str], width: int = 160) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,23 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
     if job.config.plant:
         summary["planted"] = int(job.planted.sum())
         summary["detection"] = _detection(found.scores, job.planted)
+    if place.cancellation.exists():  # runs of before it was computed have none
+        summary["cancellation"] = _cancellation(pd.read_parquet(place.cancellation))
     if found.accuracy is not None:
         rows = len(job.encoded["test"])
         margins = {name: 1.96 * sqrt(value * (1 - value) / rows) for name, value in found.accuracy.items()}
         summary |= {"accuracy": found.accuracy, "accuracy_margin_95": margins, "test_rows": rows}
     return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
+
+
+def _cancellation(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """C of every layer group, with median, min and max over weights; None where not finite (JSON has no infinity)."""
+    columns = ["name", "cancellation", "median", "min", "max", "weights", "untouched", "infinite"]
+    groups = table.loc[table["kind"] == "group", columns].rename(columns={"name": "group"})
+    return [
+        {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in record.items()}
+        for record in groups.to_dict("records")
+    ]
 
 
 def _detection(scores: Mapping[Configuration, Floats], planted: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
