@@ -135,9 +135,10 @@ def _influence(job: Job, place: RunDirectory, progress: Progress) -> None:
     )
     predictions: dict[str, Tensor] = {side: store.predictions(side)[1] for side in data}
     write_tensors(place.predictions, predictions)
-    if not place.cancellation.exists():
+    weights = [module for module in job.modules if module.kind == "weight"]
+    if weights and not config.projection and not place.cancellation.exists():  # a projected weight is no weight
         with written(place.cancellation) as temporary:
-            store_cancellation(store, job.modules, progress).to_parquet(temporary, index=False)
+            store_cancellation(store, weights, progress).to_parquet(temporary, index=False)
     correct = correct_rows(predictions["query"], data["query"].labels, model.config).numpy()
     file.create(labelled(job.modules, correct, len(data["train"])), config.methods)
     with progress.stage("influence of modules", len(job.modules)) as advance:

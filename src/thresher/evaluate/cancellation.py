@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from thresher.data.encode import encoded_rows
-from thresher.gradients.rows import RowGradients, TokenGradients
+from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, dense_chunks
 from thresher.gradients.store import GradientStore
-from thresher.influences.compute import MEMORY, gather, select_modules
+from thresher.influences.compute import MEMORY, gather, plan_gradients, select_modules
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Progress, Silent
 
@@ -58,9 +58,10 @@ def cancellation(
 
     Raises what :func:`thresher.influence` raises for rows, modules and gradients.
     """
-    chosen = select_modules(model, modules)
+    chosen = select_modules(model, modules, ("tracin",))
     rows = encoded_rows(train, model, "train")
-    store = gather(model, chosen, {"train": rows}, batch_size=batch_size, memory=MEMORY, progress=Silent())
+    plan = plan_gradients(model, chosen, length=float(rows.lengths.mean()))
+    store = gather(model, plan, {"train": rows}, batch_size=batch_size, memory=MEMORY, progress=Silent())
     try:
         return store_cancellation(store, chosen, Silent())
     finally:
@@ -68,7 +69,7 @@ def cancellation(
 
 
 def store_cancellation(store: GradientStore, modules: Sequence[ModuleName], progress: Progress) -> pd.DataFrame:
-    """The lines of :func:`cancellation` from gradients that are there already."""
+    """The lines of :func:`cancellation` for modules that are weights, from whole gradients that are there already."""
     sums: list[_Sums] = []
     with progress.stage("cancellation", len(modules)) as advance:
         for module in modules:
@@ -144,5 +145,6 @@ def _entries(gradients: RowGradients, tokens: Tensor) -> Iterator[tuple[Tensor, 
     if isinstance(gradients, TokenGradients):
         inside = (gradients.token >= tokens[0]) & (gradients.token <= tokens[-1])
         yield torch.searchsorted(tokens, gradients.token[inside]), gradients.value[inside]
-    else:
-        yield torch.zeros(len(gradients), dtype=torch.int64), gradients
+    elif not isinstance(gradients, HeadRows):
+        for _, chunk in dense_chunks(gradients):
+            yield torch.zeros(len(chunk), dtype=torch.int64), chunk

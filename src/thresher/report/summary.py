@@ -59,7 +59,7 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
     if job.config.plant:
         summary["planted"] = int(job.planted.sum())
         summary["detection"] = _detection(found.scores, job.planted)
-    if place.cancellation.exists():  # runs of before it was computed have none
+    if place.cancellation.exists():  # none where gradients are projected
         summary["cancellation"] = _cancellation(pd.read_parquet(place.cancellation))
     if found.accuracy is not None:
         rows = len(job.encoded["test"])
