@@ -64,7 +64,7 @@ def row_by_row(job: Job, rows: EncodedRows) -> None:
         plain_gradients(subject.model, parameters, rows.batch(np.array([row]), subject.pad_id, subject.device), {})
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """Wall seconds that ``work`` takes."""
     started = time.perf_counter()
     work()

@@ -108,9 +108,8 @@ def detect(
 
 
 def _audit(task: str, seed: int, rows: int, folder: Path, glue_dir: Path | None) -> AuditConfig:
-    config = demo_audit(
-        DemoConfig(output=folder if task == "quotes" else folder.parent / "recipe", rows=rows, seed=seed)
-    )
+    place = folder if task == "quotes" else folder.parent / "recipe"
+    config = demo_audit(DemoConfig(output=place, rows=rows, seed=seed))
     changes: dict[str, Any] = {"methods": tuple(INFLUENCE), "retrain": False, "output": folder}
     if task != "quotes":
         assert glue_dir is not None
@@ -156,8 +155,8 @@ def markdown(table: pd.DataFrame) -> list[str]:
         mine = table[table["method"] == method]
         group = next((g for g in ("layers", "WE", "CL", "") if g in set(mine["group"])), "")
         for aggregation in dict.fromkeys(mine["aggregation"]):
-            rows = mine.query("group == @group and aggregation == @aggregation")
-            cells = [_cell(rows.query("task == @task")) for task in tasks]
+            rows = mine.query(f"group == '{group}' and aggregation == '{aggregation}'")
+            cells = [_cell(rows.query(f"task == '{task}'")) for task in tasks]
             lines.append(f"| {method} | {group or '-'} | {aggregation or '-'} | " + " | ".join(cells) + " |")
     return lines
 

@@ -105,6 +105,14 @@ def clean(
         console.print("The errors that the audit planted are not in this file: it has the labels as they were given.")
 
 
+@app.command()
+def methods() -> None:
+    """List the influence functions: formula, cost and source."""
+    from thresher.report.methods import show_methods
+
+    show_methods(_console())
+
+
 def _audit(config: AuditConfig, *, dry_run: bool) -> None:
     from thresher.pipeline import run
     from thresher.prepare import make_plan, prepare

@@ -90,12 +90,16 @@ INFLUENCE: Mapping[str, InfluenceFunction] = {
         projectable=False,
     ),
     "repsim": InfluenceFunction(
-        repsim, "cosine of hidden states, last token or mean", "forward pass; Q n d a layer", "SPEC 3", "hidden states"
+        repsim,
+        "cosine of hidden states, last token or mean",
+        "forward pass; Q n d",
+        "Hanawa et al. 2021",
+        "hidden states",
     ),
     "head_kernel": InfluenceFunction(
         head_kernel,
         "sum_tt' (p_t - e_t) . (p_t' - e_t') h_t . h_t'",
-        "forward pass; Q n (C + d), C a token pair for text",
+        "forward pass; Q n (C + d) a pair of tokens",
         "Yeh et al. 2018",
         "head",
     ),
