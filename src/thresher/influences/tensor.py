@@ -40,6 +40,12 @@ def labelled(modules: Sequence[ModuleName], correct: npt.NDArray[np.bool_], trai
     )
 
 
+def described(tensor: xr.Dataset) -> list[ModuleName]:
+    """The tensor's modules, in its order: what :func:`labelled` wrote."""
+    fields = ("module", "block", "layer", "projection", "factor", "group", "size")
+    return [ModuleName(*values) for values in zip(*(tensor[field].values.tolist() for field in fields), strict=True)]
+
+
 def filled(frame: xr.Dataset, values: Mapping[str, npt.NDArray[np.float32]]) -> xr.Dataset:
     """The coordinates with values [module, query, train] by method."""
     variables = {name: (DIMS, value, _about(name)) for name, value in values.items()}
