@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from thresher.errors import ThresherError
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
     from thresher.influences.compute import influence
+    from thresher.layer_view import Explanation, explain
     from thresher.pipeline import AuditResult, audit
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
     "AuditConfig",
     "AuditResult",
+    "Explanation",
     "ThresherError",
     "aggregate",
     "audit",
+    "explain",
     "influence",
     "noise_detection_auc",
     "noise_detection_rate",
@@ -31,9 +34,11 @@ __all__ = [
 _HOMES = {
     "AuditConfig": "thresher.config",
     "AuditResult": "thresher.pipeline",
+    "Explanation": "thresher.layer_view",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
     "audit": "thresher.pipeline",
+    "explain": "thresher.layer_view",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",
