@@ -14,16 +14,19 @@ if TYPE_CHECKING:
     from thresher.evaluate.cancellation import cancellation
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
     from thresher.influences.compute import influence
+    from thresher.layer_view import Explanation, explain
     from thresher.pipeline import AuditResult, audit
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
     "AuditConfig",
     "AuditResult",
+    "Explanation",
     "ThresherError",
     "aggregate",
     "audit",
     "cancellation",
+    "explain",
     "influence",
     "noise_detection_auc",
     "noise_detection_rate",
@@ -33,10 +36,12 @@ __all__ = [
 _HOMES = {
     "AuditConfig": "thresher.config",
     "AuditResult": "thresher.pipeline",
+    "Explanation": "thresher.layer_view",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
     "audit": "thresher.pipeline",
     "cancellation": "thresher.evaluate.cancellation",
+    "explain": "thresher.layer_view",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",

@@ -6,12 +6,13 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
 
 from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig
+from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, read_json, write_json, written
 
@@ -89,6 +90,15 @@ class RunDirectory:
     def seconds(self) -> dict[str, float]:
         """Seconds spent in each stage so far."""
         return read_json(self._seconds, {})
+
+
+def read_audited(run: RunDirectory, config: AuditConfig, part: Literal["train", "query"]) -> Table:
+    """The rows that were audited, as they were. Raises :class:`RunError` if they have changed since."""
+    source, split = (config.train, "train") if part == "train" else (config.validation, "validation")
+    table = read_table(source, split)
+    if fingerprint(table) != read_json(run.inputs)[part]:
+        raise RunError(f"{source}: the rows have changed since the audit in {run.path}; audit them again.")
+    return table
 
 
 def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ ACCURACY_TITLES = {
     "dropped_at_random": "after dropping as many at random",
     "errors_removed": "with the planted errors really gone",
 }
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -130,9 +132,9 @@ def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
         says = f"the model says {entry['predicted']} ({entry['probability']:.0%} for the label)"
         planted = {True: ", a planted error", False: ", not a planted error"}.get(entry.get("planted"), "")
         parts.append(Text(f"{place:2}. row {entry['row']}, {given}; {says}{planted}", style="bold"))
-        parts.append(Text(f"    {_joined(entry['text'])}"))
+        parts.append(Text(f"    {one_line(entry['text'])}"))
         for query in entry["hurts"]:
-            about = f"    hurts query {query['query']} ({query['label']}): {_joined(query['text'], 110)}"
+            about = f"    hurts query {query['query']} ({query['label']}): {one_line(query['text'], 110)}"
             parts.append(Text(about, style="dim"))
     return Group(*parts)
 
@@ -151,8 +153,9 @@ def _ratio(value: float | None, entry: Mapping[str, Any]) -> str:
     return f"{value:.1f}" if value < 1000 else f"{value:.1g}"
 
 
-def _joined(texts: Sequence[str], width: int = 160) -> str:
-    text = " | ".join(" ".join(part.split()) for part in texts)
+def one_line(texts: Sequence[str], width: int = 160) -> str:
+    """A row's text for people: on one line, cut to ``width``, without what a terminal would obey."""
+    text = " | ".join(" ".join(_CONTROL.sub(" ", part).split()) for part in texts)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
