@@ -20,7 +20,8 @@ class RunDirectory:
     """Paths and bookkeeping of one run.
 
     config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), model/, training/, gradients/
-    (while they are needed), influence.zarr, predictions.safetensors, scores.parquet, retrained/, summary.json.
+    and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors, scores.parquet,
+    retrained/, summary.json.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,6 +31,7 @@ class RunDirectory:
         self.model = path / "model"
         self.training = path / "training"
         self.gradients = path / "gradients"
+        self.sums = path / "sums"
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
         self.scores = path / "scores.parquet"

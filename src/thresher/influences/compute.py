@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from thresher.data.encode import EncodedRows, encoded_rows
 from thresher.errors import ConfigError, ModelError
 from thresher.gradients.capture import gradient_pass
 from thresher.gradients.collect import batch_rows, collect, plan_blocks, row_bytes
 from thresher.gradients.store import GradientStore, Side
+from thresher.influences.checkpoints import SUMMED, CheckpointSum, given_checkpoints, multipliers_now
 from thresher.influences.pairing import pairing
 from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.influences.tensor import filled, labelled
+from thresher.model.checkpoints import Checkpoint
 from thresher.model.losses import correct_rows
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.progress import Progress, Silent
@@ -37,6 +40,7 @@ def influence(
     modules: str | None = None,
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    checkpoints: str | Path | Sequence[Checkpoint] | None = None,
 ) -> xr.Dataset:
     """Influence of every training row on every query row, module by module (SPEC 3).
 
@@ -44,7 +48,10 @@ def influence(
     encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a ``datasets.Dataset``).
     ``methods`` are names of influence functions. ``modules`` is a regular expression searched for in parameter names;
     None takes every parameter with ``requires_grad``, and the input embedding. ``device`` None leaves the model where
-    it is.
+    it is. ``checkpoints`` are what ``tracin_checkpoints`` sums over, one gradient pass each: the folder of a Trainer's
+    or :class:`thresher.CheckpointKeeper`'s checkpoints, or what :func:`thresher.read_checkpoints` makes of it. Read
+    with ``optimizer_aware=True``, each of them scales the train gradients taken at it as AdamW would; so do the other
+    methods, by the checkpoint that the model is at.
 
     Returns one float32 variable a method with dims ("module", "query", "train"); larger = helpful, lower =
     detrimental; NaN where a method is not defined (``tracin_we`` and ``tracin_we_topk`` outside the word embedding).
@@ -55,12 +62,13 @@ def influence(
     model is no sequence classifier, :class:`GradientError` naming rows whose loss or gradient is not finite.
     """
     names = check_methods(methods)
+    points = given_checkpoints(checkpoints, names)
     if device is None:
-        return _influence(model, train, query, names, modules, batch_size)
+        return _influence(model, train, query, names, modules, batch_size, points)
     home = next(model.parameters()).device
     try:
         model.to(device)
-        return _influence(model, train, query, names, modules, batch_size)
+        return _influence(model, train, query, names, modules, batch_size, points)
     finally:
         model.to(home)
 
@@ -102,15 +110,19 @@ def gather(
     memory: int,
     folder: Path | None = None,
     progress: Progress,
+    multipliers: Mapping[str, Tensor] | None = None,
 ) -> GradientStore:
-    """All rows' gradients of the modules; what is finished in ``folder`` is not computed again."""
+    """All rows' gradients of the modules; what is finished in ``folder`` is not computed again.
+
+    ``multipliers`` scale the train gradients of some modules, entry by entry.
+    """
     each = gradient_row_bytes(modules, model, float(data["train"].lengths.mean()))
     batch_size = batch_rows(batch_size, each)
     store = GradientStore(
         {side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, memory, folder
     )
     with gradient_pass(model, [module.name for module in modules], data["train"]) as one_pass:
-        collect(one_pass, store, data, batch_size, progress)
+        collect(one_pass, store, data, batch_size, progress, multipliers)
     return store
 
 
@@ -119,24 +131,35 @@ def module_matrices(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """One module's [Q, N] matrix for every method that is defined there."""
     pair = pairing(store, module.name, module.size, is_word_embedding=module.group == "WE")
-    results = {name: INFLUENCE[name].compute(pair) for name in methods}
+    functions = {name: INFLUENCE[name].compute for name in methods}
+    results = {name: function(pair) for name, function in functions.items() if function is not None}
     return {name: result.numpy() for name, result in results.items() if result is not None}
 
 
 def _influence(
-    model: nn.Module, train: Any, query: Any, methods: tuple[str, ...], pattern: str | None, batch_size: int
+    model: nn.Module,
+    train: Any,
+    query: Any,
+    methods: tuple[str, ...],
+    pattern: str | None,
+    batch_size: int,
+    checkpoints: tuple[Checkpoint, ...],
 ) -> xr.Dataset:
     modules = select_modules(model, pattern)
     data: dict[Side, EncodedRows] = {
         "query": encoded_rows(query, model, "query"),
         "train": encoded_rows(train, model, "train"),
     }
-    store = gather(model, modules, data, batch_size=batch_size, memory=MEMORY, progress=Silent())
+    gathered = partial(gather, model, modules, data, batch_size=batch_size, memory=MEMORY)
+    shape = (len(modules), len(data["query"]), len(data["train"]))
+    values = {method: np.full(shape, 0 if method == SUMMED else np.nan, np.float32) for method in methods}
+    multipliers = multipliers_now(model, checkpoints, modules, methods)
+    if SUMMED in methods:
+        CheckpointSum(model, modules, checkpoints, gathered).into(values[SUMMED], Silent())
+    store = gathered(progress=Silent(), multipliers=multipliers)
     try:
         _, logits = store.predictions("query")
         correct = correct_rows(logits, data["query"].labels, model.config).numpy()
-        shape = (len(modules), len(data["query"]), len(data["train"]))
-        values = {method: np.full(shape, np.nan, np.float32) for method in methods}
         for number, module in enumerate(modules):
             for method, matrix in module_matrices(store, module, methods).items():
                 values[method][number] = matrix

@@ -17,9 +17,12 @@ from thresher.influences.tracin_we import tracin_we, tracin_we_topk
 
 @dataclass(frozen=True)
 class InfluenceFunction:
-    """How one module's gradients meet. ``compute`` gives [Q, N], or None where it is not defined."""
+    """How one module's gradients meet. ``compute`` gives [Q, N], or None where it is not defined.
 
-    compute: Callable[[Pairing], Tensor | None]
+    Without ``compute``, it takes gradients at more than one point of the training (``influences/checkpoints.py``).
+    """
+
+    compute: Callable[[Pairing], Tensor | None] | None
     formula: str
     source: str
     word_embedding_only: bool = False
@@ -39,6 +42,9 @@ INFLUENCE: Mapping[str, InfluenceFunction] = {
         "the same over each row's own 10 largest tokens",
         "Yeh et al. 2022",
         word_embedding_only=True,
+    ),
+    "tracin_checkpoints": InfluenceFunction(
+        None, "sum over checkpoints c of learning rate_c (v_c . g_c)", "Pruthi et al. 2020"
     ),
 }
 

@@ -7,6 +7,7 @@ Larger is helpful, lower is detrimental.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,6 +90,11 @@ class TensorFile:
         for method, matrix in values.items():
             group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
         self._finish(number + 1, modules)
+
+    def remove(self) -> None:
+        """Take the file off the disk."""
+        self._progress.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def open(self) -> xr.Dataset:
         """The tensor, read from disk as it is used."""
