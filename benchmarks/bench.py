@@ -25,7 +25,8 @@ from thresher.data.encode import EncodedRows, length_batches
 from thresher.demo import demo_audit
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.store import Side
-from thresher.influences.compute import gather, module_matrices
+from thresher.influences.compute import module_matrices
+from thresher.influences.gather import gather
 from thresher.model.losses import row_losses
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent

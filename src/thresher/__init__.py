@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
     from thresher.influences.compute import influence
     from thresher.layer_view import Explanation, explain
+    from thresher.model.checkpoints import Checkpoint, read_checkpoints
+    from thresher.model.keeper import CheckpointKeeper
     from thresher.pipeline import AuditResult, audit
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
     "AuditConfig",
     "AuditResult",
+    "Checkpoint",
+    "CheckpointKeeper",
     "Explanation",
     "ThresherError",
     "aggregate",
@@ -30,12 +34,15 @@ __all__ = [
     "influence",
     "noise_detection_auc",
     "noise_detection_rate",
+    "read_checkpoints",
 ]
 
 # Found when first used: importing torch and transformers takes seconds, and `thresher --help` needs neither.
 _HOMES = {
     "AuditConfig": "thresher.config",
     "AuditResult": "thresher.pipeline",
+    "Checkpoint": "thresher.model.checkpoints",
+    "CheckpointKeeper": "thresher.model.keeper",
     "Explanation": "thresher.layer_view",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
@@ -45,6 +52,7 @@ _HOMES = {
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",
+    "read_checkpoints": "thresher.model.checkpoints",
 }
 
 

@@ -22,9 +22,11 @@ from thresher.data.noise import plant_uniform
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import ConfigError, DataError
 from thresher.gradients.frozen import gradient_pass
-from thresher.influences.compute import GradientPlan, plan_gradients, select_modules
+from thresher.influences.checkpoints import SUMMED, given_checkpoints, refuse_curved
+from thresher.influences.gather import GradientPlan, plan_gradients, select_modules
 from thresher.influences.pairing import refuse_gram
 from thresher.influences.registry import INFLUENCE, check_methods
+from thresher.model.checkpoints import Checkpoint, checkpoint_of, refuse_unfit
 from thresher.model.load import Subject, audited_by_default, load_subject, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
@@ -40,7 +42,8 @@ class Job:
     """Everything an audit works on. Nothing has been written yet.
 
     ``examples`` and ``encoded`` carry the labels as trained on, planted errors included; ``planted`` [n] marks those.
-    ``initial`` are the trainable weights before fine-tuning, from which every retraining starts.
+    ``initial`` are the trainable weights before fine-tuning, from which every retraining starts. ``checkpoints`` are
+    those of the user's own training.
     """
 
     config: AuditConfig
@@ -52,6 +55,7 @@ class Job:
     subject: Subject
     modules: list[ModuleName]
     initial: dict[str, Tensor]
+    checkpoints: tuple[Checkpoint, ...]
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -60,6 +64,8 @@ class Job:
         for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
             if source is not None:
                 files[name] = _fingerprint(Path(source))
+        if self.checkpoints:
+            files["checkpoints"] = " ".join(_fingerprint(checkpoint.folder) for checkpoint in self.checkpoints)
         return files
 
     @cached_property
@@ -67,6 +73,16 @@ class Job:
         """In which form the modules' gradients are kept."""
         length = float(self.encoded["train"].lengths.mean())
         return plan_gradients(self.subject.model, self.modules, length=length, projection=self.config.projection)
+
+    @property
+    def needs_checkpoints(self) -> bool:
+        """Whether more is asked for than the fine-tuned model itself can tell."""
+        return self.config.optimizer_aware or SUMMED in self.config.methods
+
+    @property
+    def summed_checkpoints(self) -> int:
+        """How many checkpoints are summed over, each with a gradient pass of its own."""
+        return (len(self.checkpoints) or self.config.epochs) if SUMMED in self.config.methods else 0
 
     @property
     def gradient_bytes(self) -> int:
@@ -103,18 +119,24 @@ class Plan:
     model: str
     training: str
     row_by_row: tuple[str, ...]
+    checkpoints: str
+    optimizer: str
     seconds: float
 
 
 def prepare(config: AuditConfig) -> Job:
     """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
     check_methods(config.methods, projected=config.projection > 0)
+    refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
+    if config.optimizer_aware and config.projection:
+        raise ConfigError("--optimizer-aware scales single entries and --projection mixes them; leave one of them out.")
     if config.retrain and config.test is None:
         raise ConfigError("--retrain measures accuracy on rows that no choice was made on; name them with --test.")
     tables, columns = _read(config)
     classes = find_classes(tables["train"], columns)
     subject = load_subject(config, classes, config.seed)
     config = config.model_copy(update={"device": str(subject.device)})  # part of what decides the last bits
+    config, checkpoints = _checkpoints(config, subject)
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
     known = {name: subject.classes[name] for name in classes}
@@ -141,7 +163,24 @@ def prepare(config: AuditConfig) -> Job:
         refuse_gram(len(encoded["train"]))
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
-    return Job(config, tables, columns, examples, encoded, planted, subject, modules, initial)
+    return Job(config, tables, columns, examples, encoded, planted, subject, modules, initial, checkpoints)
+
+
+def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tuple[Checkpoint, ...]]:
+    """The checkpoints of the user's own training; what is to be kept of ours."""
+    if subject.kind == "lora":
+        if config.checkpoints is not None:
+            raise ConfigError(
+                "--checkpoints are of a training that is over, and this audit fine-tunes anew; leave them out, or name "
+                "what was trained with --adapter or as --model."
+            )
+        keep = config.keep_checkpoints or config.optimizer_aware or SUMMED in config.methods
+        return config.model_copy(update={"keep_checkpoints": keep}), ()
+    found = given_checkpoints(config.checkpoints, config.methods, optimizer_aware=config.optimizer_aware)
+    refuse_unfit(subject.model, found)
+    if config.optimizer_aware:
+        checkpoint_of(subject.model, found)
+    return config, found
 
 
 def _read(config: AuditConfig) -> tuple[dict[Part, Table], Columns]:
@@ -179,7 +218,11 @@ def make_plan(job: Job) -> Plan:
     a_row, row_by_row = _seconds_a_row(job)
     trained = rows * config.epochs if job.subject.kind == "lora" else 0
     share = 1 + (2 * (1 - config.drop) + (1 - config.plant if config.plant else 0)) * config.retrain
-    passes = rows + queries + 1.3 * trained * share + 0.35 * queries * config.epochs * bool(trained)
+    passes = (
+        (rows + queries) * (1 + job.summed_checkpoints)
+        + 1.3 * trained * share
+        + 0.35 * queries * config.epochs * bool(trained)
+    )
     groups: dict[str, int] = {}
     for module in job.modules:
         groups[module.group] = groups.get(module.group, 0) + 1
@@ -195,8 +238,22 @@ def make_plan(job: Job) -> Plan:
         model=type(inner).__name__,
         training=_training(job),
         row_by_row=row_by_row,
+        checkpoints=f"{job.summed_checkpoints} are summed over, each with a gradient pass of its own"
+        * bool(job.summed_checkpoints),
+        optimizer=_optimizer(job) if config.optimizer_aware else "",
         seconds=a_row * passes,
     )
+
+
+def _optimizer(job: Job) -> str:
+    names = [module.name for module in job.modules]
+    if job.subject.kind == "lora":
+        trained = {name for name, p in job.subject.model.named_parameters() if p.requires_grad}
+    else:
+        trained = set(checkpoint_of(job.subject.model, job.checkpoints).multipliers(names))
+    plain = [name for name in names if name not in trained]
+    said = f"; not in what it did not train: {', '.join(plain[:2])}{', ...' * (len(plain) > 2)}" if plain else ""
+    return "train gradients are scaled as AdamW scaled them, g / (sqrt(v) + eps)" + said
 
 
 def _training(job: Job) -> str:

@@ -21,8 +21,8 @@ class RunDirectory:
     """Paths and bookkeeping of one run.
 
     config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), model/, training/, gradients/
-    (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet, scores.parquet, retrained/,
-    summary.json.
+    and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet,
+    scores.parquet, retrained/, summary.json.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,6 +32,7 @@ class RunDirectory:
         self.model = path / "model"
         self.training = path / "training"
         self.gradients = path / "gradients"
+        self.sums = path / "sums"
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
         self.cancellation = path / "cancellation.parquet"

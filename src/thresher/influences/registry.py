@@ -31,10 +31,11 @@ class InfluenceFunction:
     """How one module's two sides meet. ``compute`` gives [Q, N], or None where the module is not kept as it needs.
 
     ``cost`` is what it adds to the gradients, with Q queries, n training rows and p numbers a module. ``projectable``
-    says that it depends on inner products alone, and so may be estimated from projected gradients.
+    says that it depends on inner products alone, and so may be estimated from projected gradients. Without ``compute``,
+    it takes gradients at more than one point of the training (``influences/checkpoints.py``).
     """
 
-    compute: Callable[[Pairing], Tensor | None]
+    compute: Callable[[Pairing], Tensor | None] | None
     formula: str
     cost: str
     source: str
@@ -102,6 +103,12 @@ INFLUENCE: Mapping[str, InfluenceFunction] = {
         "forward pass; Q n (C + d) a pair of tokens",
         "Yeh et al. 2018",
         "head",
+    ),
+    "tracin_checkpoints": InfluenceFunction(
+        None,
+        "sum over checkpoints c of learning rate_c (v_c . g_c)",
+        "gradients once more a checkpoint; Q n p",
+        "Pruthi et al. 2020",
     ),
 }
 

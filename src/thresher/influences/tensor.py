@@ -1,12 +1,14 @@
 """The influence tensor: an ``xarray.Dataset`` in memory, the same as Zarr on disk.
 
 One float32 variable an influence function, dims ("module", "query", "train"); coordinates say what each module is
-(block, layer, projection, factor, group, kind) and which queries the model gets right. NaN where a function is not defined.
+(block, layer, projection, factor, group, kind) and which queries the model gets right. NaN where a function is not
+defined.
 Larger is helpful, lower is detrimental.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -95,6 +97,11 @@ class TensorFile:
         for method, matrix in values.items():
             group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
         self._finish(number + 1, modules)
+
+    def remove(self) -> None:
+        """Take the file off the disk."""
+        self._progress.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def open(self) -> xr.Dataset:
         """The tensor, read from disk as it is used."""

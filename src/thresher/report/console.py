@@ -42,6 +42,10 @@ def show_plan(console: Console, plan: Plan) -> None:
     table.add_row("classes", plan.classes if len(plan.classes) < 200 else plan.classes[:197] + "...")
     table.add_row("modules", f"{plan.modules} ({groups})")
     table.add_row("tensor", f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile")
+    if plan.checkpoints:
+        table.add_row("checkpoints", plan.checkpoints)
+    if plan.optimizer:
+        table.add_row("optimizer", plan.optimizer)
     if plan.row_by_row:
         table.add_row("row by row", f"{len(plan.row_by_row)} modules fit no rule: {', '.join(plan.row_by_row[:3])} ...")
     table.add_row("expected time", _time(plan.seconds))
