@@ -33,7 +33,7 @@ INNER_PRODUCTS = ("tracin", "cosine", "tracin_we", "tracin_we_topk", SUMMED)
 
 @dataclass(frozen=True)
 class CheckpointSum:
-    """What the sum is made of. ``modules`` are weights; ``gather`` is ``gather.gather`` with all but what is given here."""
+    """What the sum is made of. ``modules`` are weights; ``gather`` is ``gather.gather``, all else but these given."""
 
     model: nn.Module
     modules: Sequence[ModuleName]
