@@ -27,18 +27,19 @@ from thresher.errors import GradientError, ModelError
 from thresher.gradients.rows import RowGradients, TokenGradients, added, concatenated, squared_norms
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, rule_for
-from thresher.model.losses import row_losses
+from thresher.model.head import untied
+from thresher.model.losses import batch_losses
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class BatchGradients:
-    """What one batch gives: gradients by module name, losses [B] and logits [B, C], both float32."""
+    """What one batch gives: gradients by module name, losses [B], and ``outputs`` as ``batch_losses`` gives them."""
 
     modules: dict[str, RowGradients]
     losses: Tensor
-    logits: Tensor
+    outputs: Tensor
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ class GradientPass:
 
         Raises :class:`GradientError` naming the rows whose loss or gradient is not finite.
         """
-        found, losses, logits = self._by_rules(batch)
+        found, losses, outputs = self._by_rules(batch)
         missing = tuple(name for name in self.names if name not in found)
         if missing:
             found |= self._one_by_one(data, batch, missing)[0]
         self._refuse_non_finite(batch, losses, found)
-        return BatchGradients({name: found[name] for name in self.names}, losses.detach(), logits.detach())
+        return BatchGradients({name: found[name] for name in self.names}, losses.detach(), outputs)
 
     def check_rules(self, data: EncodedRows) -> None:
         """Compare every rule with plain autograd on three rows of different lengths; keep those that agree.
@@ -84,11 +85,12 @@ class GradientPass:
         order = data.lengths.argsort(kind="stable")
         rows = order[sorted({0, len(order) // 2, len(order) - 1})]
         batch = data.batch(rows, self.pad_id, self.device)
-        found, losses, logits = self._by_rules(batch)
+        found, losses, _ = self._by_rules(batch)
         self._refuse_non_finite(batch, losses, found)
         truth, alone = self._one_by_one(data, batch, tuple(found))
         eps = torch.finfo(next(self.model.parameters()).dtype).eps
-        if (logits.detach() - alone).norm() > max(1e-3, 40 * eps) * alone.norm():
+        # Losses that are almost nothing are mostly rounding, so the difference is also judged against one nat.
+        if (losses.detach() - alone).norm() > max(1e-3, 40 * eps) * (alone.norm() + 1):
             raise ModelError(
                 f"{type(self.model).__name__}: what the model says about a row changes when the row is padded on the "
                 "right; give rows of equal length, or set the model's pad token."
@@ -147,12 +149,11 @@ class GradientPass:
         self._found, self._roots, self._rows = {}, [], len(batch)
         try:
             with torch.enable_grad():
-                logits = self.model(**batch.inputs, **self._options).logits
-                losses = row_losses(logits, batch.labels, self.model.config)
+                losses, outputs = batch_losses(self.model, batch, **self._options)
                 self._rows = 0
                 if self._roots:
                     torch.autograd.grad(losses.sum(), self._roots, allow_unused=True)
-            return self._found, losses, logits
+            return self._found, losses, outputs
         finally:
             self._found, self._roots, self._rows = {}, [], 0
 
@@ -163,7 +164,7 @@ class GradientPass:
         singles = [data.batch(row, self.pad_id, self.device) for row in batch.rows[:, None]]
         rows = [plain_gradients(self.model, parameters, single, self._options) for single in singles]
         gradients = {name: concatenated([row[name] for row, _ in rows]) for name in names}
-        return gradients, torch.cat([logits for _, logits in rows])
+        return gradients, torch.cat([loss for _, loss in rows])
 
     def _refuse_non_finite(self, batch: Batch, losses: Tensor, found: dict[str, RowGradients]) -> None:
         finite = losses.detach().isfinite()
@@ -191,7 +192,8 @@ class NonFiniteError(GradientError):
 def gradient_pass(model: nn.Module, names: Sequence[str], data: EncodedRows) -> Generator[GradientPass]:
     """Freeze the model, put it in eval mode and hook its layers; leave it afterwards exactly as it was.
 
-    ``names`` are parameter names as in ``named_parameters()``; rules are checked on rows of ``data``.
+    ``names`` are parameter names as in ``named_parameters()``, or a tied head's own; rules are checked on rows of
+    ``data``.
     """
     parameters = list(model.parameters())
     required = [parameter.requires_grad for parameter in parameters]
@@ -203,12 +205,13 @@ def gradient_pass(model: nn.Module, names: Sequence[str], data: EncodedRows) -> 
         for parameter in parameters:
             parameter.requires_grad_(False)
         text_config.pad_token_id = _pad_id(model, data, pad_before)
-        one_pass = GradientPass(model, names, text_config.pad_token_id)
-        try:
-            one_pass.check_rules(data)
-            yield one_pass
-        finally:
-            one_pass.close()
+        with untied(model):
+            one_pass = GradientPass(model, names, text_config.pad_token_id)
+            try:
+                one_pass.check_rules(data)
+                yield one_pass
+            finally:
+                one_pass.close()
     finally:
         text_config.pad_token_id = pad_before
         for parameter, flag in zip(parameters, required, strict=True):

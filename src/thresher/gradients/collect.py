@@ -60,11 +60,11 @@ def _block(one_pass: GradientPass, data: EncodedRows, rows: Indices, batch_size:
         batch = data.batch(rows[start : start + batch_size], one_pass.pad_id, one_pass.device)
         found = one_pass.gradients(data, batch)
         modules = {name: _single(gradients) for name, gradients in found.modules.items()}
-        parts.append(BatchGradients(modules, found.losses.float().cpu(), found.logits.float().cpu()))
+        parts.append(BatchGradients(modules, found.losses.float().cpu(), found.outputs.float().cpu()))
     return BatchGradients(
         {name: concatenated([part.modules[name] for part in parts]) for name in parts[0].modules},
         torch.cat([part.losses for part in parts]),
-        torch.cat([part.logits for part in parts]),
+        torch.cat([part.outputs for part in parts]),
     )
 
 

@@ -13,6 +13,7 @@ import torch
 import xarray as xr
 from torch import nn
 
+from thresher.config import RowLoss
 from thresher.data.encode import EncodedRows, encoded_rows
 from thresher.errors import ConfigError, ModelError
 from thresher.gradients.capture import gradient_pass
@@ -21,6 +22,7 @@ from thresher.gradients.store import GradientStore, Side
 from thresher.influences.pairing import pairing
 from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.influences.tensor import filled, labelled
+from thresher.model.head import named_parameters, output_head
 from thresher.model.losses import correct_rows
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.progress import Progress, Silent
@@ -37,14 +39,18 @@ def influence(
     modules: str | None = None,
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    row_loss: RowLoss = "mean",
 ) -> xr.Dataset:
     """Influence of every training row on every query row, module by module (SPEC 3).
 
-    ``model`` is a Hugging Face sequence classifier, with or without PEFT. ``train`` and ``query`` are sequences of
-    encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a ``datasets.Dataset``).
-    ``methods`` are names of influence functions. ``modules`` is a regular expression searched for in parameter names;
-    None takes every parameter with ``requires_grad``, and the input embedding. ``device`` None leaves the model where
-    it is.
+    ``model`` is a Hugging Face sequence classifier or causal LM, with or without PEFT. ``train`` and ``query`` are
+    sequences of encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a
+    ``datasets.Dataset``). Labels for a causal LM are one a token, as long as ``input_ids``: the token where it is to be
+    learned, -100 elsewhere; ``row_loss`` says whether a row's loss is their mean or their sum. ``methods`` are names
+    of influence functions. ``modules`` is a regular expression searched for in parameter names; None takes every
+    parameter with ``requires_grad``, and the input embedding, but not the output head of a causal LM. Where that head
+    is tied to the embedding, the embedding's name stands for the part of the gradient that comes through the lookup,
+    the head's for the other; the tied parameter's gradient is their sum. ``device`` None leaves the model where it is.
 
     Returns one float32 variable a method with dims ("module", "query", "train"); larger = helpful, lower =
     detrimental; NaN where a method is not defined (``tracin_we`` and ``tracin_we_topk`` outside the word embedding).
@@ -52,43 +58,48 @@ def influence(
     go to a temporary folder.
 
     Raises :class:`DataError` for rows that are not encoded rows, :class:`ModelError` where no module matches or the
-    model is no sequence classifier, :class:`GradientError` naming rows whose loss or gradient is not finite.
+    model is neither kind, :class:`GradientError` naming rows whose loss or gradient is not finite.
     """
     names = check_methods(methods)
     if device is None:
-        return _influence(model, train, query, names, modules, batch_size)
+        return _influence(model, (train, query, row_loss), names, modules, batch_size)
     home = next(model.parameters()).device
     try:
         model.to(device)
-        return _influence(model, train, query, names, modules, batch_size)
+        return _influence(model, (train, query, row_loss), names, modules, batch_size)
     finally:
         model.to(home)
 
 
 def select_modules(model: nn.Module, pattern: str | None) -> list[ModuleName]:
-    """The parameters whose name matches, or by default the trainable ones and the input embedding, in model order."""
-    embedding = embedding_name(model)
+    """The parameters whose name matches, in model order.
+
+    By default the trainable ones and the input embedding, without the output head of a causal LM: its gradients take
+    a number a token of the vocabulary and hidden unit.
+    """
+    embedding, parameters, head = embedding_name(model), named_parameters(model), output_head(model)
+    body = parameters if head is None else [n for n in parameters if "lora_" in n or not n.startswith(f"{head[0]}.")]
     try:
         wanted = None if pattern is None else re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"--modules '{pattern}': not a regular expression ({error}).") from None
     names = [
         name
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
         if ".original_module." not in name  # what PEFT keeps of a head that it replaced; no row passes through it
-        and (wanted.search(name) if wanted else parameter.requires_grad or name == embedding)
+        and (wanted.search(name) if wanted else name == embedding or (parameter.requires_grad and name in body))
     ]
     if not names:
-        some = ", ".join(name for name, _ in list(model.named_parameters())[:3])
+        some = ", ".join(list(parameters)[:3])
         raise ModelError(f"No parameter of the model matches --modules '{pattern}'; names look like: {some}.")
     return describe(model, names)
 
 
 def gradient_row_bytes(modules: Sequence[ModuleName], model: nn.Module, length: float) -> int:
     """Bytes that the gradients of one row of ``length`` tokens take."""
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    parameters = dict(model.named_parameters())
-    dense = {m.name: m.size for m in modules if id(parameters[m.name]) not in tables}
+    tables = {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Embedding)}
+    parameters = named_parameters(model)
+    dense = {m.name: m.size for m in modules if m.name not in tables}
     widths = {m.name: parameters[m.name].shape[-1] for m in modules if m.name not in dense}
     return row_bytes(dense, widths, length)
 
@@ -124,17 +135,18 @@ def module_matrices(
 
 
 def _influence(
-    model: nn.Module, train: Any, query: Any, methods: tuple[str, ...], pattern: str | None, batch_size: int
+    model: nn.Module, rows: tuple[Any, Any, RowLoss], methods: tuple[str, ...], pattern: str | None, batch_size: int
 ) -> xr.Dataset:
     modules = select_modules(model, pattern)
+    train, query, row_loss = rows
     data: dict[Side, EncodedRows] = {
-        "query": encoded_rows(query, model, "query"),
-        "train": encoded_rows(train, model, "train"),
+        "query": encoded_rows(query, model, "query", row_loss),
+        "train": encoded_rows(train, model, "train", row_loss),
     }
     store = gather(model, modules, data, batch_size=batch_size, memory=MEMORY, progress=Silent())
     try:
-        _, logits = store.predictions("query")
-        correct = correct_rows(logits, data["query"].labels, model.config).numpy()
+        _, outputs = store.predictions("query")
+        correct = correct_rows(outputs, data["query"].labels, model.config).numpy()
         shape = (len(modules), len(data["query"]), len(data["train"]))
         values = {method: np.full(shape, np.nan, np.float32) for method in methods}
         for number, module in enumerate(modules):
