@@ -26,7 +26,6 @@ from thresher.demo import demo_audit
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.store import Side
 from thresher.influences.compute import gather, module_matrices
-from thresher.influences.registry import INFLUENCE
 from thresher.model.losses import batch_losses
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent
@@ -49,10 +48,10 @@ def plain_step(job: Job, data: list[EncodedRows]) -> None:
 def influence_pass(job: Job, data: dict[Side, EncodedRows]) -> None:
     """Everything between encoded rows and the tensor, all five methods."""
     store = gather(
-        job.subject.model, job.modules, data, batch_size=job.config.batch_size, memory=MEMORY, progress=Silent()
+        job.subject.model, job.kept, data, batch_size=job.config.batch_size, memory=MEMORY, progress=Silent()
     )
     for module in job.modules:
-        module_matrices(store, module, INFLUENCE)
+        module_matrices(store, module, job.config.methods)
     store.close()
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import thresher
 from conftest import PAD, audited, relative_error, tiny_model, tiny_rows, true_gradients
 from thresher.data.encode import encoded_rows, length_batches
-from thresher.gradients.capture import gradient_pass
+from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.rows import RowGradients, TokenGradients
 from thresher.model.names import embedding_name
 

@@ -15,8 +15,8 @@ from thresher.gradients.capture import BatchGradients
 from thresher.gradients.collect import plan_blocks
 from thresher.gradients.rows import token_gradients
 from thresher.gradients.store import GradientStore, Side
-from thresher.influences import pairing as pairing_module
-from thresher.influences.pairing import pairing
+from thresher.influences import tokens as tokens_module
+from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE
 
 QUERIES, ROWS, WIDTH, TOKENS = 7, 40, 12, 30
@@ -48,14 +48,14 @@ def random_store(memory: int, folder: Path | None, block: int = 8) -> tuple[Grad
 def test_budget_blocks_and_ranges_change_nothing(
     tmp_path: Path, memory: int, durable: bool, part_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pairing_module, "PART_BYTES", part_bytes)
+    monkeypatch.setattr(tokens_module, "PART_BYTES", part_bytes)
     store, tables = random_store(memory, tmp_path if durable else None)
     v, g = (tables[side].flatten(1).double() for side in ("query", "train"))
     damping = 0.1 * (g**2).mean()
     correction = (v @ g.T / (damping + (g**2).sum(1))) @ (g @ g.T) / ROWS
     truth = {"tracin": v @ g.T, "datainf": (v @ g.T - correction) / damping}
     for module in ("dense", "tokens"):
-        pair = pairing(store, module, TOKENS * WIDTH, is_word_embedding=module == "tokens")
+        pair = pairing(store, module, TOKENS * WIDTH)
         for method, expected in truth.items():
             found = INFLUENCE[method].compute(pair)
             assert found is not None
@@ -80,7 +80,7 @@ from pathlib import Path
 import numpy as np
 from thresher.gradients.capture import BatchGradients
 from thresher.gradients.store import GradientStore
-from thresher.influences.pairing import pairing
+from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE
 
 def peak():
@@ -96,9 +96,9 @@ for side, blocks in order.items():
         gradients = {f"m{m}": torch.randn(len(some), p) for m in range(modules)}
         store.put(side, number, BatchGradients(gradients, torch.zeros(len(some)), torch.zeros(len(some), 2)))
 for m in range(modules):
-    pair = pairing(store, f"m{m}", p, is_word_embedding=False)
-    for method in INFLUENCE.values():
-        method.compute(pair)
+    pair = pairing(store, f"m{m}", p)
+    for name in ("tracin", "cosine", "datainf", "covariance", "self_influence"):
+        INFLUENCE[name].compute(pair)
 print((peak() - before) // 2**20, sum(f.stat().st_size for f in Path(sys.argv[1]).iterdir()) // 2**20)
 """
 

@@ -126,6 +126,11 @@ class InfluenceConfig(Section):
         description="Regular expression over parameter names. By default: what was trained and the word embedding; "
         "for a model fine-tuned whole, its query and value projections and its head.",
     )
+    projection: int = Field(
+        default=0,
+        ge=0,
+        description="Estimate the gradient of a linear layer's matrix by this x this numbers, such as 16; 0: exact.",
+    )
     memory: Size = Field(default="4G", description="Memory for gradients; the rest goes to disk.")
 
     @property

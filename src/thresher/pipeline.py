@@ -125,7 +125,7 @@ def _influence(job: Job, place: RunDirectory, progress: Progress) -> None:
     _refuse_full_disk(place, job.gradient_bytes)
     store = gather(
         model,
-        job.modules,
+        job.kept,
         data,
         batch_size=config.batch_size,
         memory=config.memory_bytes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from torch import Tensor
@@ -12,8 +13,9 @@ from thresher.data.encode import EncodedRows
 from thresher.data.noise import Flags
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import ConfigError, DataError
-from thresher.influences.compute import gradient_row_bytes, select_modules
-from thresher.influences.registry import check_methods
+from thresher.influences.compute import GradientPlan, plan_gradients, select_modules
+from thresher.influences.pairing import refuse_gram
+from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.model.load import Subject, audited_by_default, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
@@ -51,23 +53,28 @@ class Job:
                 files[name] = model_fingerprint(source)
         return files
 
+    @cached_property
+    def kept(self) -> GradientPlan:
+        """In which form the modules' gradients are kept."""
+        length = float(self.encoded["train"].lengths.mean())
+        return plan_gradients(self.subject.model, self.modules, length=length, projection=self.config.projection)
+
     @property
     def gradient_bytes(self) -> int:
         """Bytes that the gradients of all training and query rows take."""
-        train = self.encoded["train"]
-        each = gradient_row_bytes(self.modules, self.subject.model, float(train.lengths.mean()))
-        return each * (len(train) + len(self.encoded["query"]))
+        return self.kept.row_bytes * (len(self.encoded["train"]) + len(self.encoded["query"]))
 
     @property
     def tensor_bytes(self) -> int:
         """Bytes of the influence tensor, all methods, before compression."""
         pairs = len(self.encoded["train"]) * len(self.encoded["query"])
-        return 4 * pairs * len(self.modules) * len(self.config.methods)
+        functions = [INFLUENCE[method] for method in self.config.methods]
+        return 4 * pairs * sum(function.defined_on(module) for function in functions for module in self.modules)
 
 
 def prepare(config: AuditConfig) -> Job:
     """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
-    check_methods(config.methods)
+    check_methods(config.methods, projected=config.projection > 0)
     if config.retrain and config.test is None:
         raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
     tables = _read(config)
@@ -80,8 +87,10 @@ def prepare(config: AuditConfig) -> Job:
     task.doubt(subject, encoding.rows["query"], config.batch_size)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
-    modules = select_modules(subject.model, config.modules or audited_by_default(subject))
+    modules = select_modules(subject.model, config.modules or audited_by_default(subject), config.methods)
     choose(available(modules, config.methods, config.k), wanted(config))
+    if {"exact", "lissa"} & set(config.methods):
+        refuse_gram(len(encoding.rows["train"]))
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     return Job(config, tables, task, encoding.rows, encoding.notes, planted, subject, modules, initial)

@@ -16,7 +16,7 @@ import torch
 
 from thresher.config import RowLoss
 from thresher.data.dialogues import Dialogues, Message, joined
-from thresher.data.encode import NO_LOSS, EncodedRows
+from thresher.data.encode import IGNORED, EncodedRows
 from thresher.errors import DataError, ModelError
 
 _MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -45,7 +45,7 @@ class _Tokens:
 def encode_dialogues(
     dialogues: Dialogues, tokenizer: Any, max_length: int, row_loss: RowLoss
 ) -> tuple[EncodedRows, Cuts]:
-    """Tokenize every row; labels are the ids of answer tokens, ``NO_LOSS`` elsewhere.
+    """Tokenize every row; labels are the ids of answer tokens, ``IGNORED`` elsewhere.
 
     A completion ends with the end-of-sequence token, which is learned; a chat ends as its template has it. A row of
     more than ``max_length`` tokens loses the left of what comes before its last answer, up to one token (and not the
@@ -68,7 +68,7 @@ def encode_dialogues(
             raise DataError(f"{dialogues.table.where(row)}: no token of an answer is left to learn; mend the row.")
         ids.append(torch.tensor(tokens.ids))
         learned = torch.tensor([False, *tokens.learned[1:]])
-        labels.append(ids[-1].masked_fill(~learned, NO_LOSS))
+        labels.append(ids[-1].masked_fill(~learned, IGNORED))
     return EncodedRows({"input_ids": ids}, labels, row_loss), Cuts(longer, poorer)
 
 

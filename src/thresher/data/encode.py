@@ -18,7 +18,7 @@ from thresher.data.examples import Examples
 from thresher.errors import DataError
 
 Indices = npt.NDArray[np.int64]
-NO_LOSS = -100
+IGNORED = -100
 """The label of a token that no loss is taken on, as everywhere in ``transformers``."""
 
 _NOT_FEATURES = {"labels", "label", "attention_mask"}
@@ -29,7 +29,7 @@ class Batch:
     """Some rows, padded on the right.
 
     ``inputs`` are the model's keyword arguments, each [B, T] int64 (``input_ids``, ``attention_mask``, ...);
-    ``labels`` is [B] (or [B, C] for several labels a row), or [B, T] for a label a token, ``NO_LOSS`` where none is
+    ``labels`` is [B] (or [B, C] for several labels a row), or [B, T] for a label a token, ``IGNORED`` where none is
     learned; ``rows`` says which rows of the data these are, ``row_loss`` how the losses of a row's tokens add up.
     """
 
@@ -46,7 +46,7 @@ class Batch:
 class EncodedRows:
     """Rows without any padding: per feature one int64 tensor [T_i] a row, and ``labels``.
 
-    Labels are one tensor [n] or [n, C], or for rows to generate from one int64 tensor [T_i] a row, ``NO_LOSS`` where no
+    Labels are one tensor [n] or [n, C], or for rows to generate from one int64 tensor [T_i] a row, ``IGNORED`` where no
     loss is taken; ``row_loss`` says whether a row's loss is the mean or the sum over its labelled tokens.
     """
 
@@ -61,6 +61,14 @@ class EncodedRows:
     def lengths(self) -> Indices:
         """Tokens a row, [n]."""
         return np.array([len(ids) for ids in self.features["input_ids"]], dtype=np.int64)
+
+    @property
+    def classes(self) -> Tensor:
+        """Class of every row, [n] int64; all 0 where a row's label is not one whole number."""
+        labels = self.labels
+        if isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point():
+            return labels.long()
+        return torch.zeros(len(self), dtype=torch.int64)
 
     def take(self, rows: Indices) -> EncodedRows:
         """The named rows, in the order given."""
@@ -84,7 +92,7 @@ class EncodedRows:
         moved = {name: value.to(device) for name, value in inputs.items()}
         labels = self.take(rows).labels
         if not isinstance(labels, Tensor):
-            labels = pad_sequence(list(labels), batch_first=True, padding_value=NO_LOSS)
+            labels = pad_sequence(list(labels), batch_first=True, padding_value=IGNORED)
         return Batch(rows, moved, labels.to(device), self.row_loss)
 
 
@@ -98,15 +106,19 @@ def encode_texts(examples: Examples, tokenizer: Any, max_length: int) -> Encoded
 
 
 def encoded_rows(
-    rows: Sequence[Mapping[str, Any]], model: torch.nn.Module, what: str, row_loss: RowLoss = "mean"
+    rows: Sequence[Mapping[str, Any]] | EncodedRows, model: torch.nn.Module, what: str, row_loss: RowLoss = "mean"
 ) -> EncodedRows:
     """Read rows encoded elsewhere: dicts with ``input_ids``, ``labels`` and, if padded, ``attention_mask``.
 
+    Rows that are :class:`EncodedRows` come back as they are.
+
     Positions where the mask is 0 are taken out, so the padding side of the tokenizer does not matter. Features that
     the model does not accept are left out. A causal LM takes a label a token: the token itself where it is to be
-    learned, ``NO_LOSS`` elsewhere. ``what`` ("train", "query") names the rows in messages. Raises :class:`DataError`
+    learned, ``IGNORED`` elsewhere. ``what`` ("train", "query") names the rows in messages. Raises :class:`DataError`
     for rows without tokens or labels.
     """
+    if isinstance(rows, EncodedRows):
+        return rows
     if len(rows) == 0:
         raise DataError(f"There are no {what} rows; give at least one.")
     first = rows[0]
@@ -132,10 +144,10 @@ def encoded_rows(
 
 def _token_labels(label: Tensor, mask: Tensor, where: str) -> Tensor:
     if label.shape != mask.shape:
-        raise DataError(f"{where}: a model that generates needs one label a token, {NO_LOSS} where none is learned.")
+        raise DataError(f"{where}: a model that generates needs one label a token, {IGNORED} where none is learned.")
     label = label.long()[mask]
-    label[0] = NO_LOSS  # no token comes before the first to predict it from
-    if (label == NO_LOSS).all():
+    label[0] = IGNORED  # no token comes before the first to predict it from
+    if (label == IGNORED).all():
         raise DataError(f"{where}: no token has a label, so there is no loss; give the answer's tokens as labels.")
     return label
 

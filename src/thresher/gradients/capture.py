@@ -13,10 +13,9 @@ all rows, a scaled embedding) is from then on computed row by row: slower, and r
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,15 @@ from transformers.pytorch_utils import Conv1D
 
 from thresher.data.encode import Batch, EncodedRows, accepted_inputs
 from thresher.errors import GradientError, ModelError
-from thresher.gradients.rows import RowGradients, TokenGradients, added, concatenated, squared_norms
+from thresher.gradients.agreement import agreeing
+from thresher.gradients.forms import Form, in_form
+from thresher.gradients.forward import head_rows, pooled_states
+from thresher.gradients.head import Head, find_head
+from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, rule_for
-from thresher.model.head import untied
-from thresher.model.losses import batch_losses
+from thresher.model.losses import losses_of
+from thresher.model.states import HEAD
 
 log = logging.getLogger(__name__)
 
@@ -51,19 +54,26 @@ class _Site:
 
 
 class GradientPass:
-    """Per-row gradients of the named parameters of a frozen model in eval mode; made by :func:`gradient_pass`."""
+    """Per-row gradients of the named modules of a frozen model in eval mode; made by :func:`gradient_pass`.
 
-    def __init__(self, model: nn.Module, names: Sequence[str], pad_id: int) -> None:
-        self.model, self.names, self.pad_id = model, tuple(names), pad_id
+    Names are of parameters, or of :mod:`thresher.model.states`, which take no backward pass.
+    """
+
+    def __init__(self, model: nn.Module, names: Sequence[str], pad_id: int, forms: Mapping[str, Form]) -> None:
+        self.model, self.names, self.pad_id, self.forms = model, tuple(names), pad_id, dict(forms)
         self.device = next(model.parameters()).device
-        self._options = {"use_cache": False} if "use_cache" in accepted_inputs(model) else {}
-        self._parameters = dict(model.named_parameters())
         self.row_by_row: tuple[str, ...] = ()
+        self.head: Head | None = None
+        self._parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
+        self._hidden = tuple(name for name in self.names if name.startswith("hidden."))
+        self._options: dict[str, bool] = {"use_cache": False} if "use_cache" in accepted_inputs(model) else {}
+        if self._hidden:
+            self._options["output_hidden_states"] = True
         self._found: dict[str, RowGradients] = {}
         self._rows = 0
         self._roots: list[Tensor] = []
+        self._head_input: list[Tensor] = []
         self._handles: list[Any] = []
-        self._hook_layers()
 
     def gradients(self, data: EncodedRows, batch: Batch) -> BatchGradients:
         """Gradients of every module for the rows of ``batch``, which were taken from ``data``.
@@ -77,17 +87,23 @@ class GradientPass:
         self._refuse_non_finite(batch, losses, found)
         return BatchGradients({name: found[name] for name in self.names}, losses.detach(), outputs)
 
-    def check_rules(self, data: EncodedRows) -> None:
-        """Compare every rule with plain autograd on three rows of different lengths; keep those that agree.
+    def open(self, data: EncodedRows) -> None:
+        """Hook the layers, and compare every rule with plain autograd on three rows of different lengths.
 
-        Raises :class:`ModelError` where padding changes what the model says about a row.
+        Rules that agree are kept. Raises :class:`ModelError` where padding changes what the model says about a row.
         """
         order = data.lengths.argsort(kind="stable")
         rows = order[sorted({0, len(order) // 2, len(order) - 1})]
         batch = data.batch(rows, self.pad_id, self.device)
+        if HEAD in self.names:
+            self.head = find_head(self.model, batch, self._options)
+        self._hook_layers()
         found, losses, _ = self._by_rules(batch)
         self._refuse_non_finite(batch, losses, found)
-        truth, alone = self._one_by_one(data, batch, tuple(found))
+        # What the forward pass tells is no gradient, and has no rule.
+        differentiated = [n for n in self.names if n in self._parameters]
+        ruled = tuple(name for name in differentiated if name in found)
+        truth, alone = self._one_by_one(data, batch, ruled)
         eps = torch.finfo(next(self.model.parameters()).dtype).eps
         # Losses that are almost nothing are mostly rounding, so the difference is also judged against one nat.
         if (losses.detach() - alone).norm() > max(1e-3, 40 * eps) * (alone.norm() + 1):
@@ -95,8 +111,8 @@ class GradientPass:
                 f"{type(self.model).__name__}: what the model says about a row changes when the row is padded on the "
                 "right; give rows of equal length, or set the model's pad token."
             )
-        agreeing = _agreeing(found, truth, eps) if found else set[str]()
-        self.row_by_row = tuple(name for name in self.names if name not in agreeing)
+        agreed = agreeing({name: found[name] for name in ruled}, truth, eps)
+        self.row_by_row = tuple(name for name in differentiated if name not in agreed)
         if self.row_by_row:
             log.warning("no rule fits %s: their gradients take one backward pass a row", ", ".join(self.row_by_row))
 
@@ -107,16 +123,29 @@ class GradientPass:
         self._handles = []
 
     def _hook_layers(self) -> None:
-        wanted = {id(self._parameters[name]): name for name in self.names}
+        wanted = {id(self._parameters[name]): name for name in self.names if name in self._parameters}
+        if self.head is not None and self.head.generative:
+            self._handles.append(self.head.layer.register_forward_pre_hook(self._watch_head))
+        elif self.head is not None:
+            self._parameters[HEAD] = cast(nn.Parameter, self.head.layer.weight)
+            self.forms[HEAD] = "factored"
         both = _tables(self.model) & _matrices(self.model)  # a table that is also a matrix has no one kind of gradient
         for layer in self.model.modules():
             sites: list[_Site] = []
             for short, parameter in layer.named_parameters(recurse=False):
-                name, rule = wanted.get(id(parameter)), rule_for(layer, short)
-                if name is not None and rule is not None and id(parameter) not in both:
+                rule = rule_for(layer, short)
+                if rule is None or id(parameter) in both:
+                    continue
+                if (name := wanted.get(id(parameter))) is not None:
                     sites.append(_Site(name, rule))
+                if parameter is self._parameters.get(HEAD):
+                    sites.append(_Site(HEAD, rule))
             if sites:
                 self._handles.append(layer.register_forward_hook(self._watcher(sites), with_kwargs=True))
+
+    def _watch_head(self, layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        if self._rows:
+            self._head_input = [args[0]]
 
     def _watcher(self, sites: list[_Site]) -> Any:
         def watch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
@@ -138,10 +167,10 @@ class GradientPass:
 
     def _form(self, layer: nn.Module, sites: list[_Site], x: Tensor, delta: Tensor, rows: int) -> None:
         if delta[..., 0].numel() % rows:
-            return  # rows cannot be told apart in this call; check_rules sees that it is missing
+            return  # rows cannot be told apart in this call; the check of the rules sees that it is missing
         for site in sites:
             if site.name not in self.row_by_row:
-                gradient = site.rule(layer, x, delta, rows)
+                gradient = site.rule(layer, x, delta, rows, self.forms.get(site.name, "dense"))
                 before = self._found.get(site.name)
                 self._found[site.name] = gradient if before is None else added(before, gradient)
 
@@ -149,13 +178,17 @@ class GradientPass:
         self._found, self._roots, self._rows = {}, [], len(batch)
         try:
             with torch.enable_grad():
-                losses, outputs = batch_losses(self.model, batch, **self._options)
+                outputs = self.model(**batch.inputs, **self._options)
+                losses, kept = losses_of(outputs.logits, batch, self.model.config)
                 self._rows = 0
                 if self._roots:
                     torch.autograd.grad(losses.sum(), self._roots, allow_unused=True)
-            return self._found, losses, outputs
+            found = self._found | pooled_states(self._hidden, outputs, batch.inputs["attention_mask"])
+            if self._head_input:
+                found[HEAD] = head_rows(self._head_input[0], batch.labels, averaged=batch.row_loss == "mean")
+            return found, losses, kept
         finally:
-            self._found, self._roots, self._rows = {}, [], 0
+            self._found, self._roots, self._head_input, self._rows = {}, [], [], 0
 
     def _one_by_one(
         self, data: EncodedRows, batch: Batch, names: tuple[str, ...]
@@ -164,6 +197,9 @@ class GradientPass:
         singles = [data.batch(row, self.pad_id, self.device) for row in batch.rows[:, None]]
         rows = [plain_gradients(self.model, parameters, single, self._options) for single in singles]
         gradients = {name: concatenated([row[name] for row, _ in rows]) for name in names}
+        for name, gradient in gradients.items():
+            if isinstance(gradient, Tensor):
+                gradients[name] = in_form(gradient, parameters[name].shape, self.forms, name)
         return gradients, torch.cat([loss for _, loss in rows])
 
     def _refuse_non_finite(self, batch: Batch, losses: Tensor, found: dict[str, RowGradients]) -> None:
@@ -188,72 +224,9 @@ class NonFiniteError(GradientError):
         )
 
 
-@contextmanager
-def gradient_pass(model: nn.Module, names: Sequence[str], data: EncodedRows) -> Generator[GradientPass]:
-    """Freeze the model, put it in eval mode and hook its layers; leave it afterwards exactly as it was.
-
-    ``names`` are parameter names as in ``named_parameters()``, or a tied head's own; rules are checked on rows of
-    ``data``.
-    """
-    parameters = list(model.parameters())
-    required = [parameter.requires_grad for parameter in parameters]
-    training = [(module, module.training) for module in model.modules()]
-    text_config: Any = model.config.get_text_config()  # pyright: ignore
-    pad_before = text_config.pad_token_id
-    try:
-        model.eval()
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        text_config.pad_token_id = _pad_id(model, data, pad_before)
-        with untied(model):
-            one_pass = GradientPass(model, names, text_config.pad_token_id)
-            try:
-                one_pass.check_rules(data)
-                yield one_pass
-            finally:
-                one_pass.close()
-    finally:
-        text_config.pad_token_id = pad_before
-        for parameter, flag in zip(parameters, required, strict=True):
-            parameter.requires_grad_(flag)
-        for module, flag in training:
-            module.training = flag
-
-
-def _pad_id(model: nn.Module, data: EncodedRows, configured: int | None) -> int:
-    """The model's own pad id; without one, a token that no row contains, so that pooling finds a row's last token."""
-    if configured is not None and configured >= 0:
-        return configured
-    used = set(torch.cat(list(data.features["input_ids"])).unique().tolist())
-    vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
-    unused = next((token for token in range(vocabulary) if token not in used), None)
-    if unused is None:
-        raise ModelError("The model's config has no pad_token_id, and every token is used by the rows; set one.")
-    return unused
-
-
 def _tables(model: nn.Module) -> set[int]:
     return {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
 
 
 def _matrices(model: nn.Module) -> set[int]:
     return {id(layer.weight) for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))}
-
-
-def _agreeing(found: dict[str, RowGradients], truth: dict[str, RowGradients], eps: float) -> set[str]:
-    """Modules whose rule gives every row's true gradient, up to the rounding of a dtype of precision ``eps``."""
-    largest = max(float(squared_norms(g).max()) for g in truth.values()) ** 0.5
-    # A gradient that is zero in exact arithmetic is noise in both, so differences are also judged against the whole.
-    floor, share = min(256 * eps, 0.05) * largest, max(0.02, 40 * eps)
-    agreeing: set[str] = set()
-    for name, gradients in found.items():
-        allowed = floor + share * squared_norms(truth[name]).sqrt()
-        if bool((squared_norms(_difference(gradients, truth[name])).sqrt() <= allowed).all()):
-            agreeing.add(name)
-    return agreeing
-
-
-def _difference(first: RowGradients, second: RowGradients) -> RowGradients:
-    if isinstance(second, TokenGradients):
-        return added(first, TokenGradients(second.row, second.token, -second.value, second.rows))
-    return added(first, -second)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from thresher.data.encode import EncodedRows, Indices, length_batches
 from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteError
-from thresher.gradients.rows import RowGradients, TokenGradients, concatenated
+from thresher.gradients.rows import RowGradients, concatenated
 from thresher.gradients.store import GradientStore, Side
 from thresher.progress import Progress
 
@@ -49,11 +50,6 @@ def collect(
                 advance(len(block))
 
 
-def row_bytes(sizes: dict[str, int], tokens: dict[str, int], length: float) -> int:
-    """Bytes that one row's gradients take: ``sizes`` numbers a dense module, ``tokens`` the width of an embedding."""
-    return int(4 * sum(sizes.values()) + sum(tokens.values()) * 4 * length)
-
-
 def _block(one_pass: GradientPass, data: EncodedRows, rows: Indices, batch_size: int) -> BatchGradients:
     parts: list[BatchGradients] = []
     for start in range(0, len(rows), batch_size):
@@ -69,6 +65,8 @@ def _block(one_pass: GradientPass, data: EncodedRows, rows: Indices, batch_size:
 
 
 def _single(gradients: RowGradients) -> RowGradients:
-    if isinstance(gradients, TokenGradients):
-        return TokenGradients(gradients.row.cpu(), gradients.token.cpu(), gradients.value.float().cpu(), gradients.rows)
-    return gradients.float().cpu()
+    return _moved(gradients) if isinstance(gradients, Tensor) else gradients.mapped(_moved)
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu()

@@ -47,4 +47,4 @@ def _shaped(parameter: nn.Parameter, gradient: Tensor | None, *, sparse: bool) -
     if not sparse:
         return full.reshape(1, -1)
     tokens = (full != 0).any(-1).nonzero()[:, 0]
-    return TokenGradients(torch.zeros_like(tokens), tokens, full[tokens], 1)
+    return TokenGradients(row=torch.zeros_like(tokens), token=tokens, value=full[tokens], rows=1)

@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportPrivateImportUsage]
 from transformers.pytorch_utils import Conv1D
 
+from thresher.gradients.forms import Form, matrix_gradients
 from thresher.gradients.rows import RowGradients, token_gradients
 
-Rule = Callable[[nn.Module, Tensor, Tensor, int], RowGradients]
-"""(layer, its input, gradient of its output, rows in the batch) -> the rows' gradients of one parameter.
+Rule = Callable[[nn.Module, Tensor, Tensor, int, Form], RowGradients]
+"""(layer, its input, gradient of its output, rows in the batch, form) -> the rows' gradients of one parameter.
 
-Input and output gradient are [B, ..., d], or [B * T, d] from layers that see all positions flattened.
+Input and output gradient are [B, ..., d], or [B * T, d] from layers that see all positions flattened. The form says how
+a matrix's gradients are kept; other parameters have only one.
 """
 
 
@@ -47,15 +49,15 @@ def _positions(tensor: Tensor, rows: int) -> Tensor:
     return precise(tensor).reshape(rows, -1, tensor.shape[-1])  # [B, T, d]
 
 
-def _linear(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> Tensor:
-    return (_positions(delta, rows).mT @ _positions(x, rows)).flatten(1)  # [B, T, o], [B, T, i] -> [B, o * i]
+def _linear(layer: nn.Module, x: Tensor, delta: Tensor, rows: int, form: Form) -> RowGradients:
+    return matrix_gradients(_positions(delta, rows), _positions(x, rows), form)  # [B, T, o], [B, T, i]
 
 
-def _conv1d(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> Tensor:
-    return (_positions(x, rows).mT @ _positions(delta, rows)).flatten(1)  # [B, T, i], [B, T, o] -> [B, i * o]
+def _conv1d(layer: nn.Module, x: Tensor, delta: Tensor, rows: int, form: Form) -> RowGradients:
+    return matrix_gradients(_positions(x, rows), _positions(delta, rows), form)  # [B, T, i], [B, T, o]
 
 
-def _norm(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> Tensor:
+def _norm(layer: nn.Module, x: Tensor, delta: Tensor, rows: int, form: Form) -> Tensor:
     # Every such layer is y = f(w) with f affine in w, so xhat = f(1) - f(0) whether it scales by w or by 1 + w.
     zeros = {name: torch.zeros_like(p, dtype=precise(p).dtype) for name, p in layer.named_parameters()}
     ones = {**zeros, "weight": torch.ones_like(zeros["weight"])}
@@ -64,7 +66,7 @@ def _norm(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> Tensor:
     return _positions(precise(delta) * normalised, rows).sum(1)
 
 
-def _bias(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> Tensor:
+def _bias(layer: nn.Module, x: Tensor, delta: Tensor, rows: int, form: Form) -> Tensor:
     positions = _positions(delta, rows)
     total = positions.sum(1)
     # A bias whose gradient is zero in exact arithmetic (a key's under softmax: shifting every key's score by the same
@@ -75,7 +77,7 @@ def _bias(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> Tensor:
     return total.masked_fill(cancelled[:, None], 0.0)
 
 
-def _embedding(layer: nn.Module, x: Tensor, delta: Tensor, rows: int) -> RowGradients:
+def _embedding(layer: nn.Module, x: Tensor, delta: Tensor, rows: int, form: Form) -> RowGradients:
     tokens = x.expand(delta.shape[:-1]).reshape(rows, -1)  # [B, T]
     positions = _positions(delta, rows)  # [B, T, d]
     row = torch.arange(rows, device=x.device)[:, None].expand_as(tokens)

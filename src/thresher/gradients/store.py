@@ -19,7 +19,7 @@ from torch import Tensor
 from thresher.data.encode import Indices
 from thresher.files import write_tensors
 from thresher.gradients.capture import BatchGradients
-from thresher.gradients.rows import RowGradients, TokenGradients
+from thresher.gradients.rows import ENTRY_FORMS, RowGradients
 
 Side = Literal["query", "train"]
 
@@ -30,10 +30,15 @@ class GradientStore:
     ``rows[side]`` says which rows of the data each block holds. With a ``folder`` every block is written there, and
     ``memory`` bytes of them are also kept at hand; without one, blocks beyond ``memory`` bytes go to a temporary
     folder that lives as long as the store.
+
+    ``labels`` are the rows' classes [n] int64, all 0 unless they are set; ``head`` is the matrix and bias of the last
+    linear layer where a language model's head is audited.
     """
 
     def __init__(self, rows: dict[Side, list[Indices]], memory: int, folder: Path | None = None) -> None:
         self.rows = rows
+        self.labels: dict[Side, Tensor] = {side: torch.zeros(self.count(side), dtype=torch.int64) for side in rows}
+        self.head: tuple[Tensor, Tensor | None] | None = None
         self._memory, self._used = memory, 0
         self._kept: dict[tuple[Side, int], BatchGradients] = {}
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -90,10 +95,13 @@ class GradientStore:
         if kept is not None:
             return kept.modules[module]
         with safe_open(self._file(side, number), framework="pt") as file:
-            if f"{module}|value" not in file.keys():  # noqa: SIM118 (not a mapping)
-                return file.get_tensor(module)
-            row, token, value = (file.get_tensor(f"{module}|{part}") for part in ("row", "token", "value"))
-            return TokenGradients(row, token, value, len(self.rows[side][number]))
+            present = set(file.keys())
+            for form in ENTRY_FORMS:
+                names = {part: f"{module}|{part}" for part in form.parts()}
+                if present.issuperset(names.values()):
+                    tensors = {part: file.get_tensor(name) for part, name in names.items()}
+                    return form(rows=len(self.rows[side][number]), **tensors)
+            return file.get_tensor(module)
 
     def _predictions(self, side: Side, number: int) -> tuple[Tensor, Tensor]:
         kept = self._kept.get((side, number))
@@ -106,9 +114,8 @@ class GradientStore:
 def _tensors(block: BatchGradients) -> dict[str, Tensor]:
     tensors = {"|losses": block.losses, "|outputs": block.outputs}
     for name, gradients in block.modules.items():
-        if isinstance(gradients, TokenGradients):
-            parts = {"row": gradients.row, "token": gradients.token, "value": gradients.value}
-            tensors |= {f"{name}|{part}": value for part, value in parts.items()}
-        else:
+        if isinstance(gradients, Tensor):
             tensors[name] = gradients
+        else:
+            tensors |= {f"{name}|{part}": value for part, value in gradients.tensors().items()}
     return tensors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,19 @@ import torch
 import xarray as xr
 from torch import nn
 
-from thresher.config import RowLoss
 from thresher.data.encode import EncodedRows, encoded_rows
 from thresher.errors import ConfigError, ModelError
-from thresher.gradients.capture import gradient_pass
-from thresher.gradients.collect import batch_rows, collect, plan_blocks, row_bytes
+from thresher.gradients.collect import batch_rows, collect, plan_blocks
+from thresher.gradients.forms import Form, choose_forms, form_bytes
+from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.store import GradientStore, Side
-from thresher.influences.pairing import pairing
+from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.influences.tensor import filled, labelled
-from thresher.model.head import named_parameters, output_head
+from thresher.model.head import output_head, untied
 from thresher.model.losses import correct_rows
 from thresher.model.names import ModuleName, describe, embedding_name
+from thresher.model.states import head_module, hidden_modules
 from thresher.progress import Progress, Silent
 
 MEMORY = 4 * 2**30
@@ -32,53 +34,73 @@ MEMORY = 4 * 2**30
 
 def influence(
     model: nn.Module,
-    train: Sequence[Mapping[str, Any]],
-    query: Sequence[Mapping[str, Any]],
+    train: Sequence[Mapping[str, Any]] | EncodedRows,
+    query: Sequence[Mapping[str, Any]] | EncodedRows,
     *,
     methods: Sequence[str] = ("tracin", "cosine", "datainf"),
     modules: str | None = None,
+    projection: int = 0,
     batch_size: int = 32,
     device: str | torch.device | None = None,
-    row_loss: RowLoss = "mean",
 ) -> xr.Dataset:
     """Influence of every training row on every query row, module by module (SPEC 3).
 
     ``model`` is a Hugging Face sequence classifier or causal LM, with or without PEFT. ``train`` and ``query`` are
     sequences of encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a
-    ``datasets.Dataset``). Labels for a causal LM are one a token, as long as ``input_ids``: the token where it is to be
-    learned, -100 elsewhere; ``row_loss`` says whether a row's loss is their mean or their sum. ``methods`` are names
-    of influence functions. ``modules`` is a regular expression searched for in parameter names; None takes every
-    parameter with ``requires_grad``, and the input embedding, but not the output head of a causal LM. Where that head
-    is tied to the embedding, the embedding's name stands for the part of the gradient that comes through the lookup,
-    the head's for the other; the tied parameter's gradient is their sum. ``device`` None leaves the model where it is.
+    ``datasets.Dataset``), or :class:`EncodedRows`. Labels for a causal LM are one a token, as long as ``input_ids``:
+    the token where it is to be learned, -100 elsewhere; a row's loss is their mean, unless ``EncodedRows`` say the sum.
+    ``methods`` are names of influence functions. ``modules`` is a regular expression searched for in parameter names;
+    None takes every parameter with ``requires_grad``, and the input embedding, but not the output head of a causal LM.
+    Where that head is tied to the embedding, the embedding's name stands for the part of the gradient that comes
+    through the lookup, the head's for the other; the tied parameter's gradient is their sum. ``projection`` k estimates
+    the gradients of linear layers' matrices by k x k numbers (:mod:`thresher.gradients.forms`), 0 keeps them exact.
+    ``device`` None leaves the model where it is.
 
     Returns one float32 variable a method with dims ("module", "query", "train"); larger = helpful, lower =
     detrimental; NaN where a method is not defined (``tracin_we`` and ``tracin_we_topk`` outside the word embedding).
+    ``repsim`` and ``head_kernel`` have modules of their own, named ``hidden.LAYER.POOLING`` and ``head``; where only
+    these two are asked for, no backward pass is made.
     Gradients are taken in eval mode at the model as it is, and the model comes back as it was. Gradients beyond 4 GiB
     go to a temporary folder.
 
     Raises :class:`DataError` for rows that are not encoded rows, :class:`ModelError` where no module matches or the
     model is neither kind, :class:`GradientError` naming rows whose loss or gradient is not finite.
     """
-    names = check_methods(methods)
+    names = check_methods(methods, projected=projection > 0)
     if device is None:
-        return _influence(model, (train, query, row_loss), names, modules, batch_size)
+        return _influence(model, train, query, names, modules, projection, batch_size)
     home = next(model.parameters()).device
     try:
         model.to(device)
-        return _influence(model, (train, query, row_loss), names, modules, batch_size)
+        return _influence(model, train, query, names, modules, projection, batch_size)
     finally:
         model.to(home)
 
 
-def select_modules(model: nn.Module, pattern: str | None) -> list[ModuleName]:
-    """The parameters whose name matches, in model order.
+def select_modules(model: nn.Module, pattern: str | None, methods: Sequence[str]) -> list[ModuleName]:
+    """What the methods look at, in model order, and then what is no parameter (:mod:`thresher.model.states`).
 
-    By default the trainable ones and the input embedding, without the output head of a causal LM: its gradients take
-    a number a token of the vocabulary and hidden unit.
+    Parameters whose name matches, or by default the trainable ones and the input embedding, without the output head of
+    a causal LM: its gradients take as many numbers as the vocabulary times the hidden units.
     """
-    embedding, parameters, head = embedding_name(model), named_parameters(model), output_head(model)
-    body = parameters if head is None else [n for n in parameters if "lora_" in n or not n.startswith(f"{head[0]}.")]
+    places = {INFLUENCE[method].where for method in methods}
+    found = _parameters(model, pattern) if places & {"every weight", "word embedding"} else []
+    if "hidden states" in places:
+        found += hidden_modules(model)
+    if "head" in places:
+        found.append(head_module())
+    return found
+
+
+def _parameters(model: nn.Module, pattern: str | None) -> list[ModuleName]:
+    with untied(model):
+        return describe(model, _matching(model, pattern))
+
+
+def _matching(model: nn.Module, pattern: str | None) -> list[str]:
+    embedding, head = embedding_name(model), output_head(model)
+    parameters = dict(model.named_parameters())
+    body = [n for n in parameters if head is None or "lora_" in n or not n.startswith(f"{head[0]}.")]
     try:
         wanted = None if pattern is None else re.compile(pattern)
     except re.error as error:
@@ -92,21 +114,52 @@ def select_modules(model: nn.Module, pattern: str | None) -> list[ModuleName]:
     if not names:
         some = ", ".join(list(parameters)[:3])
         raise ModelError(f"No parameter of the model matches --modules '{pattern}'; names look like: {some}.")
-    return describe(model, names)
+    return names
 
 
-def gradient_row_bytes(modules: Sequence[ModuleName], model: nn.Module, length: float) -> int:
-    """Bytes that the gradients of one row of ``length`` tokens take."""
-    tables = {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Embedding)}
-    parameters = named_parameters(model)
-    dense = {m.name: m.size for m in modules if m.name not in tables}
-    widths = {m.name: parameters[m.name].shape[-1] for m in modules if m.name not in dense}
-    return row_bytes(dense, widths, length)
+@dataclass(frozen=True)
+class GradientPlan:
+    """The modules with the form in which each matrix is kept, and the bytes that a row's gradients take."""
+
+    modules: Sequence[ModuleName]
+    forms: Mapping[str, Form]
+    row_bytes: int
+
+    @property
+    def names(self) -> list[str]:
+        """The modules' names."""
+        return [module.name for module in self.modules]
+
+
+def plan_gradients(
+    model: nn.Module, modules: Sequence[ModuleName], *, length: float, projection: int = 0
+) -> GradientPlan:
+    """How the gradients of rows of ``length`` tokens are kept."""
+    with untied(model):
+        return _planned(model, modules, length, projection)
+
+
+def _planned(model: nn.Module, modules: Sequence[ModuleName], length: float, projection: int) -> GradientPlan:
+    weights = [module.name for module in modules if module.kind == "weight"]
+    device = next(model.parameters()).device
+    forms = choose_forms(model, weights, length=length, projection=projection, device=device)
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    total = 0.0
+    for module in modules:
+        if module.kind == "head":
+            total += 4 * length * model.config.get_text_config().hidden_size  # pyright: ignore
+        elif id(parameters.get(module.name)) in tables:
+            total += length * (4 * parameters[module.name].shape[-1] + 16)
+        else:
+            shape = parameters[module.name].shape if module.kind == "weight" else (module.size,)
+            total += form_bytes(module.size, shape, forms.get(module.name, "dense"), length)
+    return GradientPlan(modules, forms, int(total))
 
 
 def gather(
     model: nn.Module,
-    modules: Sequence[ModuleName],
+    plan: GradientPlan,
     data: dict[Side, EncodedRows],
     *,
     batch_size: int,
@@ -114,13 +167,15 @@ def gather(
     folder: Path | None = None,
     progress: Progress,
 ) -> GradientStore:
-    """All rows' gradients of the modules; what is finished in ``folder`` is not computed again."""
-    each = gradient_row_bytes(modules, model, float(data["train"].lengths.mean()))
-    batch_size = batch_rows(batch_size, each)
+    """All rows' gradients of the plan's modules; what is finished in ``folder`` is not computed again."""
+    batch_size = batch_rows(batch_size, plan.row_bytes)
     store = GradientStore(
-        {side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, memory, folder
+        {side: plan_blocks(rows.lengths, batch_size, plan.row_bytes) for side, rows in data.items()}, memory, folder
     )
-    with gradient_pass(model, [module.name for module in modules], data["train"]) as one_pass:
+    store.labels = {side: rows.classes for side, rows in data.items()}
+    with gradient_pass(model, plan.names, data["train"], plan.forms) as one_pass:
+        if one_pass.head is not None and one_pass.head.generative:
+            store.head = one_pass.head.matrix()
         collect(one_pass, store, data, batch_size, progress)
     return store
 
@@ -129,21 +184,28 @@ def module_matrices(
     store: GradientStore, module: ModuleName, methods: Iterable[str]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """One module's [Q, N] matrix for every method that is defined there."""
-    pair = pairing(store, module.name, module.size, is_word_embedding=module.group == "WE")
-    results = {name: INFLUENCE[name].compute(pair) for name in methods}
+    pair = pairing(store, module.name, module.size)
+    defined = [name for name in methods if INFLUENCE[name].defined_on(module)]
+    results = {name: INFLUENCE[name].compute(pair) for name in defined}
     return {name: result.numpy() for name, result in results.items() if result is not None}
 
 
 def _influence(
-    model: nn.Module, rows: tuple[Any, Any, RowLoss], methods: tuple[str, ...], pattern: str | None, batch_size: int
+    model: nn.Module,
+    train: Any,
+    query: Any,
+    methods: tuple[str, ...],
+    pattern: str | None,
+    projection: int,
+    batch_size: int,
 ) -> xr.Dataset:
-    modules = select_modules(model, pattern)
-    train, query, row_loss = rows
+    modules = select_modules(model, pattern, methods)
     data: dict[Side, EncodedRows] = {
-        "query": encoded_rows(query, model, "query", row_loss),
-        "train": encoded_rows(train, model, "train", row_loss),
+        "query": encoded_rows(query, model, "query"),
+        "train": encoded_rows(train, model, "train"),
     }
-    store = gather(model, modules, data, batch_size=batch_size, memory=MEMORY, progress=Silent())
+    plan = plan_gradients(model, modules, length=float(data["train"].lengths.mean()), projection=projection)
+    store = gather(model, plan, data, batch_size=batch_size, memory=MEMORY, progress=Silent())
     try:
         _, outputs = store.predictions("query")
         correct = correct_rows(outputs, data["query"].labels, model.config).numpy()

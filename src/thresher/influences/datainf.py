@@ -8,15 +8,29 @@ from thresher.influences.pairing import Pairing
 DAMPING = 0.1
 
 
+def damping(pair: Pairing) -> float:
+    """lambda: a tenth of the mean squared gradient entry over training rows and coordinates of the module (SPEC 3)."""
+    return DAMPING * float(pair.train_squares.double().mean()) / pair.size
+
+
 def datainf(pair: Pairing) -> Tensor:
     """I[j, i] = (1 / lambda) [v_j.g_i - (1/n) sum_k (v_j.g_k)(g_k.g_i) / (lambda + g_k.g_k)], [Q, N].
 
-    lambda is a tenth of the mean squared gradient entry over rows and coordinates of the module. With C = V G^T the sum
-    over k is ((C / (lambda + d)) G) G^T, so no n x n matrix is formed (SPEC 3). Zero where every gradient is zero.
+    With C = V G^T the sum over k is ((C / (lambda + d)) G) G^T, so no n x n matrix is formed (SPEC 3). Zero where every
+    gradient is zero.
     """
-    squares = pair.train_squares
-    damping = DAMPING * float(squares.double().mean()) / pair.size
-    if damping == 0.0:
+    at = damping(pair)
+    if at == 0.0:
         return torch.zeros_like(pair.dots)
-    correction = pair.through_train(pair.dots / (damping + squares))
-    return (pair.dots - correction / pair.rows) / damping
+    correction = pair.through_train(pair.dots / (at + pair.train_squares))
+    return (pair.dots - correction / pair.rows) / at
+
+
+def datainf_one(pair: Pairing) -> Tensor:
+    """DataInf as if row i were the only one: I[j, i] = v_j.g_i / (lambda_i + g_i.g_i), [Q, N].
+
+    lambda_i is a tenth of the mean squared entry of g_i, so this is v_j.g_i / |g_i|^2 up to a factor 1 / (1 + .1 / p).
+    0 where g_i is zero. A side experiment of Vitel & Chhabra's code.
+    """
+    squares = pair.train_squares * (1 + DAMPING / pair.size)
+    return torch.where(squares > 0, pair.dots / squares.clamp_min(torch.finfo(squares.dtype).tiny), 0.0)

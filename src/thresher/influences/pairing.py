@@ -1,174 +1,92 @@
 """The two sides of one module, and the few products that every influence function is made of.
 
 V [Q, p] holds the query rows' gradients, G [N, p] the training rows'. All functions of SPEC 3 need V G^T, the squared
-norms, and W G G^T for some W [Q, N]; each is computed once, a block of G at a time, and shared. Matrices are float32,
-their rows and columns in the order of the data.
+norms, W G G^T for some W [Q, N], or G G^T; each is computed once, a block of G at a time, and shared. Matrices are
+float32, their rows and columns in the order of the data. A module of hidden states has those in place of gradients.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.gradients.rows import RowGradients, TokenGradients, squared_norms
+from thresher.errors import ConfigError
+from thresher.gradients.rows import RowGradients, entry_sums, squared_norms
 from thresher.gradients.store import GradientStore, Side
-from thresher.influences.tokens import ByToken, add_matched, add_through, by_token, largest_entries
 
-TOP_TOKENS = 10
-PART_BYTES = 512 * 2**20
+MOST_GRAM_ROWS = 30_000
+"""Training rows up to which an n x n float32 matrix (3.4 GiB) is formed."""
 
 
 class Pairing(ABC):
     """One module's query and train gradients; ``size`` is p."""
 
-    def __init__(self, store: GradientStore, module: str, size: int, *, is_word_embedding: bool) -> None:
+    def __init__(self, store: GradientStore, module: str, size: int) -> None:
         self.store, self.module, self.size = store, module, size
-        self.is_word_embedding = is_word_embedding
         self.queries, self.rows = store.count("query"), store.count("train")
 
     @cached_property
     def dots(self) -> Tensor:
         """V G^T, [Q, N]."""
-        return self._dots()
+        return self.products("query", "train")
+
+    @cached_property
+    def train_gram(self) -> Tensor:
+        """G G^T, [N, N]. Raises :class:`ConfigError` for more than ``MOST_GRAM_ROWS`` rows."""
+        refuse_gram(self.rows)
+        return self.products("train", "train")
+
+    @cached_property
+    def query_gram(self) -> Tensor:
+        """V V^T, [Q, Q]."""
+        return self.products("query", "query")
 
     @abstractmethod
-    def _dots(self) -> Tensor: ...
-
-    @property
-    @abstractmethod
-    def top_token_dots(self) -> Tensor:
-        """V G^T over the tokens that both rows keep of their own ten largest, [Q, N]; 0 for a matrix."""
+    def products(self, first: Side, second: Side) -> Tensor:
+        """Inner products of the rows of two sides, [rows of first, rows of second]."""
 
     @abstractmethod
     def through_train(self, weights: Tensor) -> Tensor:
         """W G G^T for W [Q, N] without forming G G^T, [Q, N]."""
 
+    def labels(self, side: Side) -> Tensor:
+        """Class of every row of one side, [rows] int64; all 0 where rows have no class."""
+        return self.store.labels[side]
+
     @cached_property
     def query_squares(self) -> Tensor:
         """Squared norms of V's rows, [Q]."""
-        return self._squares("query", self.queries)
+        return self._of_rows("query")
 
     @cached_property
     def train_squares(self) -> Tensor:
         """Squared norms of G's rows, [N]."""
-        return self._squares("train", self.rows)
+        return self._of_rows("train")
 
-    def _squares(self, side: Side, count: int) -> Tensor:
-        squares = torch.empty(count)
+    def entry_sums(self, side: Side) -> Tensor:
+        """Sum of every row's gradient over its coordinates, [rows]."""
+        sums = torch.empty(self.store.count(side))
         for rows, gradients in self.store.blocks(side, self.module):
-            squares[torch.from_numpy(rows)] = squared_norms(gradients)
+            sums[torch.from_numpy(rows)] = entry_sums(gradients)
+        return sums
+
+    def _of_rows(self, side: Side) -> Tensor:
+        squares = torch.empty(self.store.count(side))
+        for rows, gradients in self.store.blocks(side, self.module):
+            squares[torch.from_numpy(rows)] = self._squares(gradients)
         return squares
 
-
-class DensePairing(Pairing):
-    """A module whose gradients are matrices."""
-
-    def _dots(self) -> Tensor:
-        products = torch.empty(self.queries, self.rows)
-        for queries, v in self._matrices("query"):
-            for rows, g in self._matrices("train"):
-                products[queries[:, None], rows] = v @ g.T
-        return products
-
-    @property
-    def top_token_dots(self) -> Tensor:
-        """A matrix has no tokens."""
-        return torch.zeros(self.queries, self.rows)
-
-    def through_train(self, weights: Tensor) -> Tensor:
-        """(W G) G^T in two sweeps over G: 2 Q N p multiplications."""
-        summed = torch.zeros(len(weights), self.size)
-        for rows, g in self._matrices("train"):
-            summed += weights[:, rows] @ g
-        result = torch.empty_like(weights)
-        for rows, g in self._matrices("train"):
-            result[:, rows] = summed @ g.T
-        return result
-
-    def _matrices(self, side: Side) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows, gradients in self.store.blocks(side, self.module):
-            if isinstance(gradients, Tensor):
-                yield torch.from_numpy(rows), gradients
+    def _squares(self, gradients: RowGradients) -> Tensor:
+        return squared_norms(gradients)
 
 
-class TokenPairing(Pairing):
-    """An embedding, whose gradients are kept by token and met in ranges of tokens that fit in memory."""
-
-    def _dots(self) -> Tensor:
-        return self._matched[0]
-
-    @property
-    def top_token_dots(self) -> Tensor:
-        """V G^T over the tokens that both rows keep of their own ten largest, [Q, N]."""
-        return self._matched[1]
-
-    def through_train(self, weights: Tensor) -> Tensor:
-        """W G G^T as a sum over tokens of (W_t G_t) G_t^T."""
-        by_row = weights.T.contiguous()  # [N, Q]
-        result = torch.zeros_like(by_row)
-        for entries in self._parts("train"):
-            add_through(by_row, entries, result)
-        return result.T
-
-    @cached_property
-    def _matched(self) -> tuple[Tensor, Tensor]:
-        dots, kept_dots = torch.zeros(self.queries, self.rows), torch.zeros(self.queries, self.rows)
-        for query, train in zip(self._parts("query"), self._parts("train"), strict=True):
-            add_matched(query, train, dots, kept_dots)
-        return dots, kept_dots
-
-    def _parts(self, side: Side) -> Iterator[ByToken]:
-        """One side's entries, a range of tokens after another; all of them at once where they fit."""
-        if len(self._ranges) == 1:
-            if side not in self._whole:
-                self._whole[side] = self._part(side, *self._ranges[0])
-            yield self._whole[side]
-        else:
-            for low, high in self._ranges:
-                yield self._part(side, low, high)
-
-    @cached_property
-    def _whole(self) -> dict[Side, ByToken]:
-        return {}
-
-    @cached_property
-    def _ranges(self) -> list[tuple[int, int]]:
-        """Ranges of tokens whose entries, both sides together, take at most about ``PART_BYTES``."""
-        width, counts = 1, np.zeros(1, dtype=np.int64)
-        for _, gradients in [*self._entries("query"), *self._entries("train")]:
-            width = gradients.value.shape[-1]
-            found = np.bincount(gradients.token.numpy(), minlength=len(counts))
-            found[: len(counts)] += counts
-            counts = found
-        part = (counts.cumsum() - counts) * (4 * width + 16) // PART_BYTES
-        edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(counts)]
-        return list(pairwise(edges))
-
-    def _part(self, side: Side, low: int, high: int) -> ByToken:
-        """Entries of one side with low <= token < high, rows numbered as in the data."""
-        found: list[tuple[Tensor, ...]] = []
-        for rows, gradients in self._entries(side):
-            inside = (gradients.token >= low) & (gradients.token < high)
-            kept = largest_entries(gradients, TOP_TOKENS)[inside]
-            row = torch.from_numpy(rows)[gradients.row[inside]]
-            found.append((row, gradients.token[inside], gradients.value[inside], kept))
-        row, token, value, kept = (torch.cat(column) for column in zip(*found, strict=True))
-        return by_token(TokenGradients(row, token, value, self.store.count(side)), kept)
-
-    def _entries(self, side: Side) -> Iterator[tuple[np.ndarray, TokenGradients]]:
-        for rows, gradients in self.store.blocks(side, self.module):
-            if isinstance(gradients, TokenGradients):
-                yield rows, gradients
-
-
-def pairing(store: GradientStore, module: str, size: int, *, is_word_embedding: bool) -> Pairing:
-    """The pairing that fits how the module's gradients are kept."""
-    first: RowGradients = next(store.blocks("train", module))[1]
-    kind = TokenPairing if isinstance(first, TokenGradients) else DensePairing
-    return kind(store, module, size, is_word_embedding=is_word_embedding)
+def refuse_gram(rows: int) -> None:
+    """Raise :class:`ConfigError` where an n x n matrix of the training rows would be too large."""
+    if rows > MOST_GRAM_ROWS:
+        raise ConfigError(
+            f"exact and lissa need a matrix of {rows:,} x {rows:,} numbers (at most {MOST_GRAM_ROWS:,} rows); "
+            "leave them out of --methods, DataInf is made for many rows."
+        )

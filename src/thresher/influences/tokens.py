@@ -8,11 +8,94 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thresher.gradients.rows import TokenGradients
+from thresher.gradients.store import Side
+from thresher.influences.pairing import Pairing
+
+TOP_TOKENS = 10
+PART_BYTES = 512 * 2**20
+
+
+class TokenPairing(Pairing):
+    """An embedding, whose gradients are kept by token and met in ranges of tokens that fit in memory."""
+
+    def products(self, first: Side, second: Side) -> Tensor:
+        """Inner products of the rows of two sides, [rows of first, rows of second]."""
+        return self._matched[0] if (first, second) == ("query", "train") else self._meet(first, second)[0]
+
+    @property
+    def top_token_dots(self) -> Tensor:
+        """V G^T over the tokens that both rows keep of their own ten largest, [Q, N]."""
+        return self._matched[1]
+
+    def through_train(self, weights: Tensor) -> Tensor:
+        """W G G^T as a sum over tokens of (W_t G_t) G_t^T."""
+        by_row = weights.T.contiguous()  # [N, Q]
+        result = torch.zeros_like(by_row)
+        for entries in self._parts("train"):
+            add_through(by_row, entries, result)
+        return result.T
+
+    @cached_property
+    def _matched(self) -> tuple[Tensor, Tensor]:
+        return self._meet("query", "train")
+
+    def _meet(self, first: Side, second: Side) -> tuple[Tensor, Tensor]:
+        shape = (self.store.count(first), self.store.count(second))
+        dots, kept_dots = torch.zeros(shape), torch.zeros(shape)
+        for some, others in zip(self._parts(first), self._parts(second), strict=True):
+            add_matched(some, others, dots, kept_dots)
+        return dots, kept_dots
+
+    def _parts(self, side: Side) -> Iterator[ByToken]:
+        """One side's entries, a range of tokens after another; all of them at once where they fit."""
+        if len(self._ranges) == 1:
+            if side not in self._whole:
+                self._whole[side] = self._part(side, *self._ranges[0])
+            yield self._whole[side]
+        else:
+            for low, high in self._ranges:
+                yield self._part(side, low, high)
+
+    @cached_property
+    def _whole(self) -> dict[Side, ByToken]:
+        return {}
+
+    @cached_property
+    def _ranges(self) -> list[tuple[int, int]]:
+        """Ranges of tokens whose entries, both sides together, take at most about ``PART_BYTES``."""
+        width, counts = 1, np.zeros(1, dtype=np.int64)
+        for _, gradients in [*self._entries("query"), *self._entries("train")]:
+            width = gradients.value.shape[-1]
+            found = np.bincount(gradients.token.numpy(), minlength=len(counts))
+            found[: len(counts)] += counts
+            counts = found
+        part = (counts.cumsum() - counts) * (4 * width + 16) // PART_BYTES
+        edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(counts)]
+        return list(pairwise(edges))
+
+    def _part(self, side: Side, low: int, high: int) -> ByToken:
+        """Entries of one side with low <= token < high, rows numbered as in the data."""
+        found: list[tuple[Tensor, ...]] = []
+        for rows, gradients in self._entries(side):
+            inside = (gradients.token >= low) & (gradients.token < high)
+            kept = largest_entries(gradients, TOP_TOKENS)[inside]
+            row = torch.from_numpy(rows)[gradients.row[inside]]
+            found.append((row, gradients.token[inside], gradients.value[inside], kept))
+        row, token, value, kept = (torch.cat(column) for column in zip(*found, strict=True))
+        return by_token(TokenGradients(row=row, token=token, value=value, rows=self.store.count(side)), kept)
+
+    def _entries(self, side: Side) -> Iterator[tuple[np.ndarray, TokenGradients]]:
+        for rows, gradients in self.store.blocks(side, self.module):
+            if isinstance(gradients, TokenGradients):
+                yield rows, gradients
 
 
 @dataclass(frozen=True)

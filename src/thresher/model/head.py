@@ -11,7 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from thresher.data.encode import generates
 
@@ -23,18 +23,12 @@ def output_head(model: nn.Module) -> tuple[str, nn.Module] | None:
     return next(((name, module) for name, module in model.named_modules() if module is head), None)
 
 
-def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The model's parameters by name, those of a tied head under its own name too."""
-    found = dict(model.named_parameters())
-    head = _tied_head(model)
-    return found if head is None else found | {f"{head[0]}.weight": head[1].weight}  # pyright: ignore
-
-
 @contextmanager
 def untied(model: nn.Module) -> Generator[None]:
     """Give a tied head a parameter of its own over the same storage, for the duration.
 
-    Autograd then tells what comes through the head from what comes through the lookup; nothing is copied.
+    ``named_parameters()`` then names both, and autograd tells what comes through the head from what comes through the
+    lookup; nothing is copied.
     """
     head = _tied_head(model)
     if head is None:
@@ -47,25 +41,6 @@ def untied(model: nn.Module) -> Generator[None]:
         yield
     finally:
         layer.weight = shared
-
-
-@contextmanager
-def head_inputs(model: nn.Module) -> Generator[list[Tensor]]:
-    """Collect what goes into the output head in every forward pass for the duration: hidden states [B, T, d] each.
-
-    Their logits are ``head(states)``, to which some models apply a scale or a cap. The list stays empty for a model
-    without an output head.
-    """
-    states: list[Tensor] = []
-    head = output_head(model)
-    if head is None:
-        yield states
-        return
-    handle = head[1].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0].detach()))
-    try:
-        yield states
-    finally:
-        handle.remove()
 
 
 def _tied_head(model: nn.Module) -> tuple[str, nn.Module] | None:

@@ -15,17 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thresher.config import RowLoss
-from thresher.data.encode import NO_LOSS, Batch
+from thresher.data.encode import IGNORED, Batch
 from thresher.errors import ModelError
 
 
 def batch_losses(model: nn.Module, batch: Batch, **options: Any) -> tuple[Tensor, Tensor]:
     """Run the model: losses [B], and what is kept of every row, [B, C] or [B, 1], without a graph."""
-    logits: Tensor = model(**batch.inputs, **options).logits
+    return losses_of(model(**batch.inputs, **options).logits, batch, model.config)
+
+
+def losses_of(logits: Tensor, batch: Batch, config: Any) -> tuple[Tensor, Tensor]:
+    """:func:`batch_losses` of a batch that the model has been run on."""
     if _by_token(logits, batch.labels):
         tokens = _LabelledTokens.of(logits, batch.labels)
         return tokens.losses(batch.row_loss), tokens.share_right()
-    return row_losses(logits, batch.labels, model.config), logits.detach()
+    return row_losses(logits, batch.labels, config), logits.detach()
 
 
 def row_losses(logits: Tensor, labels: Tensor, config: Any, row_loss: RowLoss = "mean") -> Tensor:
@@ -85,7 +89,7 @@ class _LabelledTokens:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Self:
-        where = labels[:, 1:] != NO_LOSS
+        where = labels[:, 1:] != IGNORED
         return cls(logits[:, :-1][where], labels[:, 1:][where], where)
 
     def losses(self, row_loss: RowLoss) -> Tensor:

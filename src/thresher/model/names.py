@@ -16,6 +16,7 @@ from torch import nn
 
 Group = Literal["WE", "1", "2", "3", "4", "CL", "other"]
 Block = Literal["embedding", "layer", "head", "other"]
+Kind = Literal["weight", "hidden", "head"]
 
 _LAYER = re.compile(r"\.(\d+)\.")
 _POOLER = re.compile(r"(^|\.)pooler(\.|$)")
@@ -30,7 +31,10 @@ _PROJECTIONS = (
 
 @dataclass(frozen=True)
 class ModuleName:
-    """One parameter tensor: ``name`` as in ``named_parameters()``, ``layer`` is -1 outside the layers."""
+    """One parameter tensor: ``name`` as in ``named_parameters()``, ``layer`` is -1 outside the layers.
+
+    ``kind`` is "weight", unless it is one of the modules of :mod:`thresher.model.states` that are no parameter.
+    """
 
     name: str
     block: Block
@@ -39,6 +43,7 @@ class ModuleName:
     factor: str
     group: Group
     size: int
+    kind: Kind = "weight"
 
 
 def describe(model: nn.Module, names: Iterable[str]) -> list[ModuleName]:

@@ -59,7 +59,7 @@ def score_all(
     scores: dict[Configuration, Floats] = {}
     with progress.stage("scores", len(methods) * len(modules)) as advance:
         for method in methods:
-            sums = _group_sums(tensor[method], modules, _groups(modules, method), correct, votes, advance)
+            sums = _group_sums(method, tensor[method], modules, correct, votes, advance)
             for configuration in available(modules, [method], k):
                 scores[configuration] = sums[configuration.group].score(configuration.aggregation, votes)
     return scores
@@ -105,7 +105,8 @@ def hurt_queries(
     """
     total = np.zeros((influence.sizes["query"], len(rows)))
     for number, module in enumerate(modules):
-        matrix = np.asarray(influence[number].values, dtype=np.float64) if in_group(module, group) else np.zeros(1)
+        counts = in_group(module, group) and INFLUENCE[str(influence.name)].defined_on(module)
+        matrix = np.asarray(influence[number].values, dtype=np.float64) if counts else np.zeros(1)
         scale = float(np.sqrt(np.mean(matrix**2)))
         if scale > 0:
             total += matrix[:, list(rows)] / scale
@@ -113,22 +114,23 @@ def hurt_queries(
 
 
 def _groups(modules: Sequence[ModuleName], method: str) -> list[str]:
-    groups = groups_in(modules)
-    return [group for group in groups if group == "WE" or not INFLUENCE[method].word_embedding_only]
+    groups = groups_in([module for module in modules if INFLUENCE[method].defined_on(module)])
+    return groups if INFLUENCE[method].where != "word embedding" and groups != ["CL", "all"] else groups[:1]
 
 
 def _group_sums(
+    method: str,
     influence: xr.DataArray,
     modules: Sequence[ModuleName],
-    groups: Sequence[str],
     correct: npt.NDArray[np.bool_],
     votes: int,
     advance: Advance,
 ) -> dict[str, Columns]:
     sums: dict[str, Columns] = {}
+    groups = _groups(modules, method)
     for number, module in enumerate(modules):
         here = [group for group in groups if in_group(module, group)]
-        if here:
+        if here and INFLUENCE[method].defined_on(module):
             matrix = np.asarray(influence[number].values)
             refuse_nan(matrix)
             columns = column_sums(matrix, correct, [votes])

@@ -12,7 +12,7 @@ import numpy as np
 from thresher.config import AuditConfig, ModelConfig, PlantKind, RowLoss
 from thresher.data.answers import Cuts, encode_dialogues
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
-from thresher.data.encode import NO_LOSS, EncodedRows
+from thresher.data.encode import IGNORED, EncodedRows
 from thresher.data.noise import Flags, TextKind, plant_texts
 from thresher.data.table import Table
 from thresher.model.load import Subject, load_generator
@@ -75,7 +75,7 @@ class Generate(Task):
 
         The margin is that of a ratio of sums over rows, for the tokens of one answer do not vary independently.
         """
-        tokens = np.array([int((label != NO_LOSS).sum()) for label in test.labels], dtype=np.float64)
+        tokens = np.array([int((label != IGNORED).sum()) for label in test.labels], dtype=np.float64)
         sums = predictions.losses.double().numpy() * (tokens if self.row_loss == "mean" else 1.0)
         loss = float(sums.sum() / tokens.sum())
         margin = 1.96 * float(np.sqrt(np.square(sums - loss * tokens).sum()) / tokens.sum())
