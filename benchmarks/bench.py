@@ -27,7 +27,7 @@ from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.store import Side
 from thresher.influences.compute import module_matrices
 from thresher.influences.gather import gather
-from thresher.model.losses import row_losses
+from thresher.model.losses import batch_losses
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent
 
@@ -41,8 +41,8 @@ def plain_step(job: Job, data: list[EncodedRows]) -> None:
     for rows in data:
         for chosen in length_batches(rows.lengths, job.config.batch_size):
             batch = rows.batch(chosen, subject.pad_id, subject.device)
-            logits = subject.model(**batch.inputs).logits
-            row_losses(logits, batch.labels, subject.model.config).mean().backward()
+            losses, _ = batch_losses(subject.model, batch)
+            losses.mean().backward()
             subject.model.zero_grad()
 
 

@@ -31,6 +31,7 @@ from thresher.scores.layers import layer_ranks
 ROWS, QUERIES, DROP = 40, 12, 12
 AWKWARD = 3
 METHODS = ["tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk"]
+SAID = ["label", "predicted", "probability", "loss"]
 
 
 @pytest.fixture(scope="module")
@@ -106,19 +107,15 @@ def test_the_row_is_the_one_of_scores_parquet(run: Path) -> None:
     scores = thresher.audit(run / "config.yaml").scores  # finished: only read
     for row, found in enumerate(explain_rows(run, range(ROWS), ["tracin"], None, 0, Silent())):
         line = scores.loc[row]
-        assert (found.rank, found.label, found.predicted, found.probability) == (
-            line["rank"],
-            line["label"],
-            line["predicted"],
-            line["probability"],
-        )
+        assert found.rank == line["rank"]
+        assert {name: found.about[name] for name in SAID} == line[SAID].to_dict()
         assert (found.score, found.aggregation, found.rows, found.drop) == (
             "datainf|layers|vote@0.3",
             "vote@0.3",
             ROWS,
             DROP,
         )
-        assert (found.label != found.given_label) == line["planted"]
+        assert found.planted == line["planted"] == (found.about["label"] != found.given["label"])
         for layer in ("WE", "CL"):  # a layer that is also a group of the audit
             score = scores[f"tracin|{layer}|vote@0.3"]
             assert found.ranks.loc[layer, "tracin"] == (score < score[row]).sum()
@@ -139,7 +136,8 @@ def test_queries_are_ordered_by_influence_on_them(run: Path) -> None:
     queries = reviews(QUERIES, 2)
     for query in [*found.hurts, *found.helps]:
         assert query.influence == pytest.approx(total[query.query] / len(layers))
-        assert (query.text, query.label) == ((queries[query.query]["text"],), queries[query.query]["label"])
+        truth = queries[query.query]
+        assert query.about == {"text": [truth["text"]], "label": truth["label"]}
         assert query.correct == tensor["correct"][query.query]
     few = thresher.explain(run, row, queries=2)
     assert (few.hurts, few.helps) == (found.hurts[:2], found.helps[:2])

@@ -102,7 +102,7 @@ def clean(
     console = _console()
     console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept, {cleaned.dropped:,} dropped.", highlight=False)
     if cleaned.planted:
-        console.print("The errors that the audit planted are not in this file: it has the labels as they were given.")
+        console.print("The errors that the audit planted are not in this file: it has the rows as they were given.")
 
 
 @app.command()
@@ -142,7 +142,8 @@ def methods() -> None:
 
 def _audit(config: AuditConfig, *, dry_run: bool) -> None:
     from thresher.pipeline import run
-    from thresher.prepare import make_plan, prepare
+    from thresher.plan import make_plan
+    from thresher.prepare import prepare
     from thresher.progress import Shown
     from thresher.report.console import show_plan, show_result
 

@@ -18,6 +18,9 @@ from thresher.errors import ConfigError
 Aggregation = Literal["mean", "rank", "vote"]
 LayerGroup = Literal["WE", "1", "2", "3", "4", "CL", "layers", "all"]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+TaskName = Literal["classify", "generate"]
+PlantKind = Literal["flip", "swap", "truncate", "shuffle"]
+RowLoss = Literal["mean", "sum"]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
@@ -61,18 +64,30 @@ class DataConfig(Section):
         description="Training rows: a .jsonl, .csv or .parquet file, or a hub id NAME[:CONFIG[:SPLIT]]."
     )
     validation: Source = Field(description="A small clean set of rows: the queries.")
-    test: Source | None = Field(default=None, description="Rows to judge accuracy on; no choice is made on them.")
+    test: Source | None = Field(default=None, description="Rows to judge the model on; no choice is made on them.")
+    task: TaskName = Field(default="classify", description="What the model learns: classify, or generate an answer.")
     text_column: Names = Field(default=(), description="The column of the text; twice for a pair of texts.")
     label_column: str | None = Field(default=None, description="The column of the label.")
+    prompt_column: Names = Field(default=(), description="generate: the column of the prompt; twice for two parts.")
+    completion_column: str | None = Field(default=None, description="generate: the column of the answer.")
     max_length: int = Field(default=128, ge=8, description="Tokens a row; longer texts are cut.")
-    plant: Share = Field(default=0.0, description="Flip this share of the training labels, to measure what is found.")
+    row_loss: RowLoss = Field(default="mean", description="generate: how losses of a row's answer tokens add up.")
+    plant: Share = Field(default=0.0, description="Put errors into this share of the training rows, to measure.")
+    plant_kind: PlantKind | None = Field(
+        default=None,
+        description="What error: flip a label (classify); swap answers between rows, truncate or shuffle them "
+        "(generate). By default flip or swap.",
+    )
     seed: int = Field(default=0, ge=0, description="Fixes noise, initial weights, the order of rows and dropout.")
 
 
 class ModelConfig(Section):
     """Which model."""
 
-    model: Source = Field(description="Hub id or folder of any sequence classifier or encoder/decoder to make one of.")
+    model: Source = Field(
+        description="Hub id, folder or .gguf file of any model that fits the task, or packaged:minilm, "
+        "packaged:smollm2."
+    )
     adapter: Source | None = Field(
         default=None, description="Folder of a PEFT adapter that was fine-tuned on the training rows."
     )

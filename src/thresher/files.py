@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,25 @@ def written(target: Path) -> Generator[Path]:
     finally:
         if target.parent.is_dir():
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_folder(target: Path) -> Generator[Path]:
+    """Yield an empty temporary folder beside ``target``, which on leaving without an error takes its place.
+
+    Where another process has meanwhile made ``target``, that one stays. Raises :class:`RunError` where the disk
+    refuses.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if not target.exists():
+            temporary.replace(target)
+    except OSError as error:
+        raise RunError(f"{target}: cannot be written ({error.strerror or error}).") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -5,34 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thresher.config import Aggregation, AuditConfig
-from thresher.data.examples import Examples, find_columns, read_examples
+from thresher.config import Aggregation, AuditConfig, TaskName
+from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
+from thresher.prepare import planted
 from thresher.progress import Progress, Silent
-from thresher.run import RunDirectory, open_finished, read_audited
+from thresher.run import open_finished, read_audited
 from thresher.scores.aggregate import Floats
 from thresher.scores.layers import layer_ranks
 from thresher.scores.table import AGGREGATIONS, available, choose, query_influence, rows_to_drop, wanted
+from thresher.tasks.base import Part, Task
+from thresher.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)
 class QueryInfluence:
     """What a row does to one query: ``influence`` is the mean over the score's modules, 1 = a typical size.
 
-    Larger = helpful. ``correct`` says whether the model gets the query right.
+    Larger = helpful. ``correct`` says whether the model gets the query right; ``about`` is the query's row as in
+    summary.json.
     """
 
     query: int
-    text: tuple[str, ...]
-    label: str
+    about: Mapping[str, Any]
     correct: bool
     influence: float
 
@@ -44,17 +47,16 @@ class Explanation:
     ``ranks`` has one line a layer (``WE``, ``0``, ``1``, ..., ``CL``) and one Int64 column a method: the row's rank
     among all ``rows`` when only that layer's modules are added up by ``aggregation`` (0 = most detrimental; ties share
     the lower rank; <NA> where there is none). ``rank`` is its rank by ``score``, the audit's own, and the audit drops
-    ranks below ``drop``. ``label`` is what was trained on and ``given_label`` what the file says; they differ where an
-    error was planted. ``probability`` is the model's for ``label``. ``hurts`` begins with the query hurt most,
-    ``helps`` with the one helped most, both by the influence function and the modules of ``score``.
+    ranks below ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
+    ``given`` is the row as the file has it, which differs where an error was ``planted``. ``hurts`` begins with the
+    query hurt most, ``helps`` with the one helped most, both by the influence function and the modules of ``score``.
     """
 
     row: int
-    text: tuple[str, ...]
-    label: str
-    given_label: str
-    predicted: str
-    probability: float
+    task: TaskName
+    about: Mapping[str, Any]
+    given: Mapping[str, Any]
+    planted: bool
     score: str
     rank: int
     rows: int
@@ -77,8 +79,8 @@ class _Run:
     config: AuditConfig
     scores: pd.DataFrame
     tensor: xr.Dataset
-    examples: dict[str, Examples]
-    class_names: Mapping[int, str]
+    given: Task
+    trained_on: Task
 
 
 def explain(
@@ -134,19 +136,14 @@ def explain_rows(
 
 
 def _open(folder: Path) -> _Run:
-    place, config, scores, summary = open_finished(folder)
+    place, config, scores, _ = open_finished(folder)
     file = TensorFile(place.tensor)
     if not file.path.is_dir():
         raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
-    names = {number: name for name, number in summary["classes"].items()}
-    return _Run(config, scores, file.open(), _examples(place, config, summary["classes"]), names)
-
-
-def _examples(place: RunDirectory, config: AuditConfig, classes: Mapping[str, int]) -> dict[str, Examples]:
-    """Text and label of every row, as the files have them."""
-    tables = {"train": read_audited(place, config, "train"), "query": read_audited(place, config, "query")}
-    columns = find_columns(tables["train"], config.text_column, config.label_column)
-    return {part: read_examples(table, columns, classes, trained_on="the audit") for part, table in tables.items()}
+    parts: tuple[Literal["train", "query"], ...] = ("train", "query")
+    tables: dict[Part, Table] = {part: read_audited(place, config, part) for part in parts}
+    given = TASKS[config.task].read(tables, config)
+    return _Run(config, scores, file.open(), given, planted(given, config)[0])
 
 
 def _methods(run: _Run, asked: Sequence[str]) -> list[str]:
@@ -174,11 +171,17 @@ def _check(run: _Run, rows: Sequence[int], queries: int) -> None:
 
 
 def _about(run: _Run, row: int) -> dict[str, Any]:
-    """Who the row is: what the file says, and what scores.parquet does."""
-    examples = run.examples["train"]
-    stored = run.scores.loc[row, ["label", "predicted", "probability", "rank"]].to_dict()
-    given = run.class_names[int(examples.labels[row])]
-    return {"row": row, "text": examples.texts[row], "given_label": given, **stored}
+    """Who the row is: as the file has it, as it was trained on, and what scores.parquet says of it."""
+    stored: dict[str, Any] = {str(name): value for name, value in run.scores.loc[row].items() if "|" not in str(name)}
+    kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted")}
+    return {
+        "row": row,
+        "task": run.config.task,
+        "about": run.trained_on.describe("train", row) | kept,
+        "given": run.given.describe("train", row),
+        "planted": bool(stored.get("planted", False)),
+        "rank": int(stored["rank"]),
+    }
 
 
 def _negative(values: Floats, count: int) -> list[int]:
@@ -187,15 +190,8 @@ def _negative(values: Floats, count: int) -> list[int]:
 
 
 def _queries(run: _Run, influence: Floats, chosen: Sequence[int]) -> tuple[QueryInfluence, ...]:
-    examples = run.examples["query"]
     correct = np.asarray(run.tensor["correct"].values, dtype=bool)
     return tuple(
-        QueryInfluence(
-            query=query,
-            text=examples.texts[query],
-            label=run.class_names[int(examples.labels[query])],
-            correct=bool(correct[query]),
-            influence=float(influence[query]),
-        )
+        QueryInfluence(query, run.given.describe("query", query), bool(correct[query]), float(influence[query]))
         for query in chosen
     )

@@ -19,13 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import xarray as xr
-from torch import Tensor
 
 from thresher.config import AuditConfig, make_config
 from thresher.data.encode import EncodedRows
 from thresher.errors import RunError
 from thresher.evaluate.cancellation import store_cancellation
-from thresher.files import read_json, read_tensors, write_json, write_tensors, written
+from thresher.files import read_json, write_json, written
 from thresher.gradients.store import Side
 from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
 from thresher.influences.compute import module_matrices
@@ -34,8 +33,8 @@ from thresher.influences.tensor import SIGN, TensorFile, labelled
 from thresher.model.checkpoints import Checkpoint, read_checkpoints
 from thresher.model.classes import CLASSES_FILE
 from thresher.model.finetune import CHECKPOINTS, History, finetune
-from thresher.model.losses import correct_rows, row_losses
-from thresher.model.predict import accuracy, predict
+from thresher.model.losses import correct_rows
+from thresher.model.predict import Predictions, predict, read_predictions, write_predictions
 from thresher.model.quiet import quiet
 from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent
@@ -116,7 +115,8 @@ def _finetuned(job: Job, place: RunDirectory, progress: Progress) -> History | N
     with quiet():
         model.save_pretrained(place.model)
         job.subject.tokenizer.save_pretrained(place.model)
-    write_json(place.model / CLASSES_FILE, job.subject.classes)
+    if job.subject.classes:
+        write_json(place.model / CLASSES_FILE, job.subject.classes)
     return history
 
 
@@ -142,13 +142,13 @@ def _influence(job: Job, place: RunDirectory, progress: Progress) -> None:
         progress=progress,
         multipliers=multipliers_now(model, checkpoints, job.modules, config.methods),
     )
-    predictions: dict[str, Tensor] = {side: store.predictions(side)[1] for side in data}
-    write_tensors(place.predictions, predictions)
+    predictions = {side: Predictions(*store.predictions(side)) for side in data}
+    write_predictions(place.predictions, predictions)
     plain = job.kept.weights.modules and not config.projection and not config.optimizer_aware
     if plain and not place.cancellation.exists():
         with written(place.cancellation) as temporary:
             store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
-    correct = correct_rows(predictions["query"], data["query"].labels, model.config).numpy()
+    correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
     file.create(labelled(job.modules, correct, len(data["train"])), config.methods)
     with progress.stage("influence of modules", len(job.modules)) as advance:
         advance(file.finished_modules)
@@ -187,9 +187,7 @@ def _score_table(
     job: Job, place: RunDirectory, scores: Mapping[Configuration, Floats], chosen: Configuration
 ) -> pd.DataFrame:
     """scores.parquet: one line a training row, in the order of the file."""
-    logits = read_tensors(place.predictions)[0]["train"]
-    labels = job.encoded["train"].labels
-    probabilities = logits.softmax(-1)
+    said = job.task.said(job.subject, job.encoded["train"], read_predictions(place.predictions, "train"))
     order = np.argsort(scores[chosen], kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
@@ -197,10 +195,7 @@ def _score_table(
         "row": np.arange(len(order)),
         "score": scores[chosen],
         "rank": rank,
-        "label": [job.class_name(int(label)) for label in labels],
-        "predicted": [job.class_name(int(number)) for number in logits.argmax(-1)],
-        "probability": probabilities.gather(1, labels[:, None])[:, 0].numpy(),
-        "loss": row_losses(logits, labels, job.subject.model.config).numpy(),
+        **said,
     }
     if job.config.plant:
         columns["planted"] = job.planted
@@ -211,15 +206,15 @@ def _score_table(
     return pd.read_parquet(place.scores)
 
 
-def _retrained(job: Job, place: RunDirectory, table: pd.DataFrame, progress: Progress) -> dict[str, float]:
-    """Accuracy on the test rows of four training sets, each from the same initial weights by the same recipe."""
+def _retrained(job: Job, place: RunDirectory, table: pd.DataFrame, progress: Progress) -> dict[str, dict[str, float]]:
+    """What the test rows say of four training sets, each from the same initial weights by the same recipe."""
     every = np.arange(len(table))
     lowest = rows_to_drop(table, job.config.drop)
     at_random = np.random.default_rng([job.config.seed, 1]).choice(every, len(lowest), replace=False)
     kept = {"dropped": np.setdiff1d(every, lowest), "dropped_at_random": np.setdiff1d(every, at_random)}
     if job.config.plant:
         kept["errors_removed"] = np.flatnonzero(~job.planted)
-    found = {"all_rows": _test_accuracy(job)}
+    found = {"all_rows": _judged(job)}
     for name, rows in kept.items():
         file = place.retrained / f"{name}.json"
         if not file.exists():
@@ -234,7 +229,7 @@ def _retrained(job: Job, place: RunDirectory, table: pd.DataFrame, progress: Pro
                 progress=progress,
                 name=f"retraining: {name.replace('_', ' ')}",
             )
-            write_json(file, _test_accuracy(job))
+            write_json(file, _judged(job))
         found[name] = read_json(file)
     return found
 
@@ -246,6 +241,6 @@ def _put_back(job: Job) -> None:
                 parameter.copy_(job.initial[name])
 
 
-def _test_accuracy(job: Job) -> float:
+def _judged(job: Job) -> dict[str, float]:
     test = job.encoded["test"]
-    return accuracy(job.subject, test, predict(job.subject, test, job.config.batch_size))
+    return job.task.judge(job.subject, test, predict(job.subject, test, job.config.batch_size))

@@ -11,11 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from thresher.config import RowLoss
 from thresher.data.examples import Examples
 from thresher.errors import DataError
 
 Indices = npt.NDArray[np.int64]
+IGNORED = -100
+"""The label of a token that no loss is taken on, as everywhere in ``transformers``."""
+
 _NOT_FEATURES = {"labels", "label", "attention_mask"}
 
 
@@ -24,12 +29,14 @@ class Batch:
     """Some rows, padded on the right.
 
     ``inputs`` are the model's keyword arguments, each [B, T] int64 (``input_ids``, ``attention_mask``, ...);
-    ``labels`` is [B] (or [B, C] for several labels a row); ``rows`` says which rows of the data these are.
+    ``labels`` is [B] (or [B, C] for several labels a row), or [B, T] for a label a token, ``IGNORED`` where none is
+    learned; ``rows`` says which rows of the data these are, ``row_loss`` how the losses of a row's tokens add up.
     """
 
     rows: Indices
     inputs: dict[str, Tensor]
     labels: Tensor
+    row_loss: RowLoss = "mean"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,10 +44,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows without any padding: per feature one int64 tensor [T_i] a row, and ``labels`` [n] or [n, C]."""
+    """Rows without any padding: per feature one int64 tensor [T_i] a row, and ``labels``.
+
+    Labels are one tensor [n] or [n, C], or for rows to generate from one int64 tensor [T_i] a row, ``IGNORED`` where no
+    loss is taken; ``row_loss`` says whether a row's loss is the mean or the sum over its labelled tokens.
+    """
 
     features: Mapping[str, Sequence[Tensor]]
-    labels: Tensor
+    labels: Tensor | Sequence[Tensor]
+    row_loss: RowLoss = "mean"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,18 +65,22 @@ class EncodedRows:
     @property
     def classes(self) -> Tensor:
         """Class of every row, [n] int64; all 0 where a row's label is not one whole number."""
-        one = self.labels.dim() == 1 and not self.labels.is_floating_point()
-        return self.labels.long() if one else torch.zeros(len(self), dtype=torch.int64)
+        labels = self.labels
+        if isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point():
+            return labels.long()
+        return torch.zeros(len(self), dtype=torch.int64)
 
     def take(self, rows: Indices) -> EncodedRows:
         """The named rows, in the order given."""
         features = {name: [values[i] for i in rows] for name, values in self.features.items()}
-        return EncodedRows(features, self.labels[torch.from_numpy(rows)])
+        labels = self.labels
+        taken = labels[torch.from_numpy(rows)] if isinstance(labels, Tensor) else [labels[i] for i in rows]
+        return EncodedRows(features, taken, self.row_loss)
 
     def batch(self, rows: Indices, pad_id: int, device: torch.device) -> Batch:
         """Pad the named rows on the right to the longest of them."""
         inputs = {
-            name: torch.nn.utils.rnn.pad_sequence(
+            name: pad_sequence(
                 [values[i] for i in rows],
                 batch_first=True,
                 padding_value=pad_id if name == "input_ids" else 0,
@@ -74,7 +90,10 @@ class EncodedRows:
         lengths = torch.tensor([len(self.features["input_ids"][i]) for i in rows])
         inputs["attention_mask"] = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
         moved = {name: value.to(device) for name, value in inputs.items()}
-        return Batch(rows, moved, self.labels[torch.from_numpy(rows)].to(device))
+        labels = self.take(rows).labels
+        if not isinstance(labels, Tensor):
+            labels = pad_sequence(list(labels), batch_first=True, padding_value=IGNORED)
+        return Batch(rows, moved, labels.to(device), self.row_loss)
 
 
 def encode_texts(examples: Examples, tokenizer: Any, max_length: int) -> EncodedRows:
@@ -86,19 +105,27 @@ def encode_texts(examples: Examples, tokenizer: Any, max_length: int) -> Encoded
     return EncodedRows(features, torch.from_numpy(examples.labels))
 
 
-def encoded_rows(rows: Sequence[Mapping[str, Any]], model: torch.nn.Module, what: str) -> EncodedRows:
+def encoded_rows(
+    rows: Sequence[Mapping[str, Any]] | EncodedRows, model: torch.nn.Module, what: str, row_loss: RowLoss = "mean"
+) -> EncodedRows:
     """Read rows encoded elsewhere: dicts with ``input_ids``, ``labels`` and, if padded, ``attention_mask``.
 
+    Rows that are :class:`EncodedRows` come back as they are.
+
     Positions where the mask is 0 are taken out, so the padding side of the tokenizer does not matter. Features that
-    the model does not accept are left out. ``what`` ("train", "query") names the rows in messages. Raises
-    :class:`DataError` for rows without tokens or labels.
+    the model does not accept are left out. A causal LM takes a label a token: the token itself where it is to be
+    learned, ``IGNORED`` elsewhere. ``what`` ("train", "query") names the rows in messages. Raises :class:`DataError`
+    for rows without tokens or labels.
     """
+    if isinstance(rows, EncodedRows):
+        return rows
     if len(rows) == 0:
         raise DataError(f"There are no {what} rows; give at least one.")
     first = rows[0]
     names = [n for n in first if n not in _NOT_FEATURES and n in accepted_inputs(model) and _is_list(first[n])]
     features: dict[str, list[Tensor]] = {name: [] for name in names}
     labels: list[Tensor] = []
+    by_token = generates(model)
     for number, row in enumerate(rows):
         where = f"{what} row {number}"
         label = row.get("labels", row.get("label"))
@@ -110,14 +137,34 @@ def encoded_rows(rows: Sequence[Mapping[str, Any]], model: torch.nn.Module, what
             raise DataError(f"{where}: no token is left under its attention mask.")
         for name in names:
             features[name].append(torch.as_tensor(row[name]).long()[mask])
-        labels.append(torch.as_tensor(label))
-    return EncodedRows(features, torch.stack(labels))
+        label = torch.as_tensor(label)
+        labels.append(_token_labels(label, mask, where) if by_token else label)
+    return EncodedRows(features, labels if by_token else torch.stack(labels), row_loss)
+
+
+def _token_labels(label: Tensor, mask: Tensor, where: str) -> Tensor:
+    if label.shape != mask.shape:
+        raise DataError(f"{where}: a model that generates needs one label a token, {IGNORED} where none is learned.")
+    label = label.long()[mask]
+    label[0] = IGNORED  # no token comes before the first to predict it from
+    if (label == IGNORED).all():
+        raise DataError(f"{where}: no token has a label, so there is no loss; give the answer's tokens as labels.")
+    return label
 
 
 def accepted_inputs(model: torch.nn.Module) -> set[str]:
     """Names of the arguments that the model's ``forward`` takes, seen through a PEFT wrapper."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
-    return set(inspect.signature(inner.forward).parameters)
+    return set(inspect.signature(_unwrapped(model).forward).parameters)
+
+
+def generates(model: torch.nn.Module) -> bool:
+    """Whether the model is a causal LM, seen through a PEFT wrapper."""
+    can_generate = getattr(_unwrapped(model), "can_generate", None)
+    return can_generate is not None and bool(can_generate())
+
+
+def _unwrapped(model: torch.nn.Module) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
 
 
 def length_batches(lengths: Indices, batch_size: int) -> list[Indices]:

@@ -101,8 +101,8 @@ def read_examples(table: Table, columns: Columns, classes: Mapping[str, int], *,
     """
     texts: list[tuple[str, ...]] = []
     labels = np.empty(len(table), np.int64)
-    for row, record in enumerate(table.records):
-        texts.append(tuple(_text(table, row, record, column) for column in columns.text))
+    for row in range(len(table)):
+        texts.append(tuple(text_value(table, row, column) for column in columns.text))
         name = _class_name(table, columns, row)
         if name not in classes:
             known = ", ".join(list(classes)[:10])
@@ -121,7 +121,8 @@ def _value(table: Table, row: int, column: str) -> Any:
     return record[column]
 
 
-def _text(table: Table, row: int, record: Mapping[str, Any], column: str) -> str:
+def text_value(table: Table, row: int, column: str) -> str:
+    """The text in a column of a row. Raises :class:`DataError` naming the row where there is none."""
     value = _value(table, row, column)
     if not isinstance(value, str):
         raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}, not a text.")

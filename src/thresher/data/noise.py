@@ -1,14 +1,29 @@
-"""Planting label errors where they can be counted (SPEC 6: uniform, to another class uniformly)."""
+"""Planting errors where they can be counted: labels flipped (SPEC 6), answers swapped, truncated or shuffled.
+
+Exactly ``round(share n)`` rows are changed, each to something that differs from what it had.
+"""
 
 from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from thresher.errors import ConfigError
+
+Flags = npt.NDArray[np.bool_]
+TextKind = Literal["swap", "truncate", "shuffle"]
+
+_WORDS = re.compile(r"\S+")
+
 
 def plant_uniform(
     labels: npt.NDArray[np.int64], share: float, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+) -> tuple[npt.NDArray[np.int64], Flags]:
     """Flip ``share`` of the labels, chosen uniformly, each to another class of the data chosen uniformly.
 
     Returns the labels after flipping and which rows were flipped, both [n]. Exactly ``round(share n)`` rows differ.
@@ -19,3 +34,83 @@ def plant_uniform(
     classes, position = np.unique(labels, return_inverse=True)
     position[planted] += rng.integers(1, len(classes), count)
     return classes[position % len(classes)], planted
+
+
+def plant_texts(
+    texts: Sequence[str], share: float, kind: TextKind, rng: np.random.Generator
+) -> tuple[list[str], Flags]:
+    """Spoil ``share`` of the texts, chosen uniformly among those that can be spoiled.
+
+    ``swap`` exchanges texts between the chosen rows, so that none keeps an equal one; ``truncate`` keeps the first
+    third of a text's words (of one word, of its letters); ``shuffle`` puts the words in another order. Returns the
+    texts afterwards and which rows were changed, [n]. Raises :class:`ConfigError` where too few can be changed.
+    """
+    count = round(share * len(texts))
+    order: list[int] = rng.permutation(len(texts)).tolist()
+    if kind == "swap":
+        changed = _exchanged(texts, _varied(texts, order, count), rng)
+    else:
+        changed = _spoiled(texts, order, count, lambda text: _SPOILS[kind](text, rng))
+    if len(changed) < count:
+        raise ConfigError(f"--plant {share}: only {len(changed)} answers can be changed by {kind}, not {count}.")
+    planted = np.zeros(len(texts), dtype=bool)
+    planted[list(changed)] = True
+    return [changed.get(row, text) for row, text in enumerate(texts)], planted
+
+
+def _spoiled(texts: Sequence[str], order: Sequence[int], count: int, spoil: Callable[[str], str]) -> dict[int, str]:
+    """New texts of the first ``count`` rows in ``order`` that can be spoiled."""
+    changed: dict[int, str] = {}
+    for row in order:
+        if len(changed) < count and (text := spoil(texts[row])):
+            changed[row] = text
+    return changed
+
+
+def _varied(texts: Sequence[str], order: Sequence[int], count: int) -> list[int]:
+    """The first ``count`` rows in ``order``, passing over a text that fills half of the places already."""
+    taken: Counter[str] = Counter()
+    rows: list[int] = []
+    for row in order:
+        text = texts[row].strip()
+        if len(rows) < count and taken[text] < count // 2:
+            taken[text] += 1
+            rows.append(row)
+    return rows
+
+
+def _exchanged(texts: Sequence[str], rows: Sequence[int], rng: np.random.Generator) -> dict[int, str]:
+    """New texts of the rows, exchanged among them; empty where one text makes up more than half of them."""
+    groups: dict[str, list[int]] = {}
+    shuffled: list[int] = rng.permutation(np.array(rows, dtype=np.int64)).tolist()
+    for row in shuffled:
+        groups.setdefault(texts[row].strip(), []).append(row)
+    # Equal texts side by side; moved on by the size of the largest group, no text comes to lie within its own.
+    order = [row for group in groups.values() for row in group]
+    step = max((len(group) for group in groups.values()), default=0)
+    if 2 * step > len(order):
+        return {}
+    return {row: texts[order[(place + step) % len(order)]] for place, row in enumerate(order)}
+
+
+def _truncated(text: str, _: np.random.Generator) -> str:
+    words = list(_WORDS.finditer(text))
+    if len(words) > 1:
+        return text[: words[max(1, len(words) // 3) - 1].end()]
+    word = text.strip()
+    return word[: max(1, len(word) // 3)] if len(word) > 1 else ""
+
+
+def _shuffled(text: str, rng: np.random.Generator) -> str:
+    words = _WORDS.findall(text)
+    if len(set(words)) < 2:
+        return ""
+    moved = words
+    while moved == words:
+        moved = [words[place] for place in rng.permutation(len(words))]
+    replaced = iter(moved)
+    return _WORDS.sub(lambda _: next(replaced), text)
+
+
+_SPOILS: Mapping[str, Callable[[str, np.random.Generator], str]] = {"truncate": _truncated, "shuffle": _shuffled}
+"""Each gives the spoiled text, or nothing where it cannot be spoiled so."""

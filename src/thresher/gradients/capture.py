@@ -30,7 +30,7 @@ from thresher.gradients.head import Head, find_head
 from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, rule_for
-from thresher.model.losses import row_losses
+from thresher.model.losses import losses_of
 from thresher.model.states import HEAD
 
 log = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchGradients:
-    """What one batch gives: gradients by module name, losses [B] and logits [B, C], both float32."""
+    """What one batch gives: gradients by module name, losses [B], and ``outputs`` as ``batch_losses`` gives them."""
 
     modules: dict[str, RowGradients]
     losses: Tensor
-    logits: Tensor
+    outputs: Tensor
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ class GradientPass:
 
         Raises :class:`GradientError` naming the rows whose loss or gradient is not finite.
         """
-        found, losses, logits = self._by_rules(batch)
+        found, losses, outputs = self._by_rules(batch)
         missing = tuple(name for name in self.names if name not in found)
         if missing:
             found |= self._one_by_one(data, batch, missing)[0]
         self._refuse_non_finite(batch, losses, found)
-        return BatchGradients({name: found[name] for name in self.names}, losses.detach(), logits.detach())
+        return BatchGradients({name: found[name] for name in self.names}, losses.detach(), outputs)
 
     def open(self, data: EncodedRows) -> None:
         """Hook the layers, and compare every rule with plain autograd on three rows of different lengths.
@@ -98,14 +98,15 @@ class GradientPass:
         if HEAD in self.names:
             self.head = find_head(self.model, batch, self._options)
         self._hook_layers()
-        found, losses, logits = self._by_rules(batch)
+        found, losses, _ = self._by_rules(batch)
         self._refuse_non_finite(batch, losses, found)
         # What the forward pass tells is no gradient, and has no rule.
         differentiated = [n for n in self.names if n in self._parameters]
         ruled = tuple(name for name in differentiated if name in found)
         truth, alone = self._one_by_one(data, batch, ruled)
         eps = torch.finfo(next(self.model.parameters()).dtype).eps
-        if (logits.detach() - alone).norm() > max(1e-3, 40 * eps) * alone.norm():
+        # Losses that are almost nothing are mostly rounding, so the difference is also judged against one nat.
+        if (losses.detach() - alone).norm() > max(1e-3, 40 * eps) * (alone.norm() + 1):
             raise ModelError(
                 f"{type(self.model).__name__}: what the model says about a row changes when the row is padded on the "
                 "right; give rows of equal length, or set the model's pad token."
@@ -178,14 +179,14 @@ class GradientPass:
         try:
             with torch.enable_grad():
                 outputs = self.model(**batch.inputs, **self._options)
-                losses = row_losses(outputs.logits, batch.labels, self.model.config)
+                losses, kept = losses_of(outputs.logits, batch, self.model.config)
                 self._rows = 0
                 if self._roots:
                     torch.autograd.grad(losses.sum(), self._roots, allow_unused=True)
             found = self._found | pooled_states(self._hidden, outputs, batch.inputs["attention_mask"])
             if self._head_input:
-                found[HEAD] = head_rows(self._head_input[0], batch.labels, averaged=True)
-            return found, losses, outputs.logits
+                found[HEAD] = head_rows(self._head_input[0], batch.labels, averaged=batch.row_loss == "mean")
+            return found, losses, kept
         finally:
             self._found, self._roots, self._head_input, self._rows = {}, [], [], 0
 
@@ -199,7 +200,7 @@ class GradientPass:
         for name, gradient in gradients.items():
             if isinstance(gradient, Tensor):
                 gradients[name] = in_form(gradient, parameters[name].shape, self.forms, name)
-        return gradients, torch.cat([logits for _, logits in rows])
+        return gradients, torch.cat([loss for _, loss in rows])
 
     def _refuse_non_finite(self, batch: Batch, losses: Tensor, found: dict[str, RowGradients]) -> None:
         finite = losses.detach().isfinite()

@@ -66,11 +66,11 @@ def _block(
         batch = data.batch(rows[start : start + batch_size], one_pass.pad_id, one_pass.device)
         found = one_pass.gradients(data, batch)
         modules = {name: _scaled(_single(gradients), scales.get(name)) for name, gradients in found.modules.items()}
-        parts.append(BatchGradients(modules, found.losses.float().cpu(), found.logits.float().cpu()))
+        parts.append(BatchGradients(modules, found.losses.float().cpu(), found.outputs.float().cpu()))
     return BatchGradients(
         {name: concatenated([part.modules[name] for part in parts]) for name in parts[0].modules},
         torch.cat([part.losses for part in parts]),
-        torch.cat([part.logits for part in parts]),
+        torch.cat([part.outputs for part in parts]),
     )
 
 

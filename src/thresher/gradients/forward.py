@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thresher.data.encode import IGNORED
 from thresher.errors import ModelError
 from thresher.gradients.rows import HeadRows
 from thresher.gradients.rules import precise
-from thresher.model.losses import IGNORED
 from thresher.model.states import hidden_place
 
 

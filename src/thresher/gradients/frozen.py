@@ -13,6 +13,7 @@ from thresher.data.encode import EncodedRows
 from thresher.errors import ModelError
 from thresher.gradients.capture import GradientPass
 from thresher.gradients.forms import Form
+from thresher.model.head import untied
 
 
 @contextmanager
@@ -21,8 +22,8 @@ def gradient_pass(
 ) -> Generator[GradientPass]:
     """Freeze the model, put it in eval mode and hook its layers; leave it afterwards exactly as it was.
 
-    ``names`` are parameter names as in ``named_parameters()``, or of :mod:`thresher.model.states`; rules are checked on
-    rows of ``data``. ``forms`` says how matrices' gradients are kept (default: multiplied out).
+    ``names`` are parameter names as in ``named_parameters()``, a tied head's own, or of :mod:`thresher.model.states`;
+    rules are checked on rows of ``data``. ``forms`` says how matrices' gradients are kept (default: multiplied out).
     """
     parameters = list(model.parameters())
     required = [parameter.requires_grad for parameter in parameters]
@@ -34,12 +35,13 @@ def gradient_pass(
         for parameter in parameters:
             parameter.requires_grad_(False)
         text_config.pad_token_id = _pad_id(model, data, pad_before)
-        one_pass = GradientPass(model, names, text_config.pad_token_id, forms or {})
-        try:
-            one_pass.open(data)
-            yield one_pass
-        finally:
-            one_pass.close()
+        with untied(model):
+            one_pass = GradientPass(model, names, text_config.pad_token_id, forms or {})
+            try:
+                one_pass.open(data)
+                yield one_pass
+            finally:
+                one_pass.close()
     finally:
         text_config.pad_token_id = pad_before
         for parameter, flag in zip(parameters, required, strict=True):

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from thresher.data.encode import Batch
 from thresher.gradients.rows import RowGradients, TokenGradients
 from thresher.gradients.rules import precise
-from thresher.model.losses import row_losses
+from thresher.model.losses import batch_losses
 
 
 def plain_gradients(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], row: Batch, options: Mapping[str, Any]
 ) -> tuple[dict[str, RowGradients], Tensor]:
-    """Gradients of one row's loss by name, each [1, p], or sparse [tokens, d] for an embedding's table; logits [1, C].
+    """Gradients of one row's loss by name, each [1, p], or sparse [tokens, d] for an embedding's table; loss [1].
 
     ``row`` is a batch of one; ``options`` are further arguments of the model. A parameter the row does not touch gets
     zeros. Grad flags are left as they were.
@@ -29,8 +29,7 @@ def plain_gradients(
         for parameter in parameters.values():
             parameter.requires_grad_()
         with torch.enable_grad():
-            logits = model(**row.inputs, **options).logits
-            loss = row_losses(logits, row.labels, model.config).sum()
+            loss, _ = batch_losses(model, row, **options)
         if loss.requires_grad:  # else the model uses none of these parameters
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     finally:
@@ -40,7 +39,7 @@ def plain_gradients(
         name: _shaped(parameter, gradient, sparse=id(parameter) in embeddings)
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
     }
-    return found, logits.detach()
+    return found, loss.detach()
 
 
 def _shaped(parameter: nn.Parameter, gradient: Tensor | None, *, sparse: bool) -> RowGradients:

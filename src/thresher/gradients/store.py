@@ -1,7 +1,7 @@
 """Blocks of gradients: kept in memory up to a budget, on disk beyond it or where a killed run must find them again.
 
-A block holds some rows of one side ("query" or "train"): every module's gradients, the rows' losses [B] and logits
-[B, C]. On disk it is one safetensors file, written whole or not at all.
+A block holds some rows of one side ("query" or "train"): every module's gradients, the rows' losses [B] and
+outputs [B, C]. On disk it is one safetensors file, written whole or not at all.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ class GradientStore:
             yield rows, self._module(side, number, module)
 
     def predictions(self, side: Side) -> tuple[Tensor, Tensor]:
-        """Losses [n] and logits [n, C] of all rows of one side, in the order of the data."""
+        """Losses [n] and outputs [n, C] of all rows of one side, in the order of the data."""
         parts = [self._predictions(side, number) for number in range(len(self.rows[side]))]
         order = torch.from_numpy(np.argsort(np.concatenate(self.rows[side])))
-        return torch.cat([losses for losses, _ in parts])[order], torch.cat([logits for _, logits in parts])[order]
+        return torch.cat([losses for losses, _ in parts])[order], torch.cat([outputs for _, outputs in parts])[order]
 
     def close(self) -> None:
         """Forget every block, on disk too."""
@@ -106,13 +106,13 @@ class GradientStore:
     def _predictions(self, side: Side, number: int) -> tuple[Tensor, Tensor]:
         kept = self._kept.get((side, number))
         if kept is not None:
-            return kept.losses, kept.logits
+            return kept.losses, kept.outputs
         with safe_open(self._file(side, number), framework="pt") as file:
-            return file.get_tensor("|losses"), file.get_tensor("|logits")
+            return file.get_tensor("|losses"), file.get_tensor("|outputs")
 
 
 def _tensors(block: BatchGradients) -> dict[str, Tensor]:
-    tensors = {"|losses": block.losses, "|logits": block.logits}
+    tensors = {"|losses": block.losses, "|outputs": block.outputs}
     for name, gradients in block.modules.items():
         if isinstance(gradients, Tensor):
             tensors[name] = gradients

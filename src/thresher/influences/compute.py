@@ -30,8 +30,8 @@ from thresher.progress import Silent
 
 def influence(  # noqa: PLR0913 (each option stands for itself)
     model: nn.Module,
-    train: Sequence[Mapping[str, Any]],
-    query: Sequence[Mapping[str, Any]],
+    train: Sequence[Mapping[str, Any]] | EncodedRows,
+    query: Sequence[Mapping[str, Any]] | EncodedRows,
     *,
     methods: Sequence[str] = ("tracin", "cosine", "datainf"),
     modules: str | None = None,
@@ -42,15 +42,19 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
 ) -> xr.Dataset:
     """Influence of every training row on every query row, module by module (SPEC 3).
 
-    ``model`` is a Hugging Face sequence classifier, with or without PEFT. ``train`` and ``query`` are sequences of
-    encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a ``datasets.Dataset``).
+    ``model`` is a Hugging Face sequence classifier or causal LM, with or without PEFT. ``train`` and ``query`` are
+    sequences of encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a
+    ``datasets.Dataset``), or :class:`EncodedRows`. Labels for a causal LM are one a token, as long as ``input_ids``:
+    the token where it is to be learned, -100 elsewhere; a row's loss is their mean, unless ``EncodedRows`` say the sum.
     ``methods`` are names of influence functions. ``modules`` is a regular expression searched for in parameter names;
-    None takes every parameter with ``requires_grad``, and the input embedding. ``projection`` k estimates the gradients
-    of linear layers' matrices by k x k numbers (:mod:`thresher.gradients.forms`), 0 keeps them exact. ``device`` None
-    leaves the model where it is. ``checkpoints`` are what ``tracin_checkpoints`` sums over, one gradient pass each: the
-    folder of a Trainer's or :class:`thresher.CheckpointKeeper`'s checkpoints, or what :func:`thresher.read_checkpoints`
-    makes of it. Read with ``optimizer_aware=True``, each of them scales the train gradients taken at it as AdamW would;
-    so do the other methods, by the checkpoint that the model is at.
+    None takes every parameter with ``requires_grad``, and the input embedding, but not the output head of a causal LM.
+    Where that head is tied to the embedding, the embedding's name stands for the part of the gradient that comes
+    through the lookup, the head's for the other; the tied parameter's gradient is their sum. ``projection`` k estimates
+    the gradients of linear layers' matrices by k x k numbers (:mod:`thresher.gradients.forms`), 0 keeps them exact.
+    ``device`` None leaves the model where it is. ``checkpoints`` are what ``tracin_checkpoints`` sums over, a gradient
+    pass each: the folder of a Trainer's or :class:`thresher.CheckpointKeeper`'s checkpoints, or what
+    :func:`thresher.read_checkpoints` makes of it. Read with ``optimizer_aware=True``, each of them scales the train
+    gradients taken at it as AdamW would; so do the other methods, by the checkpoint that the model is at.
 
     Returns one float32 variable a method with dims ("module", "query", "train"); larger = helpful, lower =
     detrimental; NaN where a method is not defined (``tracin_we`` and ``tracin_we_topk`` outside the word embedding).
@@ -60,7 +64,7 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
     go to a temporary folder.
 
     Raises :class:`DataError` for rows that are not encoded rows, :class:`ModelError` where no module matches or the
-    model is no sequence classifier, :class:`GradientError` naming rows whose loss or gradient is not finite.
+    model is neither kind, :class:`GradientError` naming rows whose loss or gradient is not finite.
     """
     points = given_checkpoints(checkpoints, methods)
     if projection and any(point.optimizer_aware for point in points):
@@ -115,8 +119,8 @@ def _influence(model: nn.Module, train: Any, query: Any, asked: _Asked) -> xr.Da
         values[SUMMED][: len(total)] = total  # weights come first
     store = gathered(plan, progress=Silent(), multipliers=multipliers)
     try:
-        _, logits = store.predictions("query")
-        correct = correct_rows(logits, data["query"].labels, model.config).numpy()
+        _, outputs = store.predictions("query")
+        correct = correct_rows(outputs, data["query"].labels, model.config).numpy()
         for number, module in enumerate(modules):
             for method, matrix in module_matrices(store, module, asked.methods).items():
                 values[method][number] = matrix

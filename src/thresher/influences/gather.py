@@ -16,6 +16,7 @@ from thresher.gradients.forms import Form, choose_forms, form_bytes
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.registry import INFLUENCE
+from thresher.model.head import output_head, untied
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.model.states import head_module, hidden_modules
 from thresher.progress import Progress
@@ -26,7 +27,8 @@ MEMORY = 4 * 2**30
 def select_modules(model: nn.Module, pattern: str | None, methods: Sequence[str]) -> list[ModuleName]:
     """What the methods look at, in model order, and then what is no parameter (:mod:`thresher.model.states`).
 
-    Parameters whose name matches, or by default the trainable ones and the input embedding.
+    Parameters whose name matches, or by default the trainable ones and the input embedding, without the output head of
+    a causal LM: its gradients take as many numbers as the vocabulary times the hidden units.
     """
     places = {INFLUENCE[method].where for method in methods}
     found = _parameters(model, pattern) if places & {"every weight", "word embedding"} else []
@@ -38,21 +40,28 @@ def select_modules(model: nn.Module, pattern: str | None, methods: Sequence[str]
 
 
 def _parameters(model: nn.Module, pattern: str | None) -> list[ModuleName]:
-    embedding = embedding_name(model)
+    with untied(model):
+        return describe(model, _matching(model, pattern))
+
+
+def _matching(model: nn.Module, pattern: str | None) -> list[str]:
+    embedding, head = embedding_name(model), output_head(model)
+    parameters = dict(model.named_parameters())
+    body = [n for n in parameters if head is None or "lora_" in n or not n.startswith(f"{head[0]}.")]
     try:
         wanted = None if pattern is None else re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"--modules '{pattern}': not a regular expression ({error}).") from None
     names = [
         name
-        for name, parameter in model.named_parameters()
+        for name, parameter in parameters.items()
         if ".original_module." not in name  # what PEFT keeps of a head that it replaced; no row passes through it
-        and (wanted.search(name) if wanted else parameter.requires_grad or name == embedding)
+        and (wanted.search(name) if wanted else name == embedding or (parameter.requires_grad and name in body))
     ]
     if not names:
-        some = ", ".join(name for name, _ in list(model.named_parameters())[:3])
+        some = ", ".join(list(parameters)[:3])
         raise ModelError(f"No parameter of the model matches --modules '{pattern}'; names look like: {some}.")
-    return describe(model, names)
+    return names
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,11 @@ def plan_gradients(
     model: nn.Module, modules: Sequence[ModuleName], *, length: float, projection: int = 0
 ) -> GradientPlan:
     """How the gradients of rows of ``length`` tokens are kept."""
+    with untied(model):
+        return _planned(model, modules, length, projection)
+
+
+def _planned(model: nn.Module, modules: Sequence[ModuleName], length: float, projection: int) -> GradientPlan:
     weights = [module.name for module in modules if module.kind == "weight"]
     device = next(model.parameters()).device
     forms = choose_forms(model, weights, length=length, projection=projection, device=device)

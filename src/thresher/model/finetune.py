@@ -21,8 +21,8 @@ from thresher.errors import ModelError
 from thresher.files import read_tensors, write_tensors
 from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject
-from thresher.model.losses import row_losses
-from thresher.model.predict import mean_loss, predict
+from thresher.model.losses import batch_losses
+from thresher.model.predict import predict
 from thresher.progress import Advance, Progress
 
 CHECKPOINTS = "checkpoints"
@@ -73,7 +73,7 @@ def finetune(
         advance(len(done) * len(train))
         for epoch in range(len(done), recipe.epochs):
             loss = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
-            query_loss = mean_loss(subject, query, predict(subject, query, recipe.batch_size))
+            query_loss = predict(subject, query, recipe.batch_size).mean_loss
             if not math.isfinite(loss) or not math.isfinite(query_loss):
                 raise ModelError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
             done = (*done, Epoch(loss, query_loss))
@@ -108,7 +108,7 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = data.batch(rows, subject.pad_id, subject.device)
-        losses = row_losses(subject.model(**batch.inputs).logits, batch.labels, subject.model.config)
+        losses, _ = batch_losses(subject.model, batch)
         losses.mean().backward()
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.max_grad_norm)
         optimizer.step()

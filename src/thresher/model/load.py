@@ -1,9 +1,9 @@
-"""The model under audit: a sequence classifier from a hub id or folder, with its tokenizer and its classes."""
+"""The model under audit with its tokenizer: a sequence classifier with its classes, or a causal LM."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +12,27 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from thresher.config import ModelConfig
 from thresher.errors import ModelError
 from thresher.model.classes import class_numbers
 from thresher.model.names import attention_projections, head_modules
 from thresher.model.quiet import quiet
+from thresher.model.source import model_folder
 
 Kind = Literal["lora", "adapter", "whole"]
+Learns = Literal["SEQ_CLS", "CAUSAL_LM"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A classifier with its tokenizer.
+    """A model with its tokenizer.
 
-    ``classes`` maps class names to the model's numbers. ``kind``: "lora" is still to be fine-tuned (or was, by us);
+    ``classes`` maps class names to a classifier's numbers. ``kind``: "lora" is still to be fine-tuned (or was, by us);
     "adapter" and "whole" were fine-tuned by the user. ``untrained`` names the parts that no checkpoint filled;
-    ``classes_assumed`` says that nothing told the numbers of the classes.
+    ``classes_assumed`` says that nothing told the numbers of the classes. ``head`` names the parts outside the
+    backbone that are trained and audited whole, and ``learns`` says in PEFT's words what the model learns.
     """
 
     model: nn.Module
@@ -38,6 +41,8 @@ class Subject:
     kind: Kind
     untrained: tuple[str, ...] = ()
     classes_assumed: bool = False
+    head: tuple[str, ...] = ()
+    learns: Learns = "SEQ_CLS"
 
     @property
     def pad_id(self) -> int:
@@ -51,21 +56,21 @@ class Subject:
 
 
 def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subject:
-    """Load model, tokenizer and, if named, adapter. ``classes`` are the training data's, in order.
+    """Load a classifier, its tokenizer and, if named, its adapter. ``classes`` are the training data's, in order.
 
     Raises :class:`ModelError` where the folder has no weights or the parts do not fit together, :class:`DataError`
     where a label of the data is none of a fine-tuned model's.
     """
-    source = config.model
-    _refuse_incomplete_folder(source)
-    with quiet(), _explained(source):
+    source = model_folder(config.model)
+    with quiet(), _explained(source, "a sequence classifier"):
         settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    kind = _kind(config, settings)
+    has_head = any(name.endswith("ForSequenceClassification") for name in settings.architectures or [])
+    kind = _kind(config, trained=has_head)
     numbers, assumed = {name: number for number, name in enumerate(classes)}, False
     if kind != "lora":
         numbers, assumed = class_numbers(settings, classes, config.adapter)
     torch.manual_seed(seed)  # a new head is drawn at random
-    with quiet(), _explained(source):
+    with quiet(), _explained(source, "a sequence classifier"):
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
@@ -75,38 +80,62 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
             output_loading_info=True,
             **({} if kind == "whole" else _new_head(numbers)),
         )
-    untrained = _untrained_parts(model, source, set(info["missing_keys"]) | {k[0] for k in info["mismatched_keys"]})
+    head = tuple(head_modules(model))
+    missing = set(info["missing_keys"]) | {k[0] for k in info["mismatched_keys"]}
+    untrained = _untrained_parts(head, source, missing)
     if kind == "whole" and untrained:
         raise ModelError(f"{source}: no trained weights for {', '.join(untrained)}; say --finetune to train them.")
     _set_padding(model, tokenizer, source)
-    if config.adapter is not None:
-        model = _with_adapter(model, config.adapter, untrained)
-    device = config.device or best_device()
-    try:
-        model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:  # the library has no one kind for a device that is not there
-        raise ModelError(f"--device {device}: cannot be used ({_first_line(error)})") from None
-    return Subject(model, tokenizer, numbers, kind, untrained, assumed)
+    model = _placed(model, config, untrained)
+    return Subject(model, tokenizer, numbers, kind, untrained, assumed, head)
+
+
+def load_generator(config: ModelConfig) -> Subject:
+    """Load a causal LM, its tokenizer and, if named, its adapter. Raises :class:`ModelError` where it cannot be used.
+
+    It is to be fine-tuned unless the configuration names an adapter or says that it was. Its output head is neither
+    trained nor audited unless asked for.
+    """
+    source = model_folder(config.model)
+    kind = _kind(config, trained=False)
+    with quiet(), _explained(source, "a causal language model"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, trust_remote_code=False, use_safetensors=True, dtype=config.dtype, output_loading_info=True
+        )
+        model, info = loaded
+    _untrained_parts((), source, info["missing_keys"])
+    _refuse_looking_ahead(model, source)
+    _set_padding(model, tokenizer, source)
+    return Subject(_placed(model, config, ()), tokenizer, {}, kind, learns="CAUSAL_LM")
+
+
+@torch.no_grad()
+def _refuse_looking_ahead(model: nn.Module, source: str) -> None:
+    """An encoder can be loaded as a language model too, and would see the answers that it is to predict."""
+    first, other = model(torch.tensor([[0, 1], [0, 2]])).logits[:, 0].float()
+    if (first - other).norm() > 0.01 * first.norm():
+        raise ModelError(f"{source}: sees the tokens that it predicts; --task generate needs a causal language model.")
 
 
 def audited_by_default(subject: Subject) -> str | None:
     """Pattern of the parameters to audit: None for what is trainable and the embedding (LoRA).
 
-    A model fine-tuned whole is audited through its query and value projections and its head.
+    A model fine-tuned whole is audited through its query and value projections and a classifier's head.
     """
     if subject.kind != "whole":
         return None
-    parts = [*attention_projections(subject.model), *head_modules(subject.model)]
+    parts = [*attention_projections(subject.model), *subject.head]
     return "^(" + "|".join(part.replace(".", r"\.") for part in parts) + r")\."
 
 
-def _kind(config: ModelConfig, settings: Any) -> Kind:
+def _kind(config: ModelConfig, *, trained: bool) -> Kind:
+    """``trained`` says that the model by itself shows that it was fine-tuned."""
     if config.adapter is not None:
         if config.finetune:
             raise ModelError("--adapter names a fine-tuned adapter and --finetune asks for a new one; choose one.")
         return "adapter"
-    has_head = any(name.endswith("ForSequenceClassification") for name in settings.architectures or [])
-    finetune = not has_head if config.finetune is None else config.finetune
+    finetune = not trained if config.finetune is None else config.finetune
     return "lora" if finetune else "whole"
 
 
@@ -131,9 +160,9 @@ def most_tokens(model: nn.Module) -> int:
     return positions - (max((offset for offset in offsets if isinstance(offset, int)), default=-1) + 1)
 
 
-def _untrained_parts(model: nn.Module, source: str, missing: set[str]) -> tuple[str, ...]:
+def _untrained_parts(heads: Sequence[str], source: str, missing: Iterable[str]) -> tuple[str, ...]:
     """Parts that the checkpoint did not fill: the head, perhaps a pooler. Anything else missing is an error."""
-    heads = head_modules(model)
+    missing = set(missing)
     parts: dict[str, None] = {}
     for key in sorted(missing):
         part = next((head for head in heads if key.startswith(f"{head}.")), None)
@@ -152,6 +181,17 @@ def _set_padding(model: Any, tokenizer: Any, source: str) -> None:
             raise ModelError(f"{source}: the tokenizer has neither a pad nor an end token; set one in its config.")
         tokenizer.pad_token = tokenizer.eos_token
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def _placed(model: Any, config: ModelConfig, untrained: tuple[str, ...]) -> nn.Module:
+    """The model with its adapter, if one is named, on its device."""
+    if config.adapter is not None:
+        model = _with_adapter(model, config.adapter, untrained)
+    device = config.device or best_device()
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:  # the library has no one kind for a device that is not there
+        raise ModelError(f"--device {device}: cannot be used ({_first_line(error)})") from None
 
 
 def _with_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Module:
@@ -177,18 +217,6 @@ def _refuse_incomplete_adapter(adapter: Path, untrained: tuple[str, ...]) -> Non
         raise ModelError(f"{adapter}: holds no weights for {', '.join(lost)}, and neither does the base model.")
 
 
-def _refuse_incomplete_folder(source: str) -> None:
-    folder = Path(source)
-    if not folder.is_dir():
-        if folder.exists() or source.startswith((".", "/", "~")):
-            raise ModelError(f"{source}: there is no such folder; give a Hugging Face model folder or a hub id.")
-        return
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{source}: there is no config.json in this folder; give a Hugging Face model folder.")
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(f"{source}: a model folder without weights (no .safetensors file); save the model there.")
-
-
 def best_device() -> str:
     """The device of an audit that names none, as the configuration records it."""
     return "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -199,8 +227,8 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _explained(source: str) -> Generator[None]:
+def _explained(source: str, wanted: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # the library raises many kinds: files, keys, architectures, network
-        raise ModelError(f"{source}: cannot be loaded as a sequence classifier ({_first_line(error)})") from error
+        raise ModelError(f"{source}: cannot be loaded as {wanted} ({_first_line(error)})") from error

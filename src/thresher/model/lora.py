@@ -1,4 +1,4 @@
-"""LoRA on the query and value projections, with the head trained beside it (SPEC 6)."""
+"""LoRA on the query and value projections, with a classifier's head trained beside it (SPEC 6)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import nn
 from thresher.config import Recipe
 from thresher.errors import ModelError
 from thresher.model.load import Subject
-from thresher.model.names import attention_projections, head_modules
+from thresher.model.names import attention_projections
 
 
 def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
     """The subject with a new adapter; same seed, same initial weights.
 
-    Parts that no checkpoint filled (the head, perhaps a pooler) are trained whole.
+    A classifier's head and parts that no checkpoint filled (perhaps a pooler) are trained whole.
     """
     targets = attention_projections(subject.model)
     if not targets:
@@ -26,14 +26,14 @@ def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
             f"{type(subject.model).__name__}: no query and value projections were found by name; LoRA needs them. "
             "Fine-tune the model yourself and audit it with --no-finetune --modules."
         )
-    whole = list(dict.fromkeys([*head_modules(subject.model), *subject.untrained]))
+    whole = list(dict.fromkeys([*subject.head, *subject.untrained]))
     settings = LoraConfig(
-        task_type="SEQ_CLS",
+        task_type=subject.learns,
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=recipe.lora_dropout,
         target_modules=targets,
-        modules_to_save=whole,
+        modules_to_save=whole or None,
     )
     torch.manual_seed(seed)
     device = subject.device

@@ -1,29 +1,51 @@
-"""One loss a row, from the model's outputs and the batch's labels."""
+"""One loss a row, and what is kept of a row besides it, from the model's outputs and the batch's labels.
+
+A classifier gives logits [B, C] for labels [B], or [B, C] for several labels a row; what is kept are the logits. A
+causal LM gives logits [B, T, V] for labels [B, T], of which position t is predicted from the logits at t - 1; what is
+kept is one number, the share of a row's labelled tokens that are the model's first choice.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from thresher.config import RowLoss
+from thresher.data.encode import IGNORED, Batch
 from thresher.errors import ModelError
 
-IGNORED = -100
-"""The label of a token on which no loss is taken."""
+
+def batch_losses(model: nn.Module, batch: Batch, **options: Any) -> tuple[Tensor, Tensor]:
+    """Run the model: losses [B], and what is kept of every row, [B, C] or [B, 1], without a graph."""
+    return losses_of(model(**batch.inputs, **options).logits, batch, model.config)
 
 
-def row_losses(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
+def losses_of(logits: Tensor, batch: Batch, config: Any) -> tuple[Tensor, Tensor]:
+    """:func:`batch_losses` of a batch that the model has been run on."""
+    if _by_token(logits, batch.labels):
+        tokens = _LabelledTokens.of(logits, batch.labels)
+        return tokens.losses(batch.row_loss), tokens.share_right()
+    return row_losses(logits, batch.labels, config), logits.detach()
+
+
+def row_losses(logits: Tensor, labels: Tensor, config: Any, row_loss: RowLoss = "mean") -> Tensor:
     """Loss of every row, [B], in float32 or better.
 
     Cross-entropy for one class a row; squared error for a single output; mean binary cross-entropy for several labels
-    a row: as ``transformers`` trains each kind of sequence classifier, but not averaged over the batch.
-    ``logits`` is [B, C]; ``labels`` is [B], or [B, C] for several labels a row. Raises :class:`ModelError` otherwise.
+    a row: as ``transformers`` trains each kind of sequence classifier, but not averaged over the batch. For a causal
+    LM the cross-entropy of the labelled tokens, its mean or sum a row. Raises :class:`ModelError` for outputs that
+    are none of these.
     """
+    if _by_token(logits, labels):
+        return _LabelledTokens.of(logits, labels).losses(row_loss)
     if logits.dim() != 2 or len(logits) != len(labels):
         raise ModelError(
-            f"The model gives outputs of shape {tuple(logits.shape)} for {len(labels)} rows; "
-            "a sequence classifier with one vector of class scores a row is needed."
+            f"The model gives outputs of shape {tuple(logits.shape)} for {len(labels)} rows; a sequence classifier "
+            "with one vector of class scores a row is needed, or a causal LM with a label a token."
         )
     logits = logits if logits.element_size() >= 4 else logits.float()
     if labels.dim() == 2:
@@ -38,10 +60,48 @@ def is_regression(config: Any) -> bool:
     return config.num_labels == 1 or getattr(config, "problem_type", None) == "regression"
 
 
-def correct_rows(logits: Tensor, labels: Tensor, config: Any) -> Tensor:
-    """Which rows the model gets right, [B] bool; a regression counts as right within half a unit."""
+def correct_rows(outputs: Tensor, labels: Tensor | Sequence[Tensor], config: Any) -> Tensor:
+    """Which rows the model gets right, [n] bool, from what :func:`batch_losses` keeps of them.
+
+    A regression counts as right within half a unit; a row to generate from when at least half of its labelled tokens
+    are the model's first choice, each after the true ones before it.
+    """
+    if not isinstance(labels, Tensor):
+        return outputs[:, 0] >= 0.5
     if labels.dim() == 2:
-        return ((logits > 0) == labels.bool()).all(-1)
+        return ((outputs > 0) == labels.bool()).all(-1)
     if is_regression(config):
-        return (logits[:, 0] - labels).abs() < 0.5
-    return logits.argmax(-1) == labels
+        return (outputs[:, 0] - labels).abs() < 0.5
+    return outputs.argmax(-1) == labels
+
+
+def _by_token(logits: Tensor, labels: Tensor) -> bool:
+    return logits.dim() == 3 and labels.dim() == 2 and logits.shape[:2] == labels.shape
+
+
+@dataclass(frozen=True)
+class _LabelledTokens:
+    """Labelled tokens alone, for most of a row is prompt: logits [K, V], labels [K]; ``where`` they are, [B, T - 1]."""
+
+    logits: Tensor
+    labels: Tensor
+    where: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, labels: Tensor) -> Self:
+        where = labels[:, 1:] != IGNORED
+        return cls(logits[:, :-1][where], labels[:, 1:][where], where)
+
+    def losses(self, row_loss: RowLoss) -> Tensor:
+        logits = self.logits if self.logits.element_size() >= 4 else self.logits.float()
+        total = self._by_row(F.cross_entropy(logits, self.labels, reduction="none"))
+        return total if row_loss == "sum" else total / self.where.sum(-1)
+
+    def share_right(self) -> Tensor:
+        right = self.logits.detach().argmax(-1) == self.labels
+        return (self._by_row(right.float()) / self.where.sum(-1))[:, None]
+
+    def _by_row(self, values: Tensor) -> Tensor:
+        spread = values.new_zeros(self.where.shape)
+        spread[self.where] = values
+        return spread.sum(-1)

@@ -2,35 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from thresher.data.encode import EncodedRows, length_batches
+from thresher.files import read_tensors, write_tensors
 from thresher.model.load import Subject
-from thresher.model.losses import correct_rows, row_losses
+from thresher.model.losses import batch_losses, correct_rows
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """``losses`` [n] float32, and ``outputs`` [n, C]: a classifier's logits, or [n, 1] the share of tokens right."""
+
+    losses: Tensor
+    outputs: Tensor
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean of the rows' losses."""
+        return float(self.losses.double().mean())
 
 
 @torch.no_grad()
-def predict(subject: Subject, data: EncodedRows, batch_size: int) -> Tensor:
-    """Logits of every row, [n, C] float32, in eval mode; the training mode is put back."""
+def predict(subject: Subject, data: EncodedRows, batch_size: int) -> Predictions:
+    """Loss and output of every row, in eval mode; the training mode is put back."""
     was_training = subject.model.training
     subject.model.eval()
     try:
-        logits: list[Tensor] = [torch.empty(0)] * len(data)
+        losses = torch.empty(len(data))
+        outputs: list[Tensor] = [torch.empty(0)] * len(data)
         for rows in length_batches(data.lengths, batch_size):
             batch = data.batch(rows, subject.pad_id, subject.device)
-            for row, values in zip(rows, subject.model(**batch.inputs).logits.float().cpu(), strict=True):
-                logits[row] = values
-        return torch.stack(logits)
+            found, said = batch_losses(subject.model, batch)
+            losses[torch.from_numpy(rows)] = found.float().cpu()
+            for row, values in zip(rows, said.float().cpu(), strict=True):
+                outputs[row] = values
+        return Predictions(losses, torch.stack(outputs))
     finally:
         subject.model.train(was_training)
 
 
-def mean_loss(subject: Subject, data: EncodedRows, logits: Tensor) -> float:
-    """Mean of the rows' losses."""
-    return float(row_losses(logits, data.labels, subject.model.config).double().mean())
-
-
-def accuracy(subject: Subject, data: EncodedRows, logits: Tensor) -> float:
+def accuracy(subject: Subject, data: EncodedRows, outputs: Tensor) -> float:
     """Share of rows predicted correctly."""
-    return float(correct_rows(logits, data.labels, subject.model.config).double().mean())
+    return float(correct_rows(outputs, data.labels, subject.model.config).double().mean())
+
+
+def write_predictions(file: Path, predictions: Mapping[str, Predictions]) -> None:
+    """Keep what the model says about the rows of each side: outputs by side, and losses as ``SIDE_losses``."""
+    outputs = {side: found.outputs for side, found in predictions.items()}
+    write_tensors(file, outputs | {f"{side}_losses": found.losses for side, found in predictions.items()})
+
+
+def read_predictions(file: Path, side: str) -> Predictions:
+    """What was kept of one side."""
+    tensors, _ = read_tensors(file)
+    return Predictions(tensors[f"{side}_losses"], tensors[side])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from thresher.prepare import Plan
+from thresher.plan import Plan
+from thresher.tasks.base import Task
+from thresher.tasks.registry import TASKS
 
 GROUP_TITLES = {
     "WE": "WE",
@@ -22,13 +23,12 @@ GROUP_TITLES = {
     "layers": "all layers",
     "all": "everything",
 }
-ACCURACY_TITLES = {
+TRAINED_ON_TITLES = {
     "all_rows": "all rows",
     "dropped": "after dropping by Thresher",
     "dropped_at_random": "after dropping as many at random",
     "errors_removed": "with the planted errors really gone",
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -39,7 +39,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     groups = ", ".join(f"{count} in {group}" for group, count in plan.groups.items())
     table.add_row("rows", f"{plan.rows:,} to rank, {plan.queries:,} queries")
     table.add_row("model", f"{plan.model}, {plan.training}")
-    table.add_row("classes", plan.classes if len(plan.classes) < 200 else plan.classes[:197] + "...")
+    for title, note in plan.notes.items():
+        table.add_row(title, note if len(note) < 200 else note[:197] + "...")
     table.add_row("modules", f"{plan.modules} ({groups})")
     table.add_row("tensor", f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile")
     if plan.checkpoints:
@@ -62,8 +63,8 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
     if "cancellation" in summary:
         console.print(cancellation_table(summary))
         console.print()
-    if "accuracy" in summary:
-        console.print(accuracy_table(summary))
+    if "test_rows" in summary:
+        console.print(test_table(summary))
         console.print()
     console.print(suspicious_rows(summary))
     drop = summary["drop"] / summary["rows"]
@@ -114,33 +115,38 @@ def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:
     return Group(table, Text(notes, style="dim"))
 
 
-def accuracy_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Test accuracy after training on each set, with a 95 % interval for that many test rows."""
-    rows = summary["test_rows"]
-    table = Table(title=f"Accuracy on {rows} test rows, trained on", title_justify="left")
+def test_table(summary: Mapping[str, Any]) -> RenderableType:
+    """What the test rows say of each training set, with a 95 % interval for that many test rows."""
+    first, *others = _task(summary).measures
+    table = Table(title=f"{first.title.capitalize()} on {summary['test_rows']} test rows, trained on")
+    table.title_justify = "left"
     table.add_column("training set")
-    table.add_column("accuracy", justify="right")
-    table.add_column("95 % interval", justify="right")
-    for name, title in ACCURACY_TITLES.items():
-        if name in summary["accuracy"]:
-            value = summary["accuracy"][name]
-            table.add_row(title, f"{value:.1%}", f"± {summary['accuracy_margin_95'][name]:.1%}")
+    for title in (first.title, "95 % interval", *(measure.title for measure in others)):
+        table.add_column(title, justify="right")
+    for name, title in TRAINED_ON_TITLES.items():
+        if name in summary[first.key]:
+            margin = summary[f"{first.key}_margin_95"][name]
+            values = [f"{summary[measure.key][name]:{measure.form}}" for measure in (first, *others)]
+            table.add_row(title, values[0], f"± {margin:{first.form}}", *values[1:])
     return Group(table, Text("Differences smaller than the intervals may be chance.", style="dim"))
 
 
 def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
     """The most detrimental rows, what the model says, and whom they hurt."""
+    task = _task(summary)
     parts: list[RenderableType] = [Text(f"The {len(summary['suspicious'])} most suspicious rows", style="italic")]
     for place, entry in enumerate(summary["suspicious"], start=1):
-        given = f"label {entry['label']}"
-        says = f"the model says {entry['predicted']} ({entry['probability']:.0%} for the label)"
         planted = {True: ", a planted error", False: ", not a planted error"}.get(entry.get("planted"), "")
-        parts.append(Text(f"{place:2}. row {entry['row']}, {given}; {says}{planted}", style="bold"))
-        parts.append(Text(f"    {one_line(entry['text'])}"))
+        parts.append(Text(f"{place:2}. row {entry['row']}, {task.headline(entry)}{planted}", style="bold"))
+        parts.append(Text(f"    {task.shown(entry, 160)}"))
         for query in entry["hurts"]:
-            about = f"    hurts query {query['query']} ({query['label']}): {one_line(query['text'], 110)}"
+            about = f"    hurts query {query['query']}{task.tag(query)}: {task.shown(query, 110)}"
             parts.append(Text(about, style="dim"))
     return Group(*parts)
+
+
+def _task(summary: Mapping[str, Any]) -> type[Task]:
+    return TASKS[summary["config"]["task"]]
 
 
 def _is_chosen(summary: Mapping[str, Any], influence: str, group: str, aggregation: str) -> bool:
@@ -155,12 +161,6 @@ def _ratio(value: float | None, entry: Mapping[str, Any]) -> str:
     if value is None:
         return "inf" if entry["infinite"] else "-"  # what JSON has no number for
     return f"{value:.1f}" if value < 1000 else f"{value:.1g}"
-
-
-def one_line(texts: Sequence[str], width: int = 160) -> str:
-    """A row's text for people: on one line, cut to ``width``, without what a terminal would obey."""
-    text = " | ".join(" ".join(_CONTROL.sub(" ", part).split()) for part in texts)
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def _size(count: int) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from thresher.errors import ConfigError
 from thresher.files import written
 from thresher.layer_view import Explanation
-from thresher.report.console import one_line
+from thresher.lines import one_line
+from thresher.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,9 +87,9 @@ def _panel(axes: Axes, found: Explanation) -> None:
     axes.set_xlabel("layer")
     axes.spines[["top", "right"]].set_visible(False)
     # Texts come from the user's file, where $ is a dollar.
-    planted = " (planted)" if found.label != found.given_label else ""
-    title = f"row {found.row}: label {found.label}{planted}, the model says {found.predicted}, rank {found.rank:,}"
-    axes.set_title(f"{one_line([title], 64)}\n{one_line(found.text, 64)}", fontsize=9, loc="left", parse_math=False)
+    task, planted = TASKS[found.task], " (planted)" if found.planted else ""
+    title = one_line(f"row {found.row}{planted}, rank {found.rank:,}: {task.headline(found.about)}", 64)
+    axes.set_title(f"{title}\n{task.shown(found.about, 64)}", fontsize=9, loc="left", parse_math=False)
 
 
 def _ticks(layers: Sequence[str]) -> list[int]:

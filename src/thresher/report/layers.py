@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thresher.layer_view import Explanation, QueryInfluence
-from thresher.report.console import one_line
+from thresher.tasks.registry import TASKS
 
 BAR = 6
 _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
@@ -23,8 +23,8 @@ def show_explanation(console: Console, found: Explanation) -> None:
     console.print(layer_table(found, console.width))
     if found.hurts or found.helps:
         console.print()
-        console.print(_queries(f"hurts most, by {found.score.rpartition('|')[0]}", found.hurts))
-        console.print(_queries("helps most", found.helps))
+        console.print(_queries(f"hurts most, by {found.score.rpartition('|')[0]}", found, found.hurts))
+        console.print(_queries("helps most", found, found.helps))
         notes = "Influence on a query: the mean over these modules, 1 = a typical size; larger = helpful."
         console.print(Text(notes, style="dim"))
 
@@ -52,12 +52,13 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
 
 
 def _who(found: Explanation) -> RenderableType:
-    planted = f" (planted; the file says {found.given_label})" if found.label != found.given_label else ""
-    says = f"the model says {found.predicted} ({found.probability:.0%} for the label)"
+    task = TASKS[found.task]
     verdict = "dropped" if found.rank < found.drop else "kept"
+    given = [Text(f"A planted error; the file has{task.tag(found.given)}: {task.shown(found.given, 2000)}")]
     return Group(
-        Text(f"Row {found.row}, label {found.label}{planted}; {says}", style="bold"),
-        Text(one_line(found.text, 2000)),
+        Text(f"Row {found.row}, {task.headline(found.about)}", style="bold"),
+        Text(task.shown(found.about, 2000)),
+        *given * found.planted,
         Text(f"Rank {found.rank:,} of {found.rows:,} by {found.score}, the score of the audit: {verdict}."),
     )
 
@@ -75,10 +76,12 @@ def _bar(share: float) -> str:
     return ("█" * whole + _PARTS[eighths]).ljust(BAR)[:BAR]
 
 
-def _queries(title: str, queries: Sequence[QueryInfluence]) -> RenderableType:
+def _queries(title: str, found: Explanation, queries: Sequence[QueryInfluence]) -> RenderableType:
+    task = TASKS[found.task]
     parts = [Text(f"Queries it {title}{'' if queries else ': none'}", style="italic")]
     for query in queries:
-        wrong = "" if query.correct else ", the model gets it wrong"
-        about = f"{query.influence:+8.2f}  query {query.query} ({query.label}{wrong}): {one_line(query.text, 300)}"
+        wrong = "" if query.correct else " (the model gets it wrong)"
+        text = task.shown(query.about, 300)
+        about = f"{query.influence:+8.2f}  query {query.query}{task.tag(query.about)}{wrong}: {text}"
         parts.append(Text(about, no_wrap=True, overflow="ellipsis"))
     return Group(*parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from thresher.evaluate.detection import auroc, average_precision, noise_detection_auc, noise_detection_rate
-from thresher.files import read_tensors
 from thresher.influences.tensor import SIGN, TensorFile
 from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
+from thresher.model.predict import read_predictions
 from thresher.prepare import Job
 from thresher.run import RunDirectory
 from thresher.scores.aggregate import Floats
@@ -32,14 +32,13 @@ class Findings:
     chosen: Configuration
     table: pd.DataFrame
     history: History | None
-    accuracy: dict[str, float] | None
+    judged: dict[str, dict[str, float]] | None
 
 
 def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
-    """The content of summary.json. ``detection`` where errors were planted, ``accuracy`` where it was measured."""
-    correct = correct_rows(
-        read_tensors(place.predictions)[0]["query"], job.encoded["query"].labels, job.subject.model.config
-    )
+    """The content of summary.json: ``detection`` where errors were planted, the task's measures of any test rows."""
+    outputs = read_predictions(place.predictions, "query").outputs
+    correct = correct_rows(outputs, job.encoded["query"].labels, job.subject.model.config)
     summary: dict[str, Any] = {
         "sign": SIGN,
         "rows": len(found.table),
@@ -48,7 +47,8 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         "modules": len(job.modules),
         "gradient_bytes": job.gradient_bytes,
         "tensor_bytes": job.tensor_bytes,
-        "classes": job.subject.classes,
+        **({"classes": job.subject.classes} if job.subject.classes else {}),
+        "notes": job.notes,
         "score": found.chosen.name,
         "drop": len(rows_to_drop(found.table, job.config.drop)),
         "suspicious": _suspicious(job, place, found),
@@ -61,10 +61,10 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         summary["detection"] = _detection(found.scores, job.planted)
     if place.cancellation.exists():  # none where gradients are projected
         summary["cancellation"] = _cancellation(pd.read_parquet(place.cancellation))
-    if found.accuracy is not None:
-        rows = len(job.encoded["test"])
-        margins = {name: 1.96 * sqrt(value * (1 - value) / rows) for name, value in found.accuracy.items()}
-        summary |= {"accuracy": found.accuracy, "accuracy_margin_95": margins, "test_rows": rows}
+    if found.judged is not None:
+        summary["test_rows"] = len(job.encoded["test"])
+        for key in found.judged["all_rows"]:
+            summary[key] = {trained_on: values[key] for trained_on, values in found.judged.items()}
     return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
 
 
@@ -102,17 +102,13 @@ def _suspicious(job: Job, place: RunDirectory, found: Findings) -> list[dict[str
     lowest = [int(row) for row in rows_to_drop(found.table, 1.0)[:SHOWN_ROWS]]
     influence = TensorFile(place.tensor).open()[found.chosen.influence]
     hurt = hurt_queries(influence, job.modules, found.chosen.group, lowest, SHOWN_QUERIES)
-    columns = [c for c in ("row", "score", "label", "predicted", "probability", "planted") if c in found.table]
-    records = found.table.loc[lowest, columns].to_dict("records")
-    queries = job.examples["query"]
+    said = [name for name in found.table.columns if "|" not in name and name != "rank"]
+    records = found.table.loc[lowest, said].to_dict("records")
     return [
         {
             **record,
-            "text": list(job.examples["train"].texts[row]),
-            "hurts": [
-                {"query": q, "text": list(queries.texts[q]), "label": job.class_name(int(queries.labels[q]))}
-                for q in hurt_of_row
-            ],
+            **job.task.describe("train", row),
+            "hurts": [{"query": query, **job.task.describe("query", query)} for query in hurt_of_row],
         }
         for row, record, hurt_of_row in zip(lowest, records, hurt, strict=True)
     ]

@@ -1,0 +1,44 @@
+"""Where a model comes from: a hub id, a folder, a GGUF file, or a package."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from thresher.data.packaged import unpacked
+from thresher.errors import ModelError
+from thresher.model.gguf import SUFFIX, unpacked_folder
+
+
+def model_folder(source: str) -> str:
+    """The folder, or hub id, to load the model from. Raises :class:`ModelError` for a folder without a model."""
+    source = unpacked(source)
+    if source.endswith(SUFFIX):
+        return str(unpacked_folder(Path(source)))
+    _refuse_incomplete_folder(source)
+    return source
+
+
+def model_fingerprint(source: str) -> str:
+    """Hash of a file, or of a folder's weights and settings; a hub id stands for itself."""
+    path = Path(unpacked(source))
+    if not path.exists():
+        return source
+    files = [path] if path.is_file() else sorted([*path.glob("*.safetensors"), *path.glob("*.json")])
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _refuse_incomplete_folder(source: str) -> None:
+    folder = Path(source)
+    if not folder.is_dir():
+        if folder.exists() or source.startswith((".", "/", "~")):
+            raise ModelError(f"{source}: there is no such folder; give a Hugging Face model folder or a hub id.")
+        return
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{source}: there is no config.json in this folder; give a Hugging Face model folder.")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"{source}: a model folder without weights (no .safetensors file); save the model there.")

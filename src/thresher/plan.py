@@ -1,0 +1,101 @@
+"""What an audit will take: rows, modules, bytes, and the time, from a short measurement on this machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from thresher.gradients.frozen import gradient_pass
+from thresher.model.checkpoints import checkpoint_of
+from thresher.prepare import Job
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing."""
+
+    rows: int
+    queries: int
+    modules: int
+    groups: dict[str, int]
+    notes: dict[str, str]
+    tensor_bytes: int
+    gradient_bytes: int
+    model: str
+    training: str
+    row_by_row: tuple[str, ...]
+    checkpoints: str
+    optimizer: str
+    seconds: float
+
+
+def make_plan(job: Job) -> Plan:
+    """Count, and time one small batch."""
+    config, encoded = job.config, job.encoded
+    rows, queries = len(encoded["train"]), len(encoded["query"])
+    model: Any = job.subject.model
+    inner = model if job.subject.kind == "whole" else model.get_base_model()
+    a_row, row_by_row = _seconds_a_row(job)
+    trained = rows * config.epochs if job.subject.kind == "lora" else 0
+    share = 1 + (2 * (1 - config.drop) + (1 - config.plant if config.plant else 0)) * config.retrain
+    passes = (
+        (rows + queries) * (1 + job.summed_checkpoints)
+        + 1.3 * trained * share
+        + 0.35 * queries * config.epochs * bool(trained)
+    )
+    groups: dict[str, int] = {}
+    for module in job.modules:
+        groups[module.group] = groups.get(module.group, 0) + 1
+    return Plan(
+        rows=rows,
+        queries=queries,
+        modules=len(job.modules),
+        groups=groups,
+        notes=job.notes,
+        tensor_bytes=job.tensor_bytes,
+        gradient_bytes=job.gradient_bytes,
+        model=type(inner).__name__,
+        training=_training(job),
+        row_by_row=row_by_row,
+        checkpoints=f"{job.summed_checkpoints} are summed over, each with a gradient pass of its own"
+        * bool(job.summed_checkpoints),
+        optimizer=_optimizer(job) if config.optimizer_aware else "",
+        seconds=a_row * passes,
+    )
+
+
+def _optimizer(job: Job) -> str:
+    names = [module.name for module in job.modules]
+    if job.subject.kind == "lora":
+        trained = {name for name, p in job.subject.model.named_parameters() if p.requires_grad}
+    else:
+        trained = set(checkpoint_of(job.subject.model, job.checkpoints).multipliers(names))
+    plain = [name for name in names if name not in trained]
+    said = f"; not in what it did not train: {', '.join(plain[:2])}{', ...' * (len(plain) > 2)}" if plain else ""
+    return "train gradients are scaled as AdamW scaled them, g / (sqrt(v) + eps)" + said
+
+
+def _training(job: Job) -> str:
+    config = job.config
+    if job.subject.kind != "lora":
+        trained = f"as fine-tuned in {config.adapter}" if job.subject.kind == "adapter" else "as fine-tuned, whole"
+        unlearned = "; the errors are planted after that training, and easier to find than ones it learned"
+        return trained + unlearned * bool(config.plant)
+    return f"LoRA r = {config.lora_rank} on query and value, {config.epochs} epochs at {config.learning_rate:g}"
+
+
+def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:
+    data = job.encoded["train"]
+    middle = data.lengths.argsort(kind="stable")
+    rows = middle[max(0, len(middle) // 2 - 8) :][:16]
+    with gradient_pass(job.subject.model, job.kept.names, data, job.kept.forms) as one_pass:
+        batch = data.batch(rows, one_pass.pad_id, one_pass.device)
+        one_pass.gradients(data, batch)  # the first is slower
+        started = time.perf_counter()
+        one_pass.gradients(data, batch)
+        if one_pass.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) / len(rows), one_pass.row_by_row

@@ -1,0 +1,1 @@
+"""What a training set teaches: everything in which classifying and generating differ, one file a task."""

@@ -1,0 +1,94 @@
+"""What an audit asks of a task. Adding one is a class of these methods and a line in the registry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from thresher.config import AuditConfig, ModelConfig, PlantKind
+from thresher.data.encode import EncodedRows
+from thresher.data.noise import Flags
+from thresher.data.table import Table
+from thresher.model.load import Subject
+from thresher.model.predict import Predictions
+
+Part = Literal["train", "query", "test"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Rows as the model takes them, and lines for the plan by title."""
+
+    rows: dict[Part, EncodedRows]
+    notes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that test rows are judged by: its key in summary.json, its title, and the format of its value."""
+
+    key: str
+    title: str
+    form: str
+
+
+class Task(ABC):
+    """The rows of an audit as one task understands them, checked. Frozen; a row is known by its part and number."""
+
+    plant_kinds: ClassVar[tuple[PlantKind, ...]]
+    """Kinds of errors that can be planted, the default first."""
+
+    measures: ClassVar[tuple[Measure, ...]]
+    """What :meth:`judge` measures, without margins; the most telling first."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, tables: Mapping[Part, Table], config: AuditConfig) -> Self:
+        """Understand the rows. Raises :class:`DataError` naming the row that cannot be."""
+
+    @abstractmethod
+    def load(self, config: ModelConfig, seed: int) -> Subject:
+        """The model that these rows need."""
+
+    @abstractmethod
+    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator) -> tuple[Self, Flags]:
+        """The same rows with errors in the training part, and which rows those are, [n]."""
+
+    @abstractmethod
+    def encode(self, subject: Subject, max_length: int) -> Encoding:
+        """Tokenize every part."""
+
+    def doubt(self, subject: Subject, query: EncodedRows, batch_size: int) -> None:
+        """Warn where the model as loaded contradicts what was assumed about it; nothing to doubt by default."""
+        return
+
+    @abstractmethod
+    def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
+        """What the model says about the training rows: columns of scores.parquet."""
+
+    @abstractmethod
+    def judge(self, subject: Subject, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
+        """Every one of ``measures``, and for those with an interval KEY_margin_95, half its width."""
+
+    @abstractmethod
+    def describe(self, part: Part, row: int) -> dict[str, Any]:
+        """The row for summary.json."""
+
+    @staticmethod
+    @abstractmethod
+    def headline(entry: Mapping[str, Any]) -> str:
+        """A suspicious row of summary.json, in a line: what is given, what the model says."""
+
+    @staticmethod
+    @abstractmethod
+    def shown(entry: Mapping[str, Any], width: int) -> str:
+        """The text of a row of summary.json, in about ``width`` characters."""
+
+    @staticmethod
+    def tag(entry: Mapping[str, Any]) -> str:
+        """What marks a query row of summary.json beside its number; nothing by default."""
+        return ""

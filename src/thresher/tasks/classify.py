@@ -1,0 +1,124 @@
+"""Texts, or pairs of them, with classes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thresher.config import AuditConfig, ModelConfig, PlantKind
+from thresher.data.encode import EncodedRows, encode_texts
+from thresher.data.examples import Examples, find_classes, find_columns, read_examples
+from thresher.data.noise import Flags, plant_uniform
+from thresher.data.table import Table
+from thresher.lines import one_line
+from thresher.model.load import Subject, load_subject
+from thresher.model.predict import Predictions, accuracy, predict
+from thresher.tasks.base import Encoding, Measure, Part, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Classify(Task):
+    """Examples by part; their labels are places in ``classes``, which the model may number in another way."""
+
+    classes: tuple[str, ...]
+    examples: dict[Part, Examples]
+
+    plant_kinds: ClassVar[tuple[PlantKind, ...]] = ("flip",)
+    measures: ClassVar[tuple[Measure, ...]] = (Measure("accuracy", "accuracy", ".1%"),)
+
+    @classmethod
+    def read(cls, tables: Mapping[Part, Table], config: AuditConfig) -> Self:
+        """Texts and classes of every row."""
+        columns = find_columns(tables["train"], config.text_column, config.label_column)
+        for table in tables.values():
+            find_columns(table, columns.text, columns.label)  # every file must have the columns of the first
+        classes = find_classes(tables["train"], columns)
+        places = {name: place for place, name in enumerate(classes)}
+        return cls(
+            classes,
+            {
+                part: read_examples(table, columns, places, trained_on="the training rows")
+                for part, table in tables.items()
+            },
+        )
+
+    def load(self, config: ModelConfig, seed: int) -> Subject:
+        """A sequence classifier."""
+        return load_subject(config, self.classes, seed)
+
+    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator) -> tuple[Self, Flags]:
+        """Flip labels."""
+        train = self.examples["train"]
+        labels, planted = plant_uniform(train.labels, share, rng)
+        return replace(self, examples={**self.examples, "train": replace(train, labels=labels)}), planted
+
+    def encode(self, subject: Subject, max_length: int) -> Encoding:
+        """Labels become the model's numbers."""
+        numbers = np.array([subject.classes[name] for name in self.classes])
+        rows: dict[Part, EncodedRows] = {
+            part: encode_texts(replace(examples, labels=numbers[examples.labels]), subject.tokenizer, max_length)
+            for part, examples in self.examples.items()
+        }
+        classes = ", ".join(f"{name} = {number}" for name, number in subject.classes.items())
+        assumed = " (sorted order: the model does not name them)" * subject.classes_assumed
+        return Encoding(rows, {"classes": classes + assumed})
+
+    def doubt(self, subject: Subject, query: EncodedRows, batch_size: int) -> None:
+        """Warn where classes whose numbers were assumed leave the model no better than chance."""
+        if not subject.classes_assumed:
+            return
+        right = accuracy(subject, query, predict(subject, query, batch_size).outputs)
+        if right <= 1 / len(subject.classes):
+            log.warning(
+                "The model does not name its classes; taken in sorted order, %s, it gets only %.0f %% of the queries "
+                "right. If that is another order, use the model's numbers as labels.",
+                ", ".join(f"{name} = {number}" for name, number in subject.classes.items()),
+                100 * right,
+            )
+
+    def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
+        """Label as trained on, the model's class, and its probability for the label."""
+        names = {number: name for name, number in subject.classes.items()}
+        labels, logits = torch.as_tensor(train.labels), predictions.outputs
+        probabilities: Tensor = logits.softmax(-1)
+        return {
+            "label": [names[int(label)] for label in labels],
+            "predicted": [names[int(number)] for number in logits.argmax(-1)],
+            "probability": probabilities.gather(1, labels[:, None])[:, 0].numpy(),
+            "loss": predictions.losses.numpy(),
+        }
+
+    def judge(self, subject: Subject, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
+        """Accuracy."""
+        right = accuracy(subject, test, predictions.outputs)
+        return {"accuracy": right, "accuracy_margin_95": 1.96 * sqrt(right * (1 - right) / len(test))}
+
+    def describe(self, part: Part, row: int) -> dict[str, Any]:
+        """Texts and label."""
+        examples = self.examples[part]
+        return {"text": list(examples.texts[row]), "label": self.classes[examples.labels[row]]}
+
+    @staticmethod
+    def headline(entry: Mapping[str, Any]) -> str:
+        """Label and prediction."""
+        says = f"the model says {entry['predicted']} ({entry['probability']:.0%} for the label)"
+        return f"label {entry['label']}; {says}"
+
+    @staticmethod
+    def shown(entry: Mapping[str, Any], width: int) -> str:
+        """One text or a pair."""
+        return one_line(entry["text"], width)
+
+    @staticmethod
+    def tag(entry: Mapping[str, Any]) -> str:
+        """Its label."""
+        return f" ({entry['label']})"

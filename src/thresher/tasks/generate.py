@@ -1,0 +1,104 @@
+"""Prompts with answers, of which only the answers are learned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+
+from thresher.config import AuditConfig, ModelConfig, PlantKind, RowLoss
+from thresher.data.answers import Cuts, encode_dialogues
+from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
+from thresher.data.encode import IGNORED, EncodedRows
+from thresher.data.noise import Flags, TextKind, plant_texts
+from thresher.data.table import Table
+from thresher.lines import one_line
+from thresher.model.load import Subject, load_generator
+from thresher.model.predict import Predictions
+from thresher.tasks.base import Encoding, Measure, Part, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Generate(Task):
+    """Dialogues by part; ``row_loss`` says how the losses of a row's answer tokens add up."""
+
+    dialogues: dict[Part, Dialogues]
+    row_loss: RowLoss
+
+    plant_kinds: ClassVar[tuple[PlantKind, ...]] = ("swap", "truncate", "shuffle")
+    measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("test_loss", "loss of an answer token", ".3f"),
+        Measure("test_perplexity", "perplexity", ".2f"),
+    )
+
+    @classmethod
+    def read(cls, tables: Mapping[Part, Table], config: AuditConfig) -> Self:
+        """Every row as a dialogue."""
+        columns = find_dialogue_columns(tables["train"], config.prompt_column, config.completion_column)
+        for table in tables.values():
+            refuse_missing(table, columns.names)
+        return cls({part: read_dialogues(table, columns) for part, table in tables.items()}, config.row_loss)
+
+    def load(self, config: ModelConfig, seed: int) -> Subject:
+        """A causal LM; nothing of it is drawn at random."""
+        return load_generator(config)
+
+    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator) -> tuple[Self, Flags]:
+        """Spoil the last answers of rows."""
+        train = self.dialogues["train"]
+        answers, planted = plant_texts([row.answer for row in train.rows], share, cast(TextKind, kind), rng)
+        rows = [row.with_answer(answer) for row, answer in zip(train.rows, answers, strict=True)]
+        return replace(self, dialogues={**self.dialogues, "train": replace(train, rows=rows)}), planted
+
+    def encode(self, subject: Subject, max_length: int) -> Encoding:
+        """Labels are the tokens of answers; rows that had to be cut are counted, and warned about."""
+        rows: dict[Part, EncodedRows] = {}
+        cut: list[str] = []
+        for part, dialogues in self.dialogues.items():
+            rows[part], cuts = encode_dialogues(dialogues, subject.tokenizer, max_length, self.row_loss)
+            if cuts.rows:
+                cut.append(_cut(part, cuts, len(dialogues)))
+                log.warning("%s (over %d tokens)", cut[-1], max_length)
+        notes = {"loss": f"{self.row_loss} over a row's answer tokens, their end included"}
+        return Encoding(rows, notes | ({"cut": "; ".join(cut)} if cut else {}))
+
+    def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
+        """Loss, and the share of answer tokens that are the model's first choice."""
+        return {"loss": predictions.losses.numpy(), "token_accuracy": predictions.outputs[:, 0].numpy()}
+
+    def judge(self, subject: Subject, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
+        """Mean loss of an answer token over all rows, and its exponential.
+
+        The margin is that of a ratio of sums over rows, for the tokens of one answer do not vary independently.
+        """
+        tokens = np.array([int((label != IGNORED).sum()) for label in test.labels], dtype=np.float64)
+        sums = predictions.losses.double().numpy() * (tokens if self.row_loss == "mean" else 1.0)
+        loss = float(sums.sum() / tokens.sum())
+        margin = 1.96 * float(np.sqrt(np.square(sums - loss * tokens).sum()) / tokens.sum())
+        return {"test_loss": loss, "test_loss_margin_95": margin, "test_perplexity": float(np.exp(loss))}
+
+    def describe(self, part: Part, row: int) -> dict[str, Any]:
+        """Prompt and completion."""
+        dialogue = self.dialogues[part].rows[row]
+        return {"prompt": dialogue.prompt, "completion": dialogue.answer}
+
+    @staticmethod
+    def headline(entry: Mapping[str, Any]) -> str:
+        """Loss and share of tokens right."""
+        return f"loss {entry['loss']:.2f}; {entry['token_accuracy']:.0%} of the answer's tokens are the model's choice"
+
+    @staticmethod
+    def shown(entry: Mapping[str, Any], width: int) -> str:
+        """The end of the prompt, and the beginning of the completion."""
+        prompt = one_line(entry["prompt"], width // 2, end=True)
+        return f"{prompt} => {one_line(entry['completion'], width - len(prompt))}"
+
+
+def _cut(part: Part, cuts: Cuts, rows: int) -> str:
+    lost = f", of which {cuts.answers} lost part of an answer" if cuts.answers else ""
+    return f"{cuts.rows} of {rows} {part} rows lost the left of their prompt{lost}"
