@@ -321,6 +321,7 @@ def test_what_json_has_no_number_for_is_shown(tmp_path: Path) -> None:
     untouched = {"group": "WE", **dict.fromkeys(RATIOS), "infinite": 0}
     summary = {
         "cancellation": [untouched, infinite],
+        "config": {"task": "classify"},
         "suspicious": [],
         "drop": 1,
         "rows": 10,

@@ -124,5 +124,8 @@ def query_influence(influence: xr.DataArray, modules: Sequence[ModuleName], grou
 
 
 def _groups(modules: Sequence[ModuleName], method: str) -> list[str]:
-    groups = groups_in([module for module in modules if INFLUENCE[method].defined_on(module)])
-    return groups if INFLUENCE[method].where != "word embedding" and groups != ["CL", "all"] else groups[:1]
+    function = INFLUENCE[method]
+    defined = [module for module in modules if function.defined_on(module)]
+    groups = groups_in(defined) if defined else []
+    # A function of one group has no other score over all.
+    return groups[:-1] if function.where in ("word embedding", "head") else groups
