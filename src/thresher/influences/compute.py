@@ -109,7 +109,7 @@ def gather(
     store = GradientStore(
         {side: plan_blocks(rows.lengths, batch_size, each) for side, rows in data.items()}, memory, folder
     )
-    with gradient_pass(model, [module.name for module in modules], data["train"]) as one_pass:
+    with gradient_pass(model, [module.name for module in modules], *data.values()) as one_pass:
         collect(one_pass, store, data, batch_size, progress)
     return store
 
