@@ -30,7 +30,7 @@ from thresher.gradients.head import Head, find_head
 from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, rule_for
-from thresher.model.losses import losses_of
+from thresher.model.losses import losses_of, scored_positions
 from thresher.model.states import HEAD
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,8 @@ class GradientPass:
         self._found, self._roots, self._rows = {}, [], len(batch)
         try:
             with torch.enable_grad():
-                outputs = self.model(**batch.inputs, **self._options)
+                options = {**self._options, **scored_positions(self.model, batch)}
+                outputs = self.model(**batch.inputs, **options)
                 losses, kept = losses_of(outputs.logits, batch, self.model.config)
                 self._rows = 0
                 if self._roots:
