@@ -136,7 +136,7 @@ def test_columns_are_found_by_their_usual_names_and_joined_by_a_line_break() -> 
         (chat("film", "good"), "{{ raise_exception('no such role') }}", DataError, "row 0: .*no such role"),
         (
             chat("film", "good"),
-            "{% generation %}[CLS]{% endgeneration %}film good",
+            "{% if false %}{% generation %}{% endgeneration %}{% endif %}film good",
             DataError,
             "row 0: no token of an answer is left",
         ),
