@@ -8,7 +8,7 @@ RUN ?= runs/demo
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
 
-test: .venv/demo .venv/dev .venv/agreement
+test: .venv/demo .venv/generate .venv/dev .venv/agreement
 	$(BIN)/python -m pytest
 
 check: .venv/dev
@@ -27,6 +27,10 @@ bench: .venv/demo
 
 .venv/demo: .venv/base requirements/demo.txt
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/demo.txt
+	touch $@
+
+.venv/generate: .venv/base requirements/generate.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/generate.txt
 	touch $@
 
 .venv/dev: .venv/base

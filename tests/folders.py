@@ -11,6 +11,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BertConfig,
     LlamaConfig,
@@ -22,6 +23,11 @@ BAD = ["bad", "awful", "poor", "dull", "grim"]
 OTHER = ["film", "plot", "scene", "the", "a", "was", "very", "and", "cast", "end"]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 WORDS = SPECIAL + GOOD + BAD + OTHER
+
+CHAT_TEMPLATE = (
+    "{% for m in messages %}{{ '[CLS] the ' if m['role'] == 'user' else '[CLS] a ' }}{{ m['content'] + '[SEP]\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '[CLS] a ' }}{% endif %}"
+)
 
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -60,6 +66,16 @@ def decoder_folder(path: Path) -> Path:
     return path
 
 
+def generator_folder(path: Path) -> Path:
+    """A causal LM whose head is tied to its embedding, and whose tokenizer has a chat template and no pad token."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LlamaConfig(**SIZES, tie_word_embeddings=True)).save_pretrained(path)
+    with_template = tokenizer(pad=False)
+    with_template.chat_template = CHAT_TEMPLATE
+    with_template.save_pretrained(path)
+    return path
+
+
 def classifier_folder(path: Path, labels: list[str], seed: int = 0) -> Path:
     """A classifier that a user fine-tuned whole, with names for its classes."""
     torch.manual_seed(seed)
@@ -78,6 +94,18 @@ def reviews(count: int, seed: int, labels: tuple[Any, Any] = ("bad", "good")) ->
         good = number % 2
         words = [*rng.choice(OTHER, rng.integers(2, 8)), *rng.choice(GOOD if good else BAD, 2)]
         rows.append({"id": number, "text": " ".join(rng.permutation(words)), "label": labels[good]})
+    return rows
+
+
+def answers(count: int, seed: int) -> list[dict[str, Any]]:
+    """Prompts of which a good or a bad word decides the answer."""
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(count):
+        good = number % 2
+        words = rng.permutation([*rng.choice(OTHER, rng.integers(2, 8)), rng.choice(GOOD if good else BAD)])
+        answer = "the cast was " + ("good and fine" if good else "bad and dull") + f" {rng.choice(OTHER)}"
+        rows.append({"id": number, "prompt": " ".join(words), "completion": answer})
     return rows
 
 

@@ -31,7 +31,7 @@ from thresher.gradients.head import Head, find_head
 from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, entering, precise, rule_for
-from thresher.model.losses import losses_of
+from thresher.model.losses import losses_of, scored_positions
 from thresher.model.states import HEAD
 
 log = logging.getLogger(__name__)
@@ -217,7 +217,7 @@ class GradientPass:
 
     def _outputs(self, batch: Batch) -> Any:
         try:
-            return self.model(**batch.inputs, **self._options)
+            return self.model(**batch.inputs, **self._options, **scored_positions(self.model, batch))
         except ValueError as error:  # T5 and BART pool at the end-of-sequence token, of which rows need as many
             raise ModelError(f"{type(self.model).__name__} refuses the rows: {error}") from error
 

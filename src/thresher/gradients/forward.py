@@ -39,10 +39,10 @@ def pooled_states(names: Iterable[str], outputs: Any, mask: Tensor) -> dict[str,
 def head_rows(hidden: Tensor, labels: Tensor, *, averaged: bool) -> HeadRows:
     """Entries of the output matrix: one an answer token, at the position before it.
 
-    ``hidden`` [B, T, d] goes into the matrix; ``labels`` [B, T] are token ids, -100 where no loss is taken;
-    ``averaged`` says that a row's loss is the mean over its answer tokens, not their sum.
+    ``hidden`` [B, T, d], or its last positions, goes into the matrix; ``labels`` [B, T] are token ids, -100 where no
+    loss is taken; ``averaged`` says that a row's loss is the mean over its answer tokens, not their sum.
     """
-    target = labels[:, 1:]
+    target = labels[:, -hidden.shape[1] :][:, 1:]
     counted = target != IGNORED  # [B, T - 1]
     row = counted.nonzero()[:, 0]
     share = counted.sum(1).clamp_min(1).reciprocal() if averaged else torch.ones(len(labels), device=labels.device)

@@ -1,8 +1,9 @@
 """One loss a row, and what is kept of a row besides it, from the model's outputs and the batch's labels.
 
 A classifier gives logits [B, C] for labels [B], or [B, C] for several labels a row; what is kept are the logits. A
-causal LM gives logits [B, T, V] for labels [B, T], of which position t is predicted from the logits at t - 1; what is
-kept is one number, the share of a row's labelled tokens that are the model's first choice.
+causal LM gives logits [B, T, V], or those of its last positions, for labels [B, T], of which position t is predicted
+from the logits at t - 1; what is kept is one number, the share of a row's labelled tokens that are the model's first
+choice.
 """
 
 from __future__ import annotations
@@ -15,13 +16,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thresher.config import RowLoss
-from thresher.data.encode import IGNORED, Batch
+from thresher.data.encode import IGNORED, Batch, accepted_inputs, generates
 from thresher.errors import ModelError
 
 
 def batch_losses(model: nn.Module, batch: Batch, **options: Any) -> tuple[Tensor, Tensor]:
     """Run the model: losses [B], and what is kept of every row, [B, C] or [B, 1], without a graph."""
-    return losses_of(model(**batch.inputs, **options).logits, batch, model.config)
+    logits: Tensor = model(**batch.inputs, **options, **scored_positions(model, batch)).logits
+    return losses_of(logits, batch, model.config)
+
+
+def scored_positions(model: nn.Module, batch: Batch) -> dict[str, int]:
+    """The argument by which a causal LM scores only the last positions, from the first that predicts a labelled token.
+
+    Scores take as many numbers a position as the vocabulary has tokens, and most of a row is prompt.
+    """
+    if not generates(model) or "logits_to_keep" not in accepted_inputs(model):
+        return {}
+    first = int((batch.labels != IGNORED).any(0).float().argmax())
+    return {"logits_to_keep": batch.labels.shape[1] - max(first - 1, 0)}
 
 
 def losses_of(logits: Tensor, batch: Batch, config: Any) -> tuple[Tensor, Tensor]:
@@ -76,12 +89,12 @@ def correct_rows(outputs: Tensor, labels: Tensor | Sequence[Tensor], config: Any
 
 
 def _by_token(logits: Tensor, labels: Tensor) -> bool:
-    return logits.dim() == 3 and labels.dim() == 2 and logits.shape[:2] == labels.shape
+    return logits.dim() == 3 and labels.dim() == 2 and logits.shape[1] <= labels.shape[1]
 
 
 @dataclass(frozen=True)
 class _LabelledTokens:
-    """Labelled tokens alone, for most of a row is prompt: logits [K, V], labels [K]; ``where`` they are, [B, T - 1]."""
+    """Labelled tokens alone: logits [K, V] and labels [K]; ``where`` they are among those scored, [B, T' - 1]."""
 
     logits: Tensor
     labels: Tensor
@@ -89,8 +102,9 @@ class _LabelledTokens:
 
     @classmethod
     def of(cls, logits: Tensor, labels: Tensor) -> Self:
-        where = labels[:, 1:] != IGNORED
-        return cls(logits[:, :-1][where], labels[:, 1:][where], where)
+        labels = labels[:, -logits.shape[1] :][:, 1:]
+        where = labels != IGNORED
+        return cls(logits[:, :-1][where], labels[where], where)
 
     def losses(self, row_loss: RowLoss) -> Tensor:
         logits = self.logits if self.logits.element_size() >= 4 else self.logits.float()
