@@ -38,7 +38,7 @@ from transformers.utils import logging as hf_logging
 
 from thresher.data.encode import encoded_rows, length_batches
 from thresher.gradients.frozen import gradient_pass
-from thresher.gradients.rows import RowGradients, TokenGradients
+from thresher.gradients.rows import FactoredGradients, HeadRows, RowGradients, TokenGradients
 from thresher.model.names import attention_projections, embedding_name, head_modules
 
 hf_logging.set_verbosity_error()
@@ -204,7 +204,9 @@ def dense(gradients: RowGradients, parameter: nn.Parameter) -> torch.Tensor:
         full = torch.zeros(gradients.rows, *parameter.shape)
         full[gradients.row, gradients.token] = gradients.value
         return full
-    return gradients.reshape(len(gradients), *parameter.shape)
+    assert not isinstance(gradients, HeadRows)
+    plain = gradients.dense() if isinstance(gradients, FactoredGradients) else gradients
+    return plain.reshape(len(plain), *parameter.shape)
 
 
 def cancels(truth: torch.Tensor) -> bool:
