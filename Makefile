@@ -8,7 +8,7 @@ RUN ?= runs/demo
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
 
-test: .venv/demo .venv/generate .venv/dev
+test: .venv/demo .venv/generate .venv/dev .venv/agreement
 	$(BIN)/python -m pytest
 
 check: .venv/dev
@@ -35,6 +35,10 @@ bench: .venv/demo
 
 .venv/dev: .venv/base
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv/agreement: .venv/base requirements/agreement.txt
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --requirement requirements/agreement.txt
 	touch $@
 
 clean:

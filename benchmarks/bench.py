@@ -25,7 +25,8 @@ from thresher.data.encode import EncodedRows, length_batches
 from thresher.demo import demo_audit
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.store import Side
-from thresher.influences.compute import gather, module_matrices
+from thresher.influences.compute import module_matrices
+from thresher.influences.gather import gather
 from thresher.model.losses import batch_losses
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent
@@ -64,7 +65,7 @@ def row_by_row(job: Job, rows: EncodedRows) -> None:
         plain_gradients(subject.model, parameters, rows.batch(np.array([row]), subject.pad_id, subject.device), {})
 
 
-def seconds(work: Callable[[], None]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """Wall seconds that ``work`` takes."""
     started = time.perf_counter()
     work()

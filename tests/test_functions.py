@@ -159,7 +159,7 @@ def test_forms_do_not_change_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Any] = {}
     for form in ("dense", "factored"):
         monkeypatch.setattr(
-            "thresher.influences.compute.choose_forms",
+            "thresher.influences.gather.choose_forms",
             lambda model, names, *, form=form, **options: dict.fromkeys(
                 (n for n in names if n.endswith("weight") and "embeddings" not in n and "Norm" not in n), form
             ),

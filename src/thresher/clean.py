@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from thresher.data.table import fingerprint, read_table, write_table
-from thresher.errors import ConfigError, RunError
-from thresher.files import read_json
-from thresher.run import open_finished
+from thresher.data.table import write_table
+from thresher.errors import ConfigError
+from thresher.run import open_finished, read_audited
 from thresher.scores.table import rows_to_drop
 
 
@@ -34,9 +33,7 @@ def clean(folder: Path, output: Path, drop: float | None = None) -> Cleaned:
     share = config.drop if drop is None else drop
     if not 0 <= share < 1:
         raise ConfigError(f"--drop {share}: write the share of rows to drop, from 0 up to but not including 1.")
-    table = read_table(config.train)
-    if fingerprint(table) != read_json(run.inputs)["train"]:
-        raise RunError(f"{config.train}: the rows have changed since the audit in {folder}; audit them again.")
+    table = read_audited(run, config, "train")
     dropped = rows_to_drop(scores, share)
     kept = np.setdiff1d(np.arange(len(table)), dropped)
     write_table(table.take(kept.tolist()), output)

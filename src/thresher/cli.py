@@ -105,6 +105,41 @@ def clean(
         console.print("The errors that the audit planted are not in this file: it has the rows as they were given.")
 
 
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Run directory of a finished audit.")],
+    row: Annotated[list[int], typer.Option(help="Training row, counted from 0; may be given several times.")],
+    method: Annotated[list[str] | None, typer.Option(help="Influence function to show; by default all.")] = None,
+    aggregation: Annotated[str | None, typer.Option(help="mean, rank or vote; by default the audit's own.")] = None,
+    queries: Annotated[int, typer.Option(help="Queries to name that the row hurts, and that it helps.")] = 5,
+    plot: Annotated[Path | None, typer.Option(help="Draw the layers into a .svg, .png or .pdf file.")] = None,
+) -> None:
+    """Show where a training row stands at every layer, and which queries it hurts and helps most."""
+    from thresher.layer_view import explain_rows
+    from thresher.progress import Shown
+    from thresher.report.layer_plot import check_plot, save_plot
+    from thresher.report.layers import show_explanation
+
+    if plot is not None:
+        check_plot(plot)
+    console = _console()
+    found = explain_rows(run, row, method or (), aggregation, queries, Shown(console))
+    for explanation in found:
+        console.print()
+        show_explanation(console, explanation)
+    if plot is not None:
+        save_plot(found, plot)
+        console.print(f"\nThe plot is in {plot}.", highlight=False, markup=False)
+
+
+@app.command()
+def methods() -> None:
+    """List the influence functions: formula, cost and source."""
+    from thresher.report.methods import show_methods
+
+    show_methods(_console())
+
+
 def _audit(config: AuditConfig, *, dry_run: bool) -> None:
     from thresher.pipeline import run
     from thresher.plan import make_plan

@@ -111,6 +111,10 @@ class Recipe(Section):
     learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's peak rate; cosine schedule.")
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay of matrices.")
     warmup: Share = Field(default=0.1, description="Share of the steps over which the rate rises.")
+    keep_checkpoints: bool = Field(
+        default=False,
+        description="Keep each epoch's trained weights and AdamW's second moments in the run directory.",
+    )
     max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to this norm.")
 
 
@@ -130,6 +134,15 @@ class InfluenceConfig(Section):
         default=0,
         ge=0,
         description="Estimate the gradient of a linear layer's matrix by this x this numbers, such as 16; 0: exact.",
+    )
+    checkpoints: Source | None = Field(
+        default=None,
+        description="Folder of the training's checkpoints, for tracin_checkpoints and --optimizer-aware: a Trainer's "
+        "output folder, or a thresher.CheckpointKeeper's. Our own fine-tuning keeps its own.",
+    )
+    optimizer_aware: bool = Field(
+        default=False,
+        description="Scale train gradients as AdamW did: g / (sqrt(v) + eps), for the inner-product methods.",
     )
     memory: Size = Field(default="4G", description="Memory for gradients; the rest goes to disk.")
 

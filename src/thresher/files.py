@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,8 @@ def write_tensors(target: Path, tensors: Mapping[str, torch.Tensor], notes: Any 
         save_file(contiguous, temporary, metadata={"notes": json.dumps(notes)})
 
 
-def read_tensors(source: Path) -> tuple[dict[str, torch.Tensor], Any]:
-    """Tensors by name, and the notes."""
+def read_tensors(source: Path, names: Collection[str] | None = None) -> tuple[dict[str, torch.Tensor], Any]:
+    """Tensors by name (all, or those of ``names`` that are there), and the notes."""
     with safe_open(source, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        tensors = {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
         return tensors, json.loads((file.metadata() or {}).get("notes", "null"))

@@ -7,8 +7,9 @@ command goes on after a kill.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ import xarray as xr
 from thresher.config import AuditConfig, make_config
 from thresher.data.encode import EncodedRows
 from thresher.errors import RunError
+from thresher.evaluate.cancellation import store_cancellation
 from thresher.files import read_json, write_json, written
 from thresher.gradients.store import Side
-from thresher.influences.compute import gather, module_matrices
+from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
+from thresher.influences.compute import module_matrices
+from thresher.influences.gather import gather
 from thresher.influences.tensor import SIGN, TensorFile, labelled
+from thresher.model.checkpoints import Checkpoint, read_checkpoints
 from thresher.model.classes import CLASSES_FILE
-from thresher.model.finetune import History, finetune
+from thresher.model.finetune import CHECKPOINTS, History, finetune
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, predict, read_predictions, write_predictions
 from thresher.model.quiet import quiet
@@ -118,34 +123,59 @@ def _finetuned(job: Job, place: RunDirectory, progress: Progress) -> History | N
 def _influence(job: Job, place: RunDirectory, progress: Progress) -> None:
     file = TensorFile(place.tensor)
     if file.complete and place.predictions.exists():
-        shutil.rmtree(place.gradients, ignore_errors=True)
+        _remove_scratch(place)
         return
     config, model = job.config, job.subject.model
     data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": job.encoded["train"]}
     _refuse_full_disk(place, job.gradient_bytes)
-    store = gather(
-        model,
+    gathered = partial(gather, model, data=data, batch_size=config.batch_size, memory=config.memory_bytes)
+    checkpoints = _checkpoints(job, place)
+    summed = None
+    if SUMMED in config.methods:
+        weights = job.kept.weights
+        frame = labelled(weights.modules, np.zeros(len(data["query"]), dtype=bool), len(data["train"]))
+        sums = CheckpointSum(model, weights.modules, checkpoints, partial(gathered, weights))
+        summed = sums.on_disk(place.sums, frame, progress).open()[SUMMED]
+    store = gathered(
         job.kept,
-        data,
-        batch_size=config.batch_size,
-        memory=config.memory_bytes,
         folder=place.gradients,
         progress=progress,
+        multipliers=multipliers_now(model, checkpoints, job.modules, config.methods),
     )
     predictions = {side: Predictions(*store.predictions(side)) for side in data}
     write_predictions(place.predictions, predictions)
+    plain = job.kept.weights.modules and not config.projection and not config.optimizer_aware
+    if plain and not place.cancellation.exists():
+        with written(place.cancellation) as temporary:
+            store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
     correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
     file.create(labelled(job.modules, correct, len(data["train"])), config.methods)
     with progress.stage("influence of modules", len(job.modules)) as advance:
         advance(file.finished_modules)
         for number in range(file.finished_modules, len(job.modules)):
-            file.write(number, module_matrices(store, job.modules[number], config.methods), len(job.modules))
+            matrices = module_matrices(store, job.modules[number], config.methods)
+            if summed is not None and job.modules[number].kind == "weight":  # weights come first
+                matrices[SUMMED] = summed[number].values
+            file.write(number, matrices, len(job.modules))
             advance(1)
-    shutil.rmtree(place.gradients, ignore_errors=True)
+    _remove_scratch(place)
+
+
+def _checkpoints(job: Job, place: RunDirectory) -> Sequence[Checkpoint]:
+    """Those the user named, or those that our own fine-tuning kept for what was asked."""
+    if job.checkpoints or not job.needs_checkpoints:
+        return job.checkpoints
+    return read_checkpoints(place.training / CHECKPOINTS, optimizer_aware=job.config.optimizer_aware)
+
+
+def _remove_scratch(place: RunDirectory) -> None:
+    for folder in (place.gradients, place.sums):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _refuse_full_disk(place: RunDirectory, needed: int) -> None:
-    free = shutil.disk_usage(place.path).free + sum(f.stat().st_size for f in place.gradients.glob("*.safetensors"))
+    blocks = [*place.gradients.glob("*.safetensors"), *place.sums.rglob("*.safetensors")]
+    free = shutil.disk_usage(place.path).free + sum(file.stat().st_size for file in blocks)
     if needed > free:
         raise RunError(
             f"{place.path}: the gradients take {needed / 2**30:.1f} GiB of disk and {free / 2**30:.1f} are free; "
@@ -193,7 +223,7 @@ def _retrained(job: Job, place: RunDirectory, table: pd.DataFrame, progress: Pro
                 job.subject,
                 job.encoded["train"].take(rows),
                 job.encoded["query"],
-                job.config,
+                job.config.model_copy(update={"keep_checkpoints": False}),
                 seed=job.config.seed,
                 folder=place.retrained / name,
                 progress=progress,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from thresher.gradients.frozen import gradient_pass
+from thresher.model.checkpoints import checkpoint_of
 from thresher.prepare import Job
 
 
@@ -26,6 +27,8 @@ class Plan:
     model: str
     training: str
     row_by_row: tuple[str, ...]
+    checkpoints: str
+    optimizer: str
     seconds: float
 
 
@@ -38,7 +41,11 @@ def make_plan(job: Job) -> Plan:
     a_row, row_by_row = _seconds_a_row(job)
     trained = rows * config.epochs if job.subject.kind == "lora" else 0
     share = 1 + (2 * (1 - config.drop) + (1 - config.plant if config.plant else 0)) * config.retrain
-    passes = rows + queries + 1.3 * trained * share + 0.35 * queries * config.epochs * bool(trained)
+    passes = (
+        (rows + queries) * (1 + job.summed_checkpoints)
+        + 1.3 * trained * share
+        + 0.35 * queries * config.epochs * bool(trained)
+    )
     groups: dict[str, int] = {}
     for module in job.modules:
         groups[module.group] = groups.get(module.group, 0) + 1
@@ -53,8 +60,22 @@ def make_plan(job: Job) -> Plan:
         model=type(inner).__name__,
         training=_training(job),
         row_by_row=row_by_row,
+        checkpoints=f"{job.summed_checkpoints} are summed over, each with a gradient pass of its own"
+        * bool(job.summed_checkpoints),
+        optimizer=_optimizer(job) if config.optimizer_aware else "",
         seconds=a_row * passes,
     )
+
+
+def _optimizer(job: Job) -> str:
+    names = [module.name for module in job.modules]
+    if job.subject.kind == "lora":
+        trained = {name for name, p in job.subject.model.named_parameters() if p.requires_grad}
+    else:
+        trained = set(checkpoint_of(job.subject.model, job.checkpoints).multipliers(names))
+    plain = [name for name in names if name not in trained]
+    said = f"; not in what it did not train: {', '.join(plain[:2])}{', ...' * (len(plain) > 2)}" if plain else ""
+    return "train gradients are scaled as AdamW scaled them, g / (sqrt(v) + eps)" + said
 
 
 def _training(job: Job) -> str:

@@ -13,9 +13,11 @@ from thresher.data.encode import EncodedRows
 from thresher.data.noise import Flags
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import ConfigError, DataError
-from thresher.influences.compute import GradientPlan, plan_gradients, select_modules
+from thresher.influences.checkpoints import SUMMED, given_checkpoints, refuse_curved
+from thresher.influences.gather import GradientPlan, plan_gradients, select_modules
 from thresher.influences.pairing import refuse_gram
 from thresher.influences.registry import INFLUENCE, check_methods
+from thresher.model.checkpoints import Checkpoint, checkpoint_of, refuse_unfit
 from thresher.model.load import Subject, audited_by_default, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
@@ -31,7 +33,7 @@ class Job:
 
     ``task`` and ``encoded`` carry the rows as trained on, planted errors included; ``planted`` [n] marks those.
     ``notes`` are the task's lines for the plan. ``initial`` are the trainable weights before fine-tuning, from which
-    every retraining starts.
+    every retraining starts. ``checkpoints`` are those of the user's own training.
     """
 
     config: AuditConfig
@@ -43,6 +45,7 @@ class Job:
     subject: Subject
     modules: list[ModuleName]
     initial: dict[str, Tensor]
+    checkpoints: tuple[Checkpoint, ...]
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -51,6 +54,8 @@ class Job:
         for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
             if source is not None:
                 files[name] = model_fingerprint(source)
+        if self.checkpoints:
+            files["checkpoints"] = " ".join(model_fingerprint(str(point.folder)) for point in self.checkpoints)
         return files
 
     @cached_property
@@ -58,6 +63,16 @@ class Job:
         """In which form the modules' gradients are kept."""
         length = float(self.encoded["train"].lengths.mean())
         return plan_gradients(self.subject.model, self.modules, length=length, projection=self.config.projection)
+
+    @property
+    def needs_checkpoints(self) -> bool:
+        """Whether more is asked for than the fine-tuned model itself can tell."""
+        return self.config.optimizer_aware or SUMMED in self.config.methods
+
+    @property
+    def summed_checkpoints(self) -> int:
+        """How many checkpoints are summed over, each with a gradient pass of its own."""
+        return (len(self.checkpoints) or self.config.epochs) if SUMMED in self.config.methods else 0
 
     @property
     def gradient_bytes(self) -> int:
@@ -75,12 +90,16 @@ class Job:
 def prepare(config: AuditConfig) -> Job:
     """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
     check_methods(config.methods, projected=config.projection > 0)
+    refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
+    if config.optimizer_aware and config.projection:
+        raise ConfigError("--optimizer-aware scales single entries and --projection mixes them; leave one of them out.")
     if config.retrain and config.test is None:
         raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
     tables = _read(config)
-    task, planted = _planted(TASKS[config.task].read(tables, config), config)
+    task, flags = planted(TASKS[config.task].read(tables, config), config)
     subject = task.load(config, config.seed)
     config = config.model_copy(update={"device": str(subject.device)})  # part of what decides the last bits
+    config, checkpoints = _checkpoints(config, subject)
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
     encoding = task.encode(subject, min(config.max_length, most_tokens(subject.model)))
@@ -93,7 +112,24 @@ def prepare(config: AuditConfig) -> Job:
         refuse_gram(len(encoding.rows["train"]))
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
-    return Job(config, tables, task, encoding.rows, encoding.notes, planted, subject, modules, initial)
+    return Job(config, tables, task, encoding.rows, encoding.notes, flags, subject, modules, initial, checkpoints)
+
+
+def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tuple[Checkpoint, ...]]:
+    """The checkpoints of the user's own training; what is to be kept of ours."""
+    if subject.kind == "lora":
+        if config.checkpoints is not None:
+            raise ConfigError(
+                "--checkpoints are of a training that is over, and this audit fine-tunes anew; leave them out, or name "
+                "what was trained with --adapter or as --model."
+            )
+        keep = config.keep_checkpoints or config.optimizer_aware or SUMMED in config.methods
+        return config.model_copy(update={"keep_checkpoints": keep}), ()
+    found = given_checkpoints(config.checkpoints, config.methods, optimizer_aware=config.optimizer_aware)
+    refuse_unfit(subject.model, found)
+    if config.optimizer_aware:
+        checkpoint_of(subject.model, found)
+    return config, found
 
 
 def _read(config: AuditConfig) -> dict[Part, Table]:
@@ -108,13 +144,11 @@ def _read(config: AuditConfig) -> dict[Part, Table]:
     return tables
 
 
-def _planted(task: Task, config: AuditConfig) -> tuple[Task, Flags]:
+def planted(task: Task, config: AuditConfig) -> tuple[Task, Flags]:
     kind = config.plant_kind or task.plant_kinds[0]
     if kind not in task.plant_kinds:
         raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds)}.")
-    task, planted = task.plant(config.plant, kind, np.random.default_rng(config.seed))
-    if config.plant and (planted.all() or not planted.any()):
-        raise ConfigError(
-            f"--plant {config.plant}: that is {planted.sum()} of {len(planted)} rows; change some, not all."
-        )
-    return task, planted
+    task, flags = task.plant(config.plant, kind, np.random.default_rng(config.seed))
+    if config.plant and (flags.all() or not flags.any()):
+        raise ConfigError(f"--plant {config.plant}: that is {flags.sum()} of {len(flags)} rows; change some, not all.")
+    return task, flags

@@ -31,6 +31,17 @@ class Silent:
         yield lambda steps: None
 
 
+class Within:
+    """Puts a larger stage's name before the name of every stage."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+
+    def stage(self, name: str, total: int) -> AbstractContextManager[Advance]:
+        """A stage of the larger one."""
+        return self._progress.stage(f"{self._name}: {name}", total)
+
+
 class Shown:
     """Bars with the time left on a terminal; without one, a line at most every ten seconds."""
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
 
 from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig
+from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, read_json, write_json, written
 
@@ -20,7 +21,8 @@ class RunDirectory:
     """Paths and bookkeeping of one run.
 
     config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), model/, training/, gradients/
-    (while they are needed), influence.zarr, predictions.safetensors, scores.parquet, retrained/, summary.json.
+    and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet,
+    scores.parquet, retrained/, summary.json.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,8 +32,10 @@ class RunDirectory:
         self.model = path / "model"
         self.training = path / "training"
         self.gradients = path / "gradients"
+        self.sums = path / "sums"
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
+        self.cancellation = path / "cancellation.parquet"
         self.scores = path / "scores.parquet"
         self.retrained = path / "retrained"
         self.summary = path / "summary.json"
@@ -87,6 +91,15 @@ class RunDirectory:
     def seconds(self) -> dict[str, float]:
         """Seconds spent in each stage so far."""
         return read_json(self._seconds, {})
+
+
+def read_audited(run: RunDirectory, config: AuditConfig, part: Literal["train", "query"]) -> Table:
+    """The rows that were audited, as they were. Raises :class:`RunError` if they have changed since."""
+    source, split = (config.train, "train") if part == "train" else (config.validation, "validation")
+    table = read_table(source, split)
+    if fingerprint(table) != read_json(run.inputs)[part]:
+        raise RunError(f"{source}: the rows have changed since the audit in {run.path}; audit them again.")
+    return table
 
 
 def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, dict[str, Any]]:

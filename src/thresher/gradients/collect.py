@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from thresher.data.encode import EncodedRows, Indices, length_batches
 from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteError
-from thresher.gradients.rows import RowGradients, concatenated
+from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, concatenated
 from thresher.gradients.store import GradientStore, Side
 from thresher.progress import Progress
 
@@ -36,26 +39,33 @@ def collect(
     data: dict[Side, EncodedRows],
     batch_size: int,
     progress: Progress,
+    multipliers: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Fill the store with the blocks it does not have yet. Raises :class:`GradientError` naming the rows."""
+    """Fill the store with the blocks it does not have yet. Raises :class:`GradientError` naming the rows.
+
+    ``multipliers``, by module name and in the parameter's shape, scale the gradients of training rows entry by entry.
+    """
     for side, rows in data.items():
         blocks = store.rows[side]
+        scales = multipliers if side == "train" and multipliers else {}
         with progress.stage(f"gradients of {side} rows", sum(map(len, blocks))) as advance:
             for number, block in enumerate(blocks):
                 if not store.has(side, number):
                     try:
-                        store.put(side, number, _block(one_pass, rows, block, batch_size))
+                        store.put(side, number, _block(one_pass, rows, block, batch_size, scales))
                     except NonFiniteError as error:
                         raise NonFiniteError(error.kind, error.rows, f"{side} row") from None
                 advance(len(block))
 
 
-def _block(one_pass: GradientPass, data: EncodedRows, rows: Indices, batch_size: int) -> BatchGradients:
+def _block(
+    one_pass: GradientPass, data: EncodedRows, rows: Indices, batch_size: int, scales: Mapping[str, Tensor]
+) -> BatchGradients:
     parts: list[BatchGradients] = []
     for start in range(0, len(rows), batch_size):
         batch = data.batch(rows[start : start + batch_size], one_pass.pad_id, one_pass.device)
         found = one_pass.gradients(data, batch)
-        modules = {name: _single(gradients) for name, gradients in found.modules.items()}
+        modules = {name: _scaled(_single(gradients), scales.get(name)) for name, gradients in found.modules.items()}
         parts.append(BatchGradients(modules, found.losses.float().cpu(), found.outputs.float().cpu()))
     return BatchGradients(
         {name: concatenated([part.modules[name] for part in parts]) for name in parts[0].modules},
@@ -70,3 +80,11 @@ def _single(gradients: RowGradients) -> RowGradients:
 
 def _moved(tensor: Tensor) -> Tensor:
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu()
+
+
+def _scaled(gradients: RowGradients, scale: Tensor | None) -> RowGradients:
+    if scale is None or isinstance(gradients, HeadRows):
+        return gradients
+    if isinstance(gradients, TokenGradients):
+        return replace(gradients, value=gradients.value * scale[gradients.token])
+    return (gradients if isinstance(gradients, Tensor) else gradients.dense()) * scale.flatten()

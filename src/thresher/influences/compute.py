@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,20 @@ import xarray as xr
 from torch import nn
 
 from thresher.data.encode import EncodedRows, encoded_rows
-from thresher.errors import ConfigError, ModelError
-from thresher.gradients.collect import batch_rows, collect, plan_blocks
-from thresher.gradients.forms import Form, choose_forms, form_bytes
-from thresher.gradients.frozen import gradient_pass
+from thresher.errors import ConfigError
 from thresher.gradients.store import GradientStore, Side
+from thresher.influences.checkpoints import SUMMED, CheckpointSum, given_checkpoints, multipliers_now
+from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
 from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.influences.tensor import filled, labelled
-from thresher.model.head import output_head, untied
+from thresher.model.checkpoints import Checkpoint
 from thresher.model.losses import correct_rows
-from thresher.model.names import ModuleName, describe, embedding_name
-from thresher.model.states import head_module, hidden_modules
-from thresher.progress import Progress, Silent
-
-MEMORY = 4 * 2**30
+from thresher.model.names import ModuleName
+from thresher.progress import Silent
 
 
-def influence(
+def influence(  # noqa: PLR0913 (each option stands for itself)
     model: nn.Module,
     train: Sequence[Mapping[str, Any]] | EncodedRows,
     query: Sequence[Mapping[str, Any]] | EncodedRows,
@@ -42,6 +38,7 @@ def influence(
     projection: int = 0,
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    checkpoints: str | Path | Sequence[Checkpoint] | None = None,
 ) -> xr.Dataset:
     """Influence of every training row on every query row, module by module (SPEC 3).
 
@@ -54,7 +51,10 @@ def influence(
     Where that head is tied to the embedding, the embedding's name stands for the part of the gradient that comes
     through the lookup, the head's for the other; the tied parameter's gradient is their sum. ``projection`` k estimates
     the gradients of linear layers' matrices by k x k numbers (:mod:`thresher.gradients.forms`), 0 keeps them exact.
-    ``device`` None leaves the model where it is.
+    ``device`` None leaves the model where it is. ``checkpoints`` are what ``tracin_checkpoints`` sums over, a gradient
+    pass each: the folder of a Trainer's or :class:`thresher.CheckpointKeeper`'s checkpoints, or what
+    :func:`thresher.read_checkpoints` makes of it. Read with ``optimizer_aware=True``, each of them scales the train
+    gradients taken at it as AdamW would; so do the other methods, by the checkpoint that the model is at.
 
     Returns one float32 variable a method with dims ("module", "query", "train"); larger = helpful, lower =
     detrimental; NaN where a method is not defined (``tracin_we`` and ``tracin_we_topk`` outside the word embedding).
@@ -66,118 +66,18 @@ def influence(
     Raises :class:`DataError` for rows that are not encoded rows, :class:`ModelError` where no module matches or the
     model is neither kind, :class:`GradientError` naming rows whose loss or gradient is not finite.
     """
-    names = check_methods(methods, projected=projection > 0)
+    points = given_checkpoints(checkpoints, methods)
+    if projection and any(point.optimizer_aware for point in points):
+        raise ConfigError("Optimizer-aware checkpoints scale single entries and a projection mixes them; choose one.")
+    asked = _Asked(check_methods(methods, projected=projection > 0), modules, projection, batch_size, points)
     if device is None:
-        return _influence(model, train, query, names, modules, projection, batch_size)
+        return _influence(model, train, query, asked)
     home = next(model.parameters()).device
     try:
         model.to(device)
-        return _influence(model, train, query, names, modules, projection, batch_size)
+        return _influence(model, train, query, asked)
     finally:
         model.to(home)
-
-
-def select_modules(model: nn.Module, pattern: str | None, methods: Sequence[str]) -> list[ModuleName]:
-    """What the methods look at, in model order, and then what is no parameter (:mod:`thresher.model.states`).
-
-    Parameters whose name matches, or by default the trainable ones and the input embedding, without the output head of
-    a causal LM: its gradients take as many numbers as the vocabulary times the hidden units.
-    """
-    places = {INFLUENCE[method].where for method in methods}
-    found = _parameters(model, pattern) if places & {"every weight", "word embedding"} else []
-    if "hidden states" in places:
-        found += hidden_modules(model)
-    if "head" in places:
-        found.append(head_module())
-    return found
-
-
-def _parameters(model: nn.Module, pattern: str | None) -> list[ModuleName]:
-    with untied(model):
-        return describe(model, _matching(model, pattern))
-
-
-def _matching(model: nn.Module, pattern: str | None) -> list[str]:
-    embedding, head = embedding_name(model), output_head(model)
-    parameters = dict(model.named_parameters())
-    body = [n for n in parameters if head is None or "lora_" in n or not n.startswith(f"{head[0]}.")]
-    try:
-        wanted = None if pattern is None else re.compile(pattern)
-    except re.error as error:
-        raise ConfigError(f"--modules '{pattern}': not a regular expression ({error}).") from None
-    names = [
-        name
-        for name, parameter in parameters.items()
-        if ".original_module." not in name  # what PEFT keeps of a head that it replaced; no row passes through it
-        and (wanted.search(name) if wanted else name == embedding or (parameter.requires_grad and name in body))
-    ]
-    if not names:
-        some = ", ".join(list(parameters)[:3])
-        raise ModelError(f"No parameter of the model matches --modules '{pattern}'; names look like: {some}.")
-    return names
-
-
-@dataclass(frozen=True)
-class GradientPlan:
-    """The modules with the form in which each matrix is kept, and the bytes that a row's gradients take."""
-
-    modules: Sequence[ModuleName]
-    forms: Mapping[str, Form]
-    row_bytes: int
-
-    @property
-    def names(self) -> list[str]:
-        """The modules' names."""
-        return [module.name for module in self.modules]
-
-
-def plan_gradients(
-    model: nn.Module, modules: Sequence[ModuleName], *, length: float, projection: int = 0
-) -> GradientPlan:
-    """How the gradients of rows of ``length`` tokens are kept."""
-    with untied(model):
-        return _planned(model, modules, length, projection)
-
-
-def _planned(model: nn.Module, modules: Sequence[ModuleName], length: float, projection: int) -> GradientPlan:
-    weights = [module.name for module in modules if module.kind == "weight"]
-    device = next(model.parameters()).device
-    forms = choose_forms(model, weights, length=length, projection=projection, device=device)
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    total = 0.0
-    for module in modules:
-        if module.kind == "head":
-            total += 4 * length * model.config.get_text_config().hidden_size  # pyright: ignore
-        elif id(parameters.get(module.name)) in tables:
-            total += length * (4 * parameters[module.name].shape[-1] + 16)
-        else:
-            shape = parameters[module.name].shape if module.kind == "weight" else (module.size,)
-            total += form_bytes(module.size, shape, forms.get(module.name, "dense"), length)
-    return GradientPlan(modules, forms, int(total))
-
-
-def gather(
-    model: nn.Module,
-    plan: GradientPlan,
-    data: dict[Side, EncodedRows],
-    *,
-    batch_size: int,
-    memory: int,
-    folder: Path | None = None,
-    progress: Progress,
-) -> GradientStore:
-    """All rows' gradients of the plan's modules; what is finished in ``folder`` is not computed again."""
-    batch_size = batch_rows(batch_size, plan.row_bytes)
-    store = GradientStore(
-        {side: plan_blocks(rows.lengths, batch_size, plan.row_bytes) for side, rows in data.items()}, memory, folder
-    )
-    store.labels = {side: rows.classes for side, rows in data.items()}
-    with gradient_pass(model, plan.names, data["train"], plan.forms) as one_pass:
-        if one_pass.head is not None and one_pass.head.generative:
-            store.head = one_pass.head.matrix()
-        collect(one_pass, store, data, batch_size, progress)
-    return store
 
 
 def module_matrices(
@@ -185,34 +85,44 @@ def module_matrices(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """One module's [Q, N] matrix for every method that is defined there."""
     pair = pairing(store, module.name, module.size)
-    defined = [name for name in methods if INFLUENCE[name].defined_on(module)]
-    results = {name: INFLUENCE[name].compute(pair) for name in defined}
+    functions = {name: INFLUENCE[name].compute for name in methods if INFLUENCE[name].defined_on(module)}
+    results = {name: function(pair) for name, function in functions.items() if function is not None}
     return {name: result.numpy() for name, result in results.items() if result is not None}
 
 
-def _influence(
-    model: nn.Module,
-    train: Any,
-    query: Any,
-    methods: tuple[str, ...],
-    pattern: str | None,
-    projection: int,
-    batch_size: int,
-) -> xr.Dataset:
-    modules = select_modules(model, pattern, methods)
+@dataclass(frozen=True)
+class _Asked:
+    """What a call of :func:`influence` asks for, beside model and rows."""
+
+    methods: tuple[str, ...]
+    modules: str | None
+    projection: int
+    batch_size: int
+    checkpoints: tuple[Checkpoint, ...]
+
+
+def _influence(model: nn.Module, train: Any, query: Any, asked: _Asked) -> xr.Dataset:
+    modules = select_modules(model, asked.modules, asked.methods)
     data: dict[Side, EncodedRows] = {
         "query": encoded_rows(query, model, "query"),
         "train": encoded_rows(train, model, "train"),
     }
-    plan = plan_gradients(model, modules, length=float(data["train"].lengths.mean()), projection=projection)
-    store = gather(model, plan, data, batch_size=batch_size, memory=MEMORY, progress=Silent())
+    plan = plan_gradients(model, modules, length=float(data["train"].lengths.mean()), projection=asked.projection)
+    gathered = partial(gather, model, data=data, batch_size=asked.batch_size, memory=MEMORY)
+    shape = (len(modules), len(data["query"]), len(data["train"]))
+    values = {method: np.full(shape, np.nan, np.float32) for method in asked.methods}
+    multipliers = multipliers_now(model, asked.checkpoints, modules, asked.methods)
+    if SUMMED in asked.methods:
+        weights = plan.weights
+        total = np.zeros((len(weights.modules), *shape[1:]), np.float32)
+        CheckpointSum(model, weights.modules, asked.checkpoints, partial(gathered, weights)).into(total, Silent())
+        values[SUMMED][: len(total)] = total  # weights come first
+    store = gathered(plan, progress=Silent(), multipliers=multipliers)
     try:
         _, outputs = store.predictions("query")
         correct = correct_rows(outputs, data["query"].labels, model.config).numpy()
-        shape = (len(modules), len(data["query"]), len(data["train"]))
-        values = {method: np.full(shape, np.nan, np.float32) for method in methods}
         for number, module in enumerate(modules):
-            for method, matrix in module_matrices(store, module, methods).items():
+            for method, matrix in module_matrices(store, module, asked.methods).items():
                 values[method][number] = matrix
     finally:
         store.close()

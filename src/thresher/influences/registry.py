@@ -31,10 +31,11 @@ class InfluenceFunction:
     """How one module's two sides meet. ``compute`` gives [Q, N], or None where the module is not kept as it needs.
 
     ``cost`` is what it adds to the gradients, with Q queries, n training rows and p numbers a module. ``projectable``
-    says that it depends on inner products alone, and so may be estimated from projected gradients.
+    says that it depends on inner products alone, and so may be estimated from projected gradients. Without ``compute``,
+    it takes gradients at more than one point of the training (``influences/checkpoints.py``).
     """
 
-    compute: Callable[[Pairing], Tensor | None]
+    compute: Callable[[Pairing], Tensor | None] | None
     formula: str
     cost: str
     source: str
@@ -90,14 +91,24 @@ INFLUENCE: Mapping[str, InfluenceFunction] = {
         projectable=False,
     ),
     "repsim": InfluenceFunction(
-        repsim, "cosine of hidden states, last token or mean", "forward pass; Q n d a layer", "SPEC 3", "hidden states"
+        repsim,
+        "cosine of hidden states, last token or mean",
+        "forward pass; Q n d",
+        "Hanawa et al. 2021",
+        "hidden states",
     ),
     "head_kernel": InfluenceFunction(
         head_kernel,
         "sum_tt' (p_t - e_t) . (p_t' - e_t') h_t . h_t'",
-        "forward pass; Q n (C + d), C a token pair for text",
+        "forward pass; Q n (C + d) a pair of tokens",
         "Yeh et al. 2018",
         "head",
+    ),
+    "tracin_checkpoints": InfluenceFunction(
+        None,
+        "sum over checkpoints c of learning rate_c (v_c . g_c)",
+        "gradients once more a checkpoint; Q n p",
+        "Pruthi et al. 2020",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""RepSim: rows that the model represents alike, layer by layer; no gradients (SPEC 3)."""
+"""RepSim (Hanawa et al. 2021; SPEC 3): rows that the model represents alike, layer by layer; no gradients."""
 
 from torch import Tensor
 

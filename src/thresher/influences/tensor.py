@@ -1,12 +1,14 @@
 """The influence tensor: an ``xarray.Dataset`` in memory, the same as Zarr on disk.
 
 One float32 variable an influence function, dims ("module", "query", "train"); coordinates say what each module is
-(block, layer, projection, factor, group) and which queries the model gets right. NaN where a function is not defined.
+(block, layer, projection, factor, group, kind) and which queries the model gets right. NaN where a function is not
+defined.
 Larger is helpful, lower is detrimental.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +27,7 @@ SIGN = "larger = helpful, lower = detrimental"
 
 def labelled(modules: Sequence[ModuleName], correct: npt.NDArray[np.bool_], train: int) -> xr.Dataset:
     """The tensor's coordinates without its values. ``correct`` [Q]: which queries the model gets right."""
-    fields = ("block", "layer", "projection", "factor", "group", "size")
+    fields = ("block", "layer", "projection", "factor", "group", "size", "kind")
     texts = {field: np.array([getattr(module, field) for module in modules]) for field in fields}
     coordinates = {field: ("module", _column(values)) for field, values in texts.items()}
     return xr.Dataset(
@@ -38,6 +40,12 @@ def labelled(modules: Sequence[ModuleName], correct: npt.NDArray[np.bool_], trai
         },
         attrs={"sign": SIGN},
     )
+
+
+def described(tensor: xr.Dataset) -> list[ModuleName]:
+    """The tensor's modules, in its order: what :func:`labelled` wrote."""
+    fields = ("module", "block", "layer", "projection", "factor", "group", "size", "kind")
+    return [ModuleName(*values) for values in zip(*(tensor[field].values.tolist() for field in fields), strict=True)]
 
 
 def filled(frame: xr.Dataset, values: Mapping[str, npt.NDArray[np.float32]]) -> xr.Dataset:
@@ -89,6 +97,11 @@ class TensorFile:
         for method, matrix in values.items():
             group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
         self._finish(number + 1, modules)
+
+    def remove(self) -> None:
+        """Take the file off the disk."""
+        self._progress.unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def open(self) -> xr.Dataset:
         """The tensor, read from disk as it is used."""

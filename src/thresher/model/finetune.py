@@ -19,11 +19,13 @@ from thresher.config import Recipe
 from thresher.data.encode import EncodedRows, Indices
 from thresher.errors import ModelError
 from thresher.files import read_tensors, write_tensors
+from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject
 from thresher.model.losses import batch_losses
 from thresher.model.predict import predict
 from thresher.progress import Advance, Progress
 
+CHECKPOINTS = "checkpoints"
 BUCKET = 16  # batches that are sorted by length together; the batches themselves stay in random order
 
 
@@ -61,8 +63,8 @@ def finetune(
 ) -> History:
     """Train the trainable parameters with AdamW; leave the model at its best epoch on the queries, in eval mode.
 
-    State goes to ``folder`` after each epoch, and what is found there is taken up. Raises :class:`ModelError` where the
-    loss is no longer finite.
+    State goes to ``folder`` after each epoch, and what is found there is taken up; if the recipe keeps checkpoints, so
+    does each epoch's, in ``checkpoints``. Raises :class:`ModelError` where the loss is no longer finite.
     """
     weights = {key: p for key, p in subject.model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(weights, recipe)
@@ -77,6 +79,10 @@ def finetune(
             done = (*done, Epoch(loss, query_loss))
             if History(done).chosen == epoch:
                 write_tensors(folder / "best.safetensors", weights)
+            if recipe.keep_checkpoints:
+                steps = math.ceil(len(train) / recipe.batch_size)
+                rate = mean_rate(epoch, steps, recipe)
+                write_checkpoint(folder / CHECKPOINTS, (epoch + 1) * steps, rate, weights, optimizer)
             _save(folder / "state.safetensors", weights, optimizer, done)
     best, _ = read_tensors(folder / "best.safetensors")
     _load(weights, best)
@@ -118,6 +124,12 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     if step < rise:
         return recipe.learning_rate * step / rise
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def mean_rate(epoch: int, steps: int, recipe: Recipe) -> float:
+    """Mean learning rate over the steps of an epoch: what TracIn weighs the epoch's checkpoint with."""
+    here = range(epoch * steps, (epoch + 1) * steps)
+    return sum(learning_rate(step, recipe.epochs * steps, recipe) for step in here) / steps
 
 
 def shuffled_batches(lengths: Indices, batch_size: int, rng: np.random.Generator) -> list[Indices]:

@@ -43,6 +43,10 @@ def show_plan(console: Console, plan: Plan) -> None:
         table.add_row(title, note if len(note) < 200 else note[:197] + "...")
     table.add_row("modules", f"{plan.modules} ({groups})")
     table.add_row("tensor", f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile")
+    if plan.checkpoints:
+        table.add_row("checkpoints", plan.checkpoints)
+    if plan.optimizer:
+        table.add_row("optimizer", plan.optimizer)
     if plan.row_by_row:
         table.add_row("row by row", f"{len(plan.row_by_row)} modules fit no rule: {', '.join(plan.row_by_row[:3])} ...")
     table.add_row("expected time", _time(plan.seconds))
@@ -55,6 +59,9 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
     console.print()
     if "detection" in summary:
         console.print(detection_table(summary))
+        console.print()
+    if "cancellation" in summary:
+        console.print(cancellation_table(summary))
         console.print()
     if "test_rows" in summary:
         console.print(test_table(summary))
@@ -92,6 +99,19 @@ def detection_table(summary: Mapping[str, Any]) -> RenderableType:
         table.add_row("" if influence == before else influence, aggregation, *shown)
         before = influence
     notes = f"* the score that ranks the rows.  WE: word embedding, CL: classifier.  Scores: {summary['sign']}."
+    return Group(table, Text(notes, style="dim"))
+
+
+def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:
+    """C of every layer group, with median, min and max over its weights."""
+    entries = summary["cancellation"]
+    table = Table(title="Cancellation of the training rows' gradients (1 = none)", title_justify="left")
+    table.add_column("")
+    for entry in entries:
+        table.add_column(GROUP_TITLES[entry["group"]], justify="right")
+    for title, name in {"of the group": "cancellation", "median weight": "median", "min": "min", "max": "max"}.items():
+        table.add_row(title, *(_ratio(entry[name], entry) for entry in entries))
+    notes = "How much rows pull the weights in opposite directions; not how well a group tells good rows from bad."
     return Group(table, Text(notes, style="dim"))
 
 
@@ -135,6 +155,12 @@ def _is_chosen(summary: Mapping[str, Any], influence: str, group: str, aggregati
 
 def _share(value: float | None, *, chosen: bool) -> str:
     return "" if value is None else f"{value:.0%}{'*' if chosen else ' '}"
+
+
+def _ratio(value: float | None, entry: Mapping[str, Any]) -> str:
+    if value is None:
+        return "inf" if entry["infinite"] else "-"  # what JSON has no number for
+    return f"{value:.1f}" if value < 1000 else f"{value:.1g}"
 
 
 def _size(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,23 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
     if job.config.plant:
         summary["planted"] = int(job.planted.sum())
         summary["detection"] = _detection(found.scores, job.planted)
+    if place.cancellation.exists():  # none where gradients are projected
+        summary["cancellation"] = _cancellation(pd.read_parquet(place.cancellation))
     if found.judged is not None:
         summary["test_rows"] = len(job.encoded["test"])
         for key in found.judged["all_rows"]:
             summary[key] = {trained_on: values[key] for trained_on, values in found.judged.items()}
     return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
+
+
+def _cancellation(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """C of every layer group, with median, min and max over weights; None where not finite (JSON has no infinity)."""
+    columns = ["name", "cancellation", "median", "min", "max", "weights", "untouched", "infinite"]
+    groups = table.loc[table["kind"] == "group", columns].rename(columns={"name": "group"})
+    return [
+        {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in record.items()}
+        for record in groups.to_dict("records")
+    ]
 
 
 def _detection(scores: Mapping[Configuration, Floats], planted: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:

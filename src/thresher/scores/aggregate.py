@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
+from thresher.progress import Advance
 
 DEFAULT_K = 0.3
 log = logging.getLogger(__name__)
@@ -128,6 +129,30 @@ def aggregate(
         name=how,
         attrs={"sign": "larger = helpful, lower = detrimental"},
     )
+
+
+def sums_by_place(
+    influence: xr.DataArray,
+    places: Sequence[Sequence[str]],
+    ranked: npt.NDArray[np.bool_],
+    votes: int,
+    advance: Advance,
+) -> dict[str, Columns]:
+    """Sums over the columns of each place, that is a group, a layer or any other set of modules.
+
+    ``influence`` ("module", "query", "train") is read a module at a time; module l is ranked once and added into each
+    of ``places[l]``. Modules where the influence is not defined (NaN) are left out.
+    """
+    sums: dict[str, Columns] = {}
+    for number, here in enumerate(places):
+        matrix = np.asarray(influence[number].values) if here else None
+        if matrix is not None and not np.isnan(matrix).all():
+            refuse_nan(matrix)
+            columns = column_sums(matrix, ranked, [votes])
+            for place in here:
+                sums[place] = sums[place] + columns if place in sums else columns
+        advance(1)
+    return sums
 
 
 def refuse_nan(matrix: npt.NDArray[np.float32]) -> None:

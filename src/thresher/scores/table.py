@@ -15,8 +15,8 @@ from thresher.config import Aggregation, ScoreConfig
 from thresher.errors import ConfigError
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
-from thresher.progress import Advance, Progress
-from thresher.scores.aggregate import Columns, Floats, column_sums, correct_or_all, refuse_nan, votes_against
+from thresher.progress import Progress
+from thresher.scores.aggregate import Floats, correct_or_all, sums_by_place, votes_against
 
 AGGREGATIONS: tuple[Aggregation, ...] = ("mean", "rank", "vote")
 
@@ -59,7 +59,9 @@ def score_all(
     scores: dict[Configuration, Floats] = {}
     with progress.stage("scores", len(methods) * len(modules)) as advance:
         for method in methods:
-            sums = _group_sums(method, tensor[method], modules, correct, votes, advance)
+            groups, function = _groups(modules, method), INFLUENCE[method]
+            places = [[g for g in groups if in_group(m, g)] if function.defined_on(m) else [] for m in modules]
+            sums = sums_by_place(tensor[method], places, correct, votes, advance)
             for configuration in available(modules, [method], k):
                 scores[configuration] = sums[configuration.group].score(configuration.aggregation, votes)
     return scores
@@ -99,42 +101,31 @@ def choose(configurations: Collection[Configuration], asked: Configuration) -> C
 def hurt_queries(
     influence: xr.DataArray, modules: Sequence[ModuleName], group: str, rows: Sequence[int], count: int
 ) -> list[list[int]]:
-    """For each of the rows, the ``count`` query rows it hurts most.
+    """For each of the rows, the ``count`` query rows it hurts most; see :func:`query_influence`."""
+    mean = query_influence(influence, modules, group, rows)
+    return np.argsort(mean, axis=0, kind="stable")[:count].T.tolist()
 
-    Influence is summed over the group's modules, each scaled to a root mean square of 1, so that all count alike.
+
+def query_influence(influence: xr.DataArray, modules: Sequence[ModuleName], group: str, rows: Sequence[int]) -> Floats:
+    """What the rows do to every query, [Q, rows]: the mean over the group's modules, so scaled that all count alike.
+
+    Each module is divided by its root mean square over all pairs, so 1 is the size of a typical influence.
     """
     total = np.zeros((influence.sizes["query"], len(rows)))
+    telling = 0
     for number, module in enumerate(modules):
         counts = in_group(module, group) and INFLUENCE[str(influence.name)].defined_on(module)
         matrix = np.asarray(influence[number].values, dtype=np.float64) if counts else np.zeros(1)
         scale = float(np.sqrt(np.mean(matrix**2)))
         if scale > 0:
             total += matrix[:, list(rows)] / scale
-    return np.argsort(total, axis=0, kind="stable")[:count].T.tolist()
+            telling += 1
+    return total / max(telling, 1)
 
 
 def _groups(modules: Sequence[ModuleName], method: str) -> list[str]:
-    groups = groups_in([module for module in modules if INFLUENCE[method].defined_on(module)])
-    return groups if INFLUENCE[method].where != "word embedding" and groups != ["CL", "all"] else groups[:1]
-
-
-def _group_sums(
-    method: str,
-    influence: xr.DataArray,
-    modules: Sequence[ModuleName],
-    correct: npt.NDArray[np.bool_],
-    votes: int,
-    advance: Advance,
-) -> dict[str, Columns]:
-    sums: dict[str, Columns] = {}
-    groups = _groups(modules, method)
-    for number, module in enumerate(modules):
-        here = [group for group in groups if in_group(module, group)]
-        if here and INFLUENCE[method].defined_on(module):
-            matrix = np.asarray(influence[number].values)
-            refuse_nan(matrix)
-            columns = column_sums(matrix, correct, [votes])
-            for group in here:
-                sums[group] = sums[group] + columns if group in sums else columns
-        advance(1)
-    return sums
+    function = INFLUENCE[method]
+    defined = [module for module in modules if function.defined_on(module)]
+    groups = groups_in(defined) if defined else []
+    # A function of one group has no other score over all.
+    return groups[:-1] if function.where in ("word embedding", "head") else groups

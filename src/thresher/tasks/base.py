@@ -92,11 +92,3 @@ class Task(ABC):
     def tag(entry: Mapping[str, Any]) -> str:
         """What marks a query row of summary.json beside its number; nothing by default."""
         return ""
-
-
-def one_line(text: str, width: int, *, end: bool = False) -> str:
-    """A text on one line, cut after ``width`` characters, or with ``end`` before the last ``width``."""
-    text = " ".join(text.split())
-    if len(text) <= width:
-        return text
-    return "..." + text[3 - width :] if end else text[: width - 3] + "..."

@@ -17,9 +17,10 @@ from thresher.data.encode import EncodedRows, encode_texts
 from thresher.data.examples import Examples, find_classes, find_columns, read_examples
 from thresher.data.noise import Flags, plant_uniform
 from thresher.data.table import Table
+from thresher.lines import one_line
 from thresher.model.load import Subject, load_subject
 from thresher.model.predict import Predictions, accuracy, predict
-from thresher.tasks.base import Encoding, Measure, Part, Task, one_line
+from thresher.tasks.base import Encoding, Measure, Part, Task
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Classify(Task):
     @staticmethod
     def shown(entry: Mapping[str, Any], width: int) -> str:
         """One text or a pair."""
-        return one_line(" | ".join(entry["text"]), width)
+        return one_line(entry["text"], width)
 
     @staticmethod
     def tag(entry: Mapping[str, Any]) -> str:

@@ -15,9 +15,10 @@ from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialo
 from thresher.data.encode import IGNORED, EncodedRows
 from thresher.data.noise import Flags, TextKind, plant_texts
 from thresher.data.table import Table
+from thresher.lines import one_line
 from thresher.model.load import Subject, load_generator
 from thresher.model.predict import Predictions
-from thresher.tasks.base import Encoding, Measure, Part, Task, one_line
+from thresher.tasks.base import Encoding, Measure, Part, Task
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,136 @@
+"""What an influence function looks at: the modules, the form their gradients are kept in, and all rows' gradients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from thresher.data.encode import EncodedRows
+from thresher.errors import ConfigError, ModelError
+from thresher.gradients.collect import batch_rows, collect, plan_blocks
+from thresher.gradients.forms import Form, choose_forms, form_bytes
+from thresher.gradients.frozen import gradient_pass
+from thresher.gradients.store import GradientStore, Side
+from thresher.influences.registry import INFLUENCE
+from thresher.model.head import output_head, untied
+from thresher.model.names import ModuleName, describe, embedding_name
+from thresher.model.states import head_module, hidden_modules
+from thresher.progress import Progress
+
+MEMORY = 4 * 2**30
+
+
+def select_modules(model: nn.Module, pattern: str | None, methods: Sequence[str]) -> list[ModuleName]:
+    """What the methods look at, in model order, and then what is no parameter (:mod:`thresher.model.states`).
+
+    Parameters whose name matches, or by default the trainable ones and the input embedding, without the output head of
+    a causal LM: its gradients take as many numbers as the vocabulary times the hidden units.
+    """
+    places = {INFLUENCE[method].where for method in methods}
+    found = _parameters(model, pattern) if places & {"every weight", "word embedding"} else []
+    if "hidden states" in places:
+        found += hidden_modules(model)
+    if "head" in places:
+        found.append(head_module())
+    return found
+
+
+def _parameters(model: nn.Module, pattern: str | None) -> list[ModuleName]:
+    with untied(model):
+        return describe(model, _matching(model, pattern))
+
+
+def _matching(model: nn.Module, pattern: str | None) -> list[str]:
+    embedding, head = embedding_name(model), output_head(model)
+    parameters = dict(model.named_parameters())
+    body = [n for n in parameters if head is None or "lora_" in n or not n.startswith(f"{head[0]}.")]
+    try:
+        wanted = None if pattern is None else re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"--modules '{pattern}': not a regular expression ({error}).") from None
+    names = [
+        name
+        for name, parameter in parameters.items()
+        if ".original_module." not in name  # what PEFT keeps of a head that it replaced; no row passes through it
+        and (wanted.search(name) if wanted else name == embedding or (parameter.requires_grad and name in body))
+    ]
+    if not names:
+        some = ", ".join(list(parameters)[:3])
+        raise ModelError(f"No parameter of the model matches --modules '{pattern}'; names look like: {some}.")
+    return names
+
+
+@dataclass(frozen=True)
+class GradientPlan:
+    """The modules with the form in which each matrix is kept, and the bytes that a row's gradients take."""
+
+    modules: Sequence[ModuleName]
+    forms: Mapping[str, Form]
+    row_bytes: int
+
+    @property
+    def names(self) -> list[str]:
+        """The modules' names."""
+        return [module.name for module in self.modules]
+
+    @property
+    def weights(self) -> GradientPlan:
+        """The same for those modules alone that are weights; they come first."""
+        return replace(self, modules=[module for module in self.modules if module.kind == "weight"])
+
+
+def plan_gradients(
+    model: nn.Module, modules: Sequence[ModuleName], *, length: float, projection: int = 0
+) -> GradientPlan:
+    """How the gradients of rows of ``length`` tokens are kept."""
+    with untied(model):
+        return _planned(model, modules, length, projection)
+
+
+def _planned(model: nn.Module, modules: Sequence[ModuleName], length: float, projection: int) -> GradientPlan:
+    weights = [module.name for module in modules if module.kind == "weight"]
+    device = next(model.parameters()).device
+    forms = choose_forms(model, weights, length=length, projection=projection, device=device)
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    total = 0.0
+    for module in modules:
+        if module.kind == "head":
+            total += 4 * length * model.config.get_text_config().hidden_size  # pyright: ignore
+        elif id(parameters.get(module.name)) in tables:
+            total += length * (4 * parameters[module.name].shape[-1] + 16)
+        else:
+            shape = parameters[module.name].shape if module.kind == "weight" else (module.size,)
+            total += form_bytes(module.size, shape, forms.get(module.name, "dense"), length)
+    return GradientPlan(modules, forms, int(total))
+
+
+def gather(
+    model: nn.Module,
+    plan: GradientPlan,
+    data: dict[Side, EncodedRows],
+    *,
+    batch_size: int,
+    memory: int,
+    folder: Path | None = None,
+    progress: Progress,
+    multipliers: Mapping[str, Tensor] | None = None,
+) -> GradientStore:
+    """All rows' gradients of the plan's modules; what is finished in ``folder`` is not computed again.
+
+    ``multipliers`` scale the train gradients of some modules, entry by entry.
+    """
+    batch_size = batch_rows(batch_size, plan.row_bytes)
+    store = GradientStore(
+        {side: plan_blocks(rows.lengths, batch_size, plan.row_bytes) for side, rows in data.items()}, memory, folder
+    )
+    store.labels = {side: rows.classes for side, rows in data.items()}
+    with gradient_pass(model, plan.names, data["train"], plan.forms) as one_pass:
+        if one_pass.head is not None and one_pass.head.generative:
+            store.head = one_pass.head.matrix()
+        collect(one_pass, store, data, batch_size, progress, multipliers)
+    return store
