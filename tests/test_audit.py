@@ -135,6 +135,11 @@ def test_a_model_fine_tuned_whole_is_audited_through_query_value_and_head(place:
         options(place, tmp_path / "some", model=str(model), modules=r"layer\.3.*output\.dense\.weight")
     )
     assert some.summary["modules"] == 2
+    every = thresher.audit(options(place, tmp_path / "every", model=str(model), projection=4))
+    linear = {name.split(".")[-3] for name in every.tensor["module"].values if "dense.weight" in name}
+    assert linear == {"output", "intermediate", "pooler"}
+    assert every.summary["gradient_bytes"] < found.summary["gradient_bytes"]
+    assert "cancellation" not in every.summary  # a projected weight is none
 
 
 def test_pairs_several_classes_csv_and_a_decoder_without_pad_token(tmp_path: Path) -> None:

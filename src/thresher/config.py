@@ -128,7 +128,7 @@ class InfluenceConfig(Section):
     modules: str | None = Field(
         default=None,
         description="Regular expression over parameter names. By default: what was trained and the word embedding; "
-        "for a model fine-tuned whole, its query and value projections and its head.",
+        "for a model fine-tuned whole, its query and value projections and its head, or all of it with --projection.",
     )
     projection: int = Field(
         default=0,

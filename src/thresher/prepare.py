@@ -106,7 +106,8 @@ def prepare(config: AuditConfig) -> Job:
     task.doubt(subject, encoding.rows["query"], config.batch_size)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
-    modules = select_modules(subject.model, config.modules or audited_by_default(subject), config.methods)
+    pattern = config.modules or audited_by_default(subject, projected=config.projection > 0)
+    modules = select_modules(subject.model, pattern, config.methods)
     choose(available(modules, config.methods, config.k), wanted(config))
     if {"exact", "lissa"} & set(config.methods):
         refuse_gram(len(encoding.rows["train"]))

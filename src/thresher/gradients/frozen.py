@@ -14,7 +14,7 @@ from thresher.data.encode import EncodedRows
 from thresher.errors import ModelError
 from thresher.gradients.capture import GradientPass
 from thresher.gradients.forms import Form
-from thresher.model.head import untied
+from thresher.model.tied import untied
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from thresher.gradients.forms import Form, choose_forms, form_bytes
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.registry import INFLUENCE
-from thresher.model.head import output_head, untied
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.model.states import head_module, hidden_modules
+from thresher.model.tied import output_head, untied
 from thresher.progress import Progress
 
 MEMORY = 4 * 2**30

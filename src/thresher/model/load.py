@@ -118,12 +118,13 @@ def _refuse_looking_ahead(model: nn.Module, source: str) -> None:
         raise ModelError(f"{source}: sees the tokens that it predicts; --task generate needs a causal language model.")
 
 
-def audited_by_default(subject: Subject) -> str | None:
-    """Pattern of the parameters to audit: None for what is trainable and the embedding (LoRA).
+def audited_by_default(subject: Subject, *, projected: bool) -> str | None:
+    """Pattern of the parameters to audit: None for what is trainable and the embedding.
 
-    A model fine-tuned whole is audited through its query and value projections and a classifier's head.
+    A model fine-tuned whole is audited through its query and value projections and a classifier's head, or where
+    gradients are projected, through everything.
     """
-    if subject.kind != "whole":
+    if subject.kind != "whole" or projected:
         return None
     parts = [*attention_projections(subject.model), *subject.head]
     return "^(" + "|".join(part.replace(".", r"\.") for part in parts) + r")\."
