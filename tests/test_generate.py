@@ -17,10 +17,9 @@ from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaCon
 from typer.testing import CliRunner
 
 import thresher
-from conftest import COMMON, VOCABULARY, cancels, relative_error
+from conftest import COMMON, VOCABULARY, cancels, dense, relative_error
 from folders import answers, decoder_folder, encoder_folder, generator_folder, write_rows
 from test_audit import flags, refused
-from test_gradients import dense
 from test_influence import TOLERANCE, defined
 from thresher import pipeline
 from thresher.cli import app

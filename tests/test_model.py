@@ -25,7 +25,7 @@ from thresher.model.names import attention_projections, groups_in, in_group, pro
 @pytest.mark.parametrize("family", list(CONFIGS))
 def test_lora_sits_on_query_and_value_of_every_layer_and_head_and_embedding_are_found(family: str) -> None:
     modules = select_modules(tiny_model(family, lora=True), None)
-    fused = family == "gpt2"
+    fused = family in ("gpt2", "gpt-neox", "modernbert")
     expected = {"query_key_value"} if fused else {"query", "value"}
     layers = [m for m in modules if m.block == "layer"]
     assert {(m.layer, m.projection, m.factor) for m in layers} == {

@@ -91,7 +91,7 @@ def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:
     data = job.encoded["train"]
     middle = data.lengths.argsort(kind="stable")
     rows = middle[max(0, len(middle) // 2 - 8) :][:16]
-    with gradient_pass(job.subject.model, job.kept.names, data, job.kept.forms) as one_pass:
+    with gradient_pass(job.subject.model, job.kept.names, data, forms=job.kept.forms) as one_pass:
         batch = data.batch(rows, one_pass.pad_id, one_pass.device)
         one_pass.gradients(data, batch)  # the first is slower
         started = time.perf_counter()

@@ -5,9 +5,10 @@ layer that owns a chosen parameter remembers what went in, and receives the grad
 layer (:mod:`thresher.gradients.rules`) makes the rows' gradients from the two while the backward pass goes on. The
 output of the lowest chosen layer becomes the root of the graph, so nothing below it is differentiated.
 
-Rules are not taken on trust. Before the first batch, the first rows given are differentiated one by one by plain
-autograd and compared; a parameter that is used in a way its rule does not know (DoRA's norms, a bias table shared by
-all rows, a scaled embedding) is from then on computed row by row: slower, and right.
+Rules are not taken on trust. Before the first batch, three of the rows given are differentiated one by one by plain
+autograd and compared; a parameter that is used in a way its rule does not know (a table that is also a matrix), or in
+a call that serves all rows at once (tables of relative positions in T5 and MPNet, DeBERTa's projections of them, tuned
+prompts), or that has no rule (DoRA's magnitudes, IA3) is from then on computed row by row: slower, and right.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from thresher.gradients.forward import head_rows, pooled_states
 from thresher.gradients.head import Head, find_head
 from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
 from thresher.gradients.rowwise import plain_gradients
-from thresher.gradients.rules import Rule, rule_for
+from thresher.gradients.rules import Rule, entering, precise, rule_for
 from thresher.model.losses import losses_of, scored_positions
 from thresher.model.states import HEAD
 
@@ -70,8 +71,9 @@ class GradientPass:
         if self._hidden:
             self._options["output_hidden_states"] = True
         self._found: dict[str, RowGradients] = {}
+        self._shared: set[str] = set()
+        self._one_each = True
         self._rows = 0
-        self._roots: list[Tensor] = []
         self._head_input: list[Tensor] = []
         self._handles: list[Any] = []
 
@@ -93,15 +95,21 @@ class GradientPass:
         Rules that agree are kept. Raises :class:`ModelError` where padding changes what the model says about a row.
         """
         order = data.lengths.argsort(kind="stable")
-        rows = order[sorted({0, len(order) // 2, len(order) - 1})]
+        # Always three, the same twice where there are fewer: a batch of one cannot tell what its rows share.
+        rows = order[[0, len(order) // 2, -1]]
         batch = data.batch(rows, self.pad_id, self.device)
         if HEAD in self.names:
             self.head = find_head(self.model, batch, self._options)
         self._hook_layers()
-        found, losses, _ = self._by_rules(batch)
-        self._refuse_non_finite(batch, losses, found)
+        try:
+            found, losses, _ = self._by_rules(batch)
+        except RuntimeError:
+            self._one_each = False  # the model may itself repeat what was looked up once, as for tuned prompts
+            found, losses, _ = self._by_rules(batch)
+        if not _finite(losses, found).all():
+            return  # nothing to judge by; the rows are named when their turn comes
         # What the forward pass tells is no gradient, and has no rule.
-        differentiated = [n for n in self.names if n in self._parameters]
+        differentiated = [name for name in self.names if name in self._parameters]
         ruled = tuple(name for name in differentiated if name in found)
         truth, alone = self._one_by_one(data, batch, ruled)
         eps = torch.finfo(next(self.model.parameters()).dtype).eps
@@ -123,23 +131,26 @@ class GradientPass:
         self._handles = []
 
     def _hook_layers(self) -> None:
-        wanted = {id(self._parameters[name]): name for name in self.names if name in self._parameters}
         if self.head is not None and self.head.generative:
             self._handles.append(self.head.layer.register_forward_pre_hook(self._watch_head))
         elif self.head is not None:
             self._parameters[HEAD] = cast(nn.Parameter, self.head.layer.weight)
             self.forms[HEAD] = "factored"
+        names: dict[int, list[str]] = {}
+        for name in self.names:
+            if name in self._parameters:
+                names.setdefault(id(self._parameters[name]), []).append(name)
         both = _tables(self.model) & _matrices(self.model)  # a table that is also a matrix has no one kind of gradient
         for layer in self.model.modules():
-            sites: list[_Site] = []
-            for short, parameter in layer.named_parameters(recurse=False):
-                rule = rule_for(layer, short)
-                if rule is None or id(parameter) in both:
-                    continue
-                if (name := wanted.get(id(parameter))) is not None:
-                    sites.append(_Site(name, rule))
-                if parameter is self._parameters.get(HEAD):
-                    sites.append(_Site(HEAD, rule))
+            owned = [(short, p) for short, p in layer.named_parameters(recurse=False) if names.get(id(p))]
+            sites = [
+                _Site(name, rule)
+                for short, p in owned
+                if (rule := rule_for(layer, short)) and id(p) not in both
+                for name in names[id(p)]
+            ]
+            if owned:
+                self._handles.append(layer.register_forward_pre_hook(self._needs_grad))
             if sites:
                 self._handles.append(layer.register_forward_hook(self._watcher(sites), with_kwargs=True))
 
@@ -147,49 +158,68 @@ class GradientPass:
         if self._rows:
             self._head_input = [args[0]]
 
+    def _needs_grad(self, layer: nn.Module, _: tuple[Any, ...]) -> None:
+        if self._rows and not torch.is_grad_enabled():
+            raise ModelError(
+                f"{type(self.model).__name__} calls a {type(layer).__name__} that is audited without recording "
+                "gradients; switch gradient checkpointing off, or give it use_reentrant=False."
+            )
+
     def _watcher(self, sites: list[_Site]) -> Any:
-        def watch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-            if not self._rows:  # a plain pass, not ours
+        def watch(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Tensor | None:
+            if not self._rows or not isinstance(output, Tensor):  # a plain pass, not ours, or no layer that we know
                 return None
-            x: Tensor = (args[0] if args else next(iter(kwargs.values()))).detach()
+            entry = entering(layer, args, kwargs)
+            if entry is None:  # no rule for what this layer does; check_rules sees that it is missing
+                return None
+            x, factor = entry
             result = output
-            if isinstance(layer, nn.Embedding) and len(output) == 1 < self._rows:
+            if self._one_each and isinstance(layer, nn.Embedding) and len(output) == 1 < self._rows:
                 result = result.expand(self._rows, *output.shape[1:])  # one lookup for all rows: give each its own
             if not result.requires_grad:
-                root = result.detach().requires_grad_()
-                self._roots.append(root)
-                result = root.clone()  # later in-place operations may change a copy, not a leaf
+                # A root of the graph; later in-place operations may change a copy, not a leaf.
+                result = result.detach().requires_grad_().clone()
             rows = self._rows
-            result.register_hook(lambda delta: self._form(layer, sites, x, delta, rows))
+            result.register_hook(
+                lambda delta: self._form(layer, sites, x, delta if factor is None else precise(delta) * factor, rows)
+            )
             return result
 
         return watch
 
     def _form(self, layer: nn.Module, sites: list[_Site], x: Tensor, delta: Tensor, rows: int) -> None:
-        if delta[..., 0].numel() % rows:
-            return  # rows cannot be told apart in this call; the check of the rules sees that it is missing
+        if len(delta) % rows if delta.dim() == 2 else len(delta) != rows:
+            self._shared.update(site.name for site in sites)  # one call for all rows, which it cannot tell apart
+            return
+        self._rows = 0  # a rule may call the layer, which is not to be watched
         for site in sites:
             if site.name not in self.row_by_row:
                 gradient = site.rule(layer, x, delta, rows, self.forms.get(site.name, "dense"))
                 before = self._found.get(site.name)
                 self._found[site.name] = gradient if before is None else added(before, gradient)
+        self._rows = rows  # checkpointed layers run again, and must do what they did
 
     def _by_rules(self, batch: Batch) -> tuple[dict[str, RowGradients], Tensor, Tensor]:
-        self._found, self._roots, self._rows = {}, [], len(batch)
+        self._found, self._shared, self._rows = {}, set(), len(batch)
         try:
             with torch.enable_grad():
-                options = {**self._options, **scored_positions(self.model, batch)}
-                outputs = self.model(**batch.inputs, **options)
+                outputs = self._outputs(batch)
                 losses, kept = losses_of(outputs.logits, batch, self.model.config)
-                self._rows = 0
-                if self._roots:
-                    torch.autograd.grad(losses.sum(), self._roots, allow_unused=True)
-            found = self._found | pooled_states(self._hidden, outputs, batch.inputs["attention_mask"])
+                if losses.requires_grad:
+                    losses.sum().backward()
+            found = {name: gradients for name, gradients in self._found.items() if name not in self._shared}
+            found |= pooled_states(self._hidden, outputs, batch.inputs["attention_mask"])
             if self._head_input:
                 found[HEAD] = head_rows(self._head_input[0], batch.labels, averaged=batch.row_loss == "mean")
             return found, losses, kept
         finally:
-            self._found, self._roots, self._head_input, self._rows = {}, [], [], 0
+            self._found, self._head_input, self._rows = {}, [], 0
+
+    def _outputs(self, batch: Batch) -> Any:
+        try:
+            return self.model(**batch.inputs, **self._options, **scored_positions(self.model, batch))
+        except ValueError as error:  # T5 and BART pool at the end-of-sequence token, of which rows need as many
+            raise ModelError(f"{type(self.model).__name__} refuses the rows: {error}") from error
 
     def _one_by_one(
         self, data: EncodedRows, batch: Batch, names: tuple[str, ...]
@@ -204,9 +234,7 @@ class GradientPass:
         return gradients, torch.cat([loss for _, loss in rows])
 
     def _refuse_non_finite(self, batch: Batch, losses: Tensor, found: dict[str, RowGradients]) -> None:
-        finite = losses.detach().isfinite()
-        for gradients in found.values():
-            finite = finite & squared_norms(gradients).isfinite()
+        finite = _finite(losses, found)
         if not finite.all():
             bad = [int(row) for row, ok in zip(batch.rows, finite.tolist(), strict=True) if not ok]
             kind = "loss" if not losses.isfinite().all() else "gradient"
@@ -231,3 +259,11 @@ def _tables(model: nn.Module) -> set[int]:
 
 def _matrices(model: nn.Module) -> set[int]:
     return {id(layer.weight) for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))}
+
+
+def _finite(losses: Tensor, found: dict[str, RowGradients]) -> Tensor:
+    """Which rows have a finite loss and finite gradients, [B] bool."""
+    finite = losses.detach().isfinite()
+    for gradients in found.values():
+        finite = finite & squared_norms(gradients).isfinite()
+    return finite

@@ -6,6 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,12 +19,13 @@ from thresher.model.head import untied
 
 @contextmanager
 def gradient_pass(
-    model: nn.Module, names: Sequence[str], data: EncodedRows, forms: Mapping[str, Form] | None = None
+    model: nn.Module, names: Sequence[str], *data: EncodedRows, forms: Mapping[str, Form] | None = None
 ) -> Generator[GradientPass]:
     """Freeze the model, put it in eval mode and hook its layers; leave it afterwards exactly as it was.
 
     ``names`` are parameter names as in ``named_parameters()``, a tied head's own, or of :mod:`thresher.model.states`;
-    rules are checked on rows of ``data``. ``forms`` says how matrices' gradients are kept (default: multiplied out).
+    ``data`` is all that will be passed through; rules and padding are checked on the part whose lengths vary most.
+    ``forms`` says how matrices' gradients are kept (default: multiplied out).
     """
     parameters = list(model.parameters())
     required = [parameter.requires_grad for parameter in parameters]
@@ -38,7 +40,7 @@ def gradient_pass(
         with untied(model):
             one_pass = GradientPass(model, names, text_config.pad_token_id, forms or {})
             try:
-                one_pass.open(data)
+                one_pass.open(max(data, key=lambda part: int(np.ptp(part.lengths))))
                 yield one_pass
             finally:
                 one_pass.close()
@@ -50,11 +52,11 @@ def gradient_pass(
             module.training = flag
 
 
-def _pad_id(model: nn.Module, data: EncodedRows, configured: int | None) -> int:
+def _pad_id(model: nn.Module, data: Sequence[EncodedRows], configured: int | None) -> int:
     """The model's own pad id; without one, a token that no row contains, so that pooling finds a row's last token."""
     if configured is not None and configured >= 0:
         return configured
-    used = set(torch.cat(list(data.features["input_ids"])).unique().tolist())
+    used = set(torch.cat([ids for part in data for ids in part.features["input_ids"]]).unique().tolist())
     vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
     unused = next((token for token in range(vocabulary) if token not in used), None)
     if unused is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from thresher.data.encode import Batch
 from thresher.gradients.rows import RowGradients, TokenGradients
-from thresher.gradients.rules import precise
+from thresher.gradients.rules import is_noise, precise, rule_for
 from thresher.model.losses import batch_losses
 
 
@@ -20,30 +21,57 @@ def plain_gradients(
     """Gradients of one row's loss by name, each [1, p], or sparse [tokens, d] for an embedding's table; loss [1].
 
     ``row`` is a batch of one; ``options`` are further arguments of the model. A parameter the row does not touch gets
-    zeros. Grad flags are left as they were.
+    zeros. Gradients and grad flags of the parameters are left as they were.
     """
-    flags = {name: parameter.requires_grad for name, parameter in parameters.items()}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    gradients: Sequence[Tensor | None] = [None] * len(parameters)
+    before = {name: (parameter.requires_grad, parameter.grad) for name, parameter in parameters.items()}
     try:
         for parameter in parameters.values():
             parameter.requires_grad_()
-        with torch.enable_grad():
+            parameter.grad = None
+        with torch.enable_grad(), _bias_terms(model, parameters) as terms:
             loss, _ = batch_losses(model, row, **options)
-        if loss.requires_grad:  # else the model uses none of these parameters
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            if loss.requires_grad:  # else the model uses none of these parameters
+                loss.sum().backward()  # unlike autograd.grad, this goes through every kind of checkpointing
+        found = {
+            name: _shaped(p, p.grad, sparse=id(p) in embeddings, terms=terms.get(id(p)))
+            for name, p in parameters.items()
+        }
     finally:
         for name, parameter in parameters.items():
-            parameter.requires_grad_(flags[name])
-    found = {
-        name: _shaped(parameter, gradient, sparse=id(parameter) in embeddings)
-        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
-    }
+            flag, parameter.grad = before[name]
+            parameter.requires_grad_(flag)
     return found, loss.detach()
 
 
-def _shaped(parameter: nn.Parameter, gradient: Tensor | None, *, sparse: bool) -> RowGradients:
+@contextmanager
+def _bias_terms(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Generator[dict[int, Tensor]]:
+    """By the id of a bias that a layer adds to its output: the squared norm of the terms that its gradient sums."""
+    wanted = {id(parameter) for parameter in parameters.values()}
+    terms: dict[int, Tensor] = {}
+
+    def watch(layer: nn.Module, _: Any, output: Any) -> None:
+        def note(delta: Tensor) -> None:
+            terms[id(layer.bias)] = precise(delta).square().sum() + terms.get(id(layer.bias), 0.0)
+
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(note)
+
+    layers = [
+        layer for layer in model.modules() if rule_for(layer, "bias") and id(getattr(layer, "bias", None)) in wanted
+    ]
+    handles = [layer.register_forward_hook(watch) for layer in layers]
+    try:
+        yield terms
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _shaped(parameter: nn.Parameter, gradient: Tensor | None, *, sparse: bool, terms: Tensor | None) -> RowGradients:
     full = precise(torch.zeros_like(parameter) if gradient is None else gradient).detach()
+    if terms is not None and is_noise(full, terms.sqrt(), parameter.dtype):
+        full = torch.zeros_like(full)
     if not sparse:
         return full.reshape(1, -1)
     tokens = (full != 0).any(-1).nonzero()[:, 0]

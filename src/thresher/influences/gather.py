@@ -129,7 +129,7 @@ def gather(
         {side: plan_blocks(rows.lengths, batch_size, plan.row_bytes) for side, rows in data.items()}, memory, folder
     )
     store.labels = {side: rows.classes for side, rows in data.items()}
-    with gradient_pass(model, plan.names, data["train"], plan.forms) as one_pass:
+    with gradient_pass(model, plan.names, *data.values(), forms=plan.forms) as one_pass:
         if one_pass.head is not None and one_pass.head.generative:
             store.head = one_pass.head.matrix()
         collect(one_pass, store, data, batch_size, progress, multipliers)

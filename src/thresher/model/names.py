@@ -8,7 +8,7 @@ falls into one of the paper's groups: WE, the four quarters of the layers "1".."
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,9 @@ Group = Literal["WE", "1", "2", "3", "4", "CL", "other"]
 Block = Literal["embedding", "layer", "head", "other"]
 Kind = Literal["weight", "hidden", "head"]
 
-_LAYER = re.compile(r"\.(\d+)\.")
+# A layer is an entry of a list: what holds the list, the list, the entry's number. The outermost list counts.
+_LAYER = re.compile(r"^((?:[^.]+\.)*?)[^.]+\.(\d+)\.")
+_LORA = re.compile(r"\.lora_(?:embedding_)?(\w+)\.")
 _POOLER = re.compile(r"(^|\.)pooler(\.|$)")
 # The last parts of a module's name that say which projection of attention it is; the first match wins.
 _PROJECTIONS = (
@@ -47,12 +49,13 @@ class ModuleName:
 
 
 def describe(model: nn.Module, names: Iterable[str]) -> list[ModuleName]:
-    """Describe the named parameters, in the order given."""
-    shapes = {name: parameter.numel() for name, parameter in model.named_parameters(remove_duplicate=False)}
-    layers = 1 + max((_layer(name) for name in shapes), default=-1)
-    embedding = embedding_name(model)
-    backbone = backbone_prefix(model)
-    return [_describe(name, shapes[name], layers, embedding, backbone) for name in names]
+    """Describe the named parameters, in the order given.
+
+    Layers are numbered through: those of an encoder first, then those of its decoder.
+    """
+    anatomy = _anatomy(model)
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters(remove_duplicate=False)}
+    return [_describe(name, sizes[name], _factor(model, name), anatomy) for name in names]
 
 
 def projection(module_name: str) -> str:
@@ -66,12 +69,13 @@ def projection(module_name: str) -> str:
 
 def attention_projections(model: nn.Module) -> list[str]:
     """Names of the layers that project to query or value (or to both, fused), as in ``named_modules()``."""
+    anatomy = _anatomy(model)
     return [
         name
         for name, module in model.named_modules()
         if projection(name.rpartition(".")[2]) in ("query", "value", "query_key_value")
         and isinstance(getattr(module, "weight", None), nn.Parameter)
-        and _layer(name + ".") >= 0
+        and anatomy.layer(name + ".") >= 0
     ]
 
 
@@ -98,13 +102,18 @@ def embedding_name(model: nn.Module) -> str | None:
 
 
 def backbone_prefix(model: nn.Module) -> str:
-    """Prefix of the backbone's parameter names ("bert.", or "base_model.model.bert." under PEFT), "" if unknown."""
-    wrapped = hasattr(model, "get_base_model")
-    inner = model.get_base_model() if wrapped else model  # pyright: ignore[reportCallIssue]
-    prefix = str(getattr(inner, "base_model_prefix", ""))
-    if not prefix or not hasattr(inner, prefix):
-        return ""
-    return f"base_model.model.{prefix}." if wrapped else f"{prefix}."
+    """Prefix of the backbone's parameter names ("bert.", or "base_model.model.bert." under PEFT), "" if unknown.
+
+    The backbone is the part that the model itself names, or else the one that holds word embedding and layers.
+    """
+    base = _base_prefix(model)
+    inner = model.get_submodule(base.rstrip("."))
+    named = str(getattr(inner, "base_model_prefix", ""))
+    if named and hasattr(inner, named):
+        return f"{base}{named}."
+    part = (embedding_name(model) or "").removeprefix(base).partition(".")[0] + "."
+    holds_layers = any(name.startswith(part) and _LAYER.match(name) for name, _ in inner.named_parameters())
+    return base + part if holds_layers else ""
 
 
 def groups_in(modules: Sequence[ModuleName]) -> list[str]:
@@ -123,22 +132,69 @@ def in_group(module: ModuleName, group: str) -> bool:
     return group in ("all", module.group)
 
 
-def _describe(name: str, size: int, layers: int, embedding: str | None, backbone: str) -> ModuleName:
-    layer = _layer(name)
-    parent = name.rpartition(".")[0]
-    factor = next((f for mark, f in (("lora_A", "A"), ("lora_B", "B")) if mark in name), name.rpartition(".")[2])
+@dataclass(frozen=True)
+class _Anatomy:
+    """Where the parts of a model begin: prefixes of names, and for each stack of layers the number of its first."""
+
+    base: str
+    backbone: str
+    embedding: str | None
+    stacks: Mapping[str, int]
+    layers: int
+
+    def layer(self, name: str) -> int:
+        """The layer that a parameter lies in, counted through all stacks; -1 outside the layers."""
+        found = _layer(name, self.backbone)
+        return -1 if found is None else self.stacks[found[0]] + found[1]
+
+
+def _anatomy(model: nn.Module) -> _Anatomy:
+    backbone = backbone_prefix(model)
+    heights: dict[str, int] = {}
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        if found := _layer(name, backbone):
+            stack, number = found
+            heights[stack] = max(heights.get(stack, 0), number + 1)
+    starts: dict[str, int] = {}
+    total = 0
+    for stack, height in heights.items():
+        starts[stack] = total
+        total += height
+    return _Anatomy(_base_prefix(model), backbone, embedding_name(model), starts, total)
+
+
+def _layer(name: str, backbone: str) -> tuple[str, int] | None:
+    """The stack (what holds the list of layers) and the number within it; None outside the backbone's layers."""
+    found = _LAYER.match(name) if name.startswith(backbone) else None
+    return (found[1], int(found[2])) if found else None
+
+
+def _base_prefix(model: nn.Module) -> str:
+    """Prefix of the names of the model that PEFT wraps; "" without PEFT."""
+    if not hasattr(model, "get_base_model"):
+        return ""
+    inner = model.get_base_model()  # pyright: ignore[reportCallIssue]
+    return next(f"{name}." for name, module in model.named_modules() if module is inner)
+
+
+def _factor(model: nn.Module, name: str) -> str:
+    """``A`` or ``B`` of LoRA; else what the parameter is called: ``weight``, ``bias``, ``ia3_l``, ..."""
+    if found := _LORA.search(name):
+        return found[1]
+    owner, _, last = name.rpartition(".")
+    # PEFT keeps bare parameters in dictionaries by the adapter's name.
+    return owner.rpartition(".")[2] if isinstance(model.get_submodule(owner), nn.ParameterDict) else last
+
+
+def _describe(name: str, size: int, factor: str, anatomy: _Anatomy) -> ModuleName:
+    layer = anatomy.layer(name)
     block: Block = "other"
     group: Group = "other"
-    if name == embedding:
+    if name == anatomy.embedding:
         block, group = "embedding", "WE"
     elif layer >= 0:
         block = "layer"
-        group = ("1", "2", "3", "4")[4 * layer // layers]
-    elif not name.startswith(backbone) or _POOLER.search(name):
+        group = ("1", "2", "3", "4")[4 * layer // anatomy.layers]
+    elif name.startswith(anatomy.base) and (not name.startswith(anatomy.backbone) or _POOLER.search(name)):
         block, group = "head", "CL"
-    return ModuleName(name, block, layer, projection(parent), factor, group, size)
-
-
-def _layer(name: str) -> int:
-    found = _LAYER.search(name)
-    return int(found.group(1)) if found else -1
+    return ModuleName(name, block, layer, projection(name.rpartition(".")[0]), factor, group, size)
