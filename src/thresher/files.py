@@ -46,6 +46,7 @@ def written_folder(target: Path) -> Generator[Path]:
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of the same number
         temporary.mkdir(parents=True)
         yield temporary
         if not target.exists():

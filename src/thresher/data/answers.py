@@ -139,7 +139,7 @@ def _templated(dialogues: Dialogues, row: int, tokenizer: Any, messages: Sequenc
 def _tokenized(
     tokenizer: Any, texts: list[str], answers: Sequence[Sequence[tuple[int, int]]], *, special: bool
 ) -> list[_Tokens]:
-    encoded = tokenizer(texts, add_special_tokens=special, return_offsets_mapping=True)
+    encoded = tokenizer(texts, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
     return [
         _Tokens(list(ids), [_lies_in(places, *offset) for offset in offsets])
         for ids, offsets, places in zip(encoded["input_ids"], encoded["offset_mapping"], answers, strict=True)
