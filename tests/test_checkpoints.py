@@ -65,7 +65,7 @@ def train(model: Any, place: Path, keeper: thresher.CheckpointKeeper, **options:
 
 
 def trained(folder: Path, *, lora: bool) -> Training:
-    model = tiny_model("bert", lora=lora, **({"modules_to_save": ["classifier"]} if lora else {}))
+    model = tiny_model("bert", lora=lora)
     trainer = train(model, folder / "saved", thresher.CheckpointKeeper(folder / "kept"))
     return Training(folder / "saved", folder / "kept", trainer)
 
