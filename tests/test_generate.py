@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, BertConfig, GemmaConfig, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
 from typer.testing import CliRunner
 
 import thresher
 from conftest import COMMON, VOCABULARY, cancels, dense, relative_error
+from folders import SIZES as WORD_SIZES
 from folders import answers, decoder_folder, encoder_folder, generator_folder, write_rows
 from test_audit import flags, refused
 from test_influence import TOLERANCE, defined
@@ -296,6 +297,8 @@ def test_what_does_not_fit_the_task_is_refused(place: Path, tmp_path: Path) -> N
     assert "--task generate knows swap, truncate, shuffle" in refused(["audit", *flags(given | {"plant_kind": "flip"})])
     assert "no weights for 'lm_head" in refused(["audit", *flags(given | {"model": str(tmp_path / "decoder")})])
     assert "no weights for 'cls" in refused(["audit", *flags(given | {"model": str(tmp_path / "encoder")})])
+    AutoModelForCausalLM.from_config(BertConfig(**WORD_SIZES)).save_pretrained(tmp_path / "encoder")
+    assert "sees the tokens that it predicts" in refused(["audit", *flags(given | {"model": tmp_path / "encoder"})])
     with pytest.raises(ModelError, match="there is minilm, smollm2"):
         model_folder("packaged:gpt5")
     with pytest.raises(ModelError, match=r"nowhere\.gguf: there is no such file"):

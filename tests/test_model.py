@@ -24,7 +24,7 @@ from thresher.model.names import attention_projections, groups_in, in_group, pro
 
 @pytest.mark.parametrize("family", list(CONFIGS))
 def test_lora_sits_on_query_and_value_of_every_layer_and_head_and_embedding_are_found(family: str) -> None:
-    modules = select_modules(tiny_model(family, lora=True), None)
+    modules = select_modules(tiny_model(family, lora=True), None, ("tracin",))
     fused = family in ("gpt2", "gpt-neox", "modernbert")
     expected = {"query_key_value"} if fused else {"query", "value"}
     layers = [m for m in modules if m.block == "layer"]
@@ -38,7 +38,7 @@ def test_lora_sits_on_query_and_value_of_every_layer_and_head_and_embedding_are_
 
 
 def test_every_parameter_of_a_whole_model_has_its_place() -> None:
-    modules = select_modules(tiny_model("bert"), None)
+    modules = select_modules(tiny_model("bert"), None, ("tracin",))
     places = {m.name: (m.block, m.group) for m in modules}
     assert places["bert.embeddings.word_embeddings.weight"] == ("embedding", "WE")
     assert places["bert.embeddings.position_embeddings.weight"] == ("other", "other")
@@ -146,7 +146,8 @@ def test_rows_are_cut_to_the_positions_a_model_has() -> None:
 
 def test_a_whole_model_is_audited_through_query_value_and_head(tmp_path: Path) -> None:
     subject = load_subject(config(classifier_folder(tmp_path / "whole", ["a", "b"])), ("a", "b"), 0)
-    names = [m.name for m in select_modules(subject.model, audited_by_default(subject))]
+    pattern = audited_by_default(subject, projected=False)
+    names = [m.name for m in select_modules(subject.model, pattern, ("tracin",))]
     parts = [*attention_projections(subject.model), "classifier"]
     assert names == [n for n, _ in subject.model.named_parameters() if n.rpartition(".")[0] in parts]
 
