@@ -334,7 +334,7 @@ def test_what_goes_together_is_said(lora: Training) -> None:
 
 def test_rows_that_are_not_finite_are_named_with_their_checkpoint(lora: Training, tmp_path: Path) -> None:
     point = remade(lora, tmp_path, lambda tensors: tensors.update({A_HEAD: torch.full((3,), float("nan"))}))
-    with pytest.raises(GradientError, match=r"checkpoint-6: The loss of train row"):
+    with pytest.raises(GradientError, match=r"checkpoint-6: The loss of query row"):
         thresher.influence(as_saved(lora, 6), ROWS, QUERIES, methods=BOTH, checkpoints=[point])
 
 
