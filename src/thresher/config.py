@@ -18,6 +18,7 @@ from thresher.errors import ConfigError
 Aggregation = Literal["mean", "rank", "vote"]
 LayerGroup = Literal["WE", "1", "2", "3", "4", "CL", "layers", "all"]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+Quantize = Literal["8bit", "4bit"]
 TaskName = Literal["classify", "generate"]
 PlantKind = Literal["flip", "swap", "truncate", "shuffle"]
 RowLoss = Literal["mean", "sum"]
@@ -96,6 +97,10 @@ class ModelConfig(Section):
         description="Fine-tune with LoRA first. By default: unless the model has a trained head, or an adapter.",
     )
     dtype: Dtype = Field(default="float32", description="Dtype of the weights.")
+    quantize: Quantize | None = Field(
+        default=None,
+        description="Pack the linear layers under LoRA, or under an adapter, with bitsandbytes: 8bit, 4bit.",
+    )
     device: str | None = Field(default=None, description="cpu, cuda, cuda:1, mps; by default a GPU where there is one.")
 
 

@@ -84,7 +84,8 @@ def _training(job: Job) -> str:
         trained = f"as fine-tuned in {config.adapter}" if job.subject.kind == "adapter" else "as fine-tuned, whole"
         unlearned = "; the errors are planted after that training, and easier to find than ones it learned"
         return trained + unlearned * bool(config.plant)
-    return f"LoRA r = {config.lora_rank} on query and value, {config.epochs} epochs at {config.learning_rate:g}"
+    over = f" over a base in {config.quantize.removesuffix('bit')} bits" if config.quantize else ""
+    return f"LoRA r = {config.lora_rank} on query and value{over}, {config.epochs} epochs at {config.learning_rate:g}"
 
 
 def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:

@@ -32,6 +32,7 @@ from thresher.gradients.rows import RowGradients, added, concatenated, squared_n
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, entering, precise, rule_for
 from thresher.model.losses import losses_of, scored_positions
+from thresher.model.quantise import precision
 from thresher.model.states import HEAD
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class GradientPass:
         differentiated = [name for name in self.names if name in self._parameters]
         ruled = tuple(name for name in differentiated if name in found)
         truth, alone = self._one_by_one(data, batch, ruled)
-        eps = torch.finfo(next(self.model.parameters()).dtype).eps
+        eps = precision(self.model)
         # Losses that are almost nothing are mostly rounding, so the difference is also judged against one nat.
         if (losses.detach() - alone).norm() > max(1e-3, 40 * eps) * (alone.norm() + 1):
             raise ModelError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from thresher.data.encode import Batch
 from thresher.errors import ModelError
 from thresher.gradients.rules import precise
+from thresher.model.quantise import is_packed
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def find_head(model: nn.Module, batch: Batch, options: Mapping[str, Any]) -> Hea
             "The model's scores do not come from one last linear layer; leave head_kernel out of --methods."
         )
     layer, output = last[0]
+    if is_packed(layer.weight):
+        raise ModelError("The model's last linear layer is quantised; leave head_kernel out of --methods.")
     wanted, given = logits.reshape(rows, -1, width), output.reshape(rows, -1, width)
     same = wanted.shape == given.shape and torch.allclose(wanted, given, rtol=1e-4, atol=1e-5)
     pooled = wanted.shape[1] == 1 and bool(((given - wanted).abs().amax(-1).amin(1) <= 1e-3).all())

@@ -17,6 +17,7 @@ from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, describe, embedding_name
+from thresher.model.quantise import is_packed
 from thresher.model.states import head_module, hidden_modules
 from thresher.model.tied import output_head, untied
 from thresher.progress import Progress
@@ -61,6 +62,11 @@ def _matching(model: nn.Module, pattern: str | None) -> list[str]:
     if not names:
         some = ", ".join(list(parameters)[:3])
         raise ModelError(f"No parameter of the model matches --modules '{pattern}'; names look like: {some}.")
+    packed = next((name for name in names if is_packed(parameters[name])), None)
+    if packed is not None:
+        raise ModelError(
+            f"--modules '{pattern}': {packed} is quantised, and has no gradient; leave it out of the pattern."
+        )
     return names
 
 

@@ -23,6 +23,7 @@ from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject
 from thresher.model.losses import batch_losses
 from thresher.model.predict import predict
+from thresher.model.quantise import differentiable
 from thresher.progress import Advance, Progress
 
 CHECKPOINTS = "checkpoints"
@@ -69,7 +70,7 @@ def finetune(
     weights = {key: p for key, p in subject.model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(weights, recipe)
     done = _resume(folder / "state.safetensors", weights, optimizer)
-    with progress.stage(name, recipe.epochs * len(train)) as advance:
+    with differentiable(subject.model), progress.stage(name, recipe.epochs * len(train)) as advance:
         advance(len(done) * len(train))
         for epoch in range(len(done), recipe.epochs):
             loss = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)

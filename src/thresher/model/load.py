@@ -18,6 +18,7 @@ from thresher.config import ModelConfig
 from thresher.errors import ModelError
 from thresher.model.classes import class_numbers
 from thresher.model.names import attention_projections, head_modules
+from thresher.model.quantise import moved, packing
 from thresher.model.quiet import quiet
 from thresher.model.source import model_folder
 
@@ -66,6 +67,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
         settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
     has_head = any(name.endswith("ForSequenceClassification") for name in settings.architectures or [])
     kind = _kind(config, trained=has_head)
+    packed = _packing(config, kind, settings, classifies=True)
     numbers, assumed = {name: number for number, name in enumerate(classes)}, False
     if kind != "lora":
         numbers, assumed = class_numbers(settings, classes, config.adapter)
@@ -78,6 +80,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
             use_safetensors=True,
             dtype=config.dtype,
             output_loading_info=True,
+            **packed,
             **({} if kind == "whole" else _new_head(numbers)),
         )
     head = tuple(head_modules(model))
@@ -99,9 +102,17 @@ def load_generator(config: ModelConfig) -> Subject:
     source = model_folder(config.model)
     kind = _kind(config, trained=False)
     with quiet(), _explained(source, "a causal language model"):
+        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    packed = _packing(config, kind, settings, classifies=False)
+    with quiet(), _explained(source, "a causal language model"):
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source, trust_remote_code=False, use_safetensors=True, dtype=config.dtype, output_loading_info=True
+            source,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=config.dtype,
+            output_loading_info=True,
+            **packed,
         )
         model, info = loaded
     _untrained_parts((), source, info["missing_keys"])
@@ -113,7 +124,7 @@ def load_generator(config: ModelConfig) -> Subject:
 @torch.no_grad()
 def _refuse_looking_ahead(model: nn.Module, source: str) -> None:
     """An encoder can be loaded as a language model too, and would see the answers that it is to predict."""
-    first, other = model(torch.tensor([[0, 1], [0, 2]])).logits[:, 0].float()
+    first, other = model(torch.tensor([[0, 1], [0, 2]], device=next(model.parameters()).device)).logits[:, 0].float()
     if (first - other).norm() > 0.01 * first.norm():
         raise ModelError(f"{source}: sees the tokens that it predicts; --task generate needs a causal language model.")
 
@@ -138,6 +149,28 @@ def _kind(config: ModelConfig, *, trained: bool) -> Kind:
         return "adapter"
     finetune = not trained if config.finetune is None else config.finetune
     return "lora" if finetune else "whole"
+
+
+def _packing(config: ModelConfig, kind: Kind, settings: Any, *, classifies: bool) -> dict[str, Any]:
+    """What to tell ``from_pretrained`` of packed weights; refused for a model whose own weights are to be audited."""
+    if config.quantize is None:
+        return {}
+    if kind == "whole":
+        raise ModelError(
+            f"--quantize {config.quantize}: packed weights have no gradients, and this model was fine-tuned whole; "
+            "name its --adapter, or say --finetune."
+        )
+    with _using_device(config) as device:
+        torch.empty(0, device=device)
+    return packing(config, settings, device, _full_precision(settings) if classifies else None)
+
+
+def _full_precision(settings: Any) -> list[str]:
+    """Parts of a classifier that may be trained whole: its head, and a pooler that no checkpoint fills."""
+    with torch.device("meta"):
+        skeleton: Any = AutoModelForSequenceClassification.from_config(settings, trust_remote_code=False)
+    poolers = [name for name, _ in skeleton.named_modules() if name.rpartition(".")[2] == "pooler"]
+    return [*head_modules(skeleton), *poolers]
 
 
 def _new_head(classes: dict[str, int]) -> dict[str, Any]:
@@ -188,9 +221,15 @@ def _placed(model: Any, config: ModelConfig, untrained: tuple[str, ...]) -> nn.M
     """The model with its adapter, if one is named, on its device."""
     if config.adapter is not None:
         model = _with_adapter(model, config.adapter, untrained)
+    with _using_device(config) as device:
+        return moved(model, device)
+
+
+@contextmanager
+def _using_device(config: ModelConfig) -> Generator[torch.device]:
     device = config.device or best_device()
     try:
-        return model.to(torch.device(device))
+        yield torch.device(device)
     except (RuntimeError, AssertionError) as error:  # the library has no one kind for a device that is not there
         raise ModelError(f"--device {device}: cannot be used ({_first_line(error)})") from None
 

@@ -13,6 +13,7 @@ from thresher.config import Recipe
 from thresher.errors import ModelError
 from thresher.model.load import Subject
 from thresher.model.names import attention_projections
+from thresher.model.quantise import moved
 
 
 def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
@@ -42,7 +43,7 @@ def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
         model = get_peft_model(subject.model, settings)  # pyright: ignore[reportArgumentType]
     if not recipe.base_dropout:
         _drop_only_in_lora(model)
-    return replace(subject, model=model.to(device))
+    return replace(subject, model=moved(model, device))
 
 
 def _drop_only_in_lora(model: nn.Module) -> None:
