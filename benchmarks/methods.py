@@ -78,7 +78,7 @@ def _one_round(job: Job) -> dict[str, float]:
             )
         )
         for method, function in INFLUENCE.items():
-            if any(function.defined_on(module) for module in plan.modules):
+            if function.compute and any(function.defined_on(module) for module in plan.modules):
                 taken[f"+ {method}"] = seconds(
                     lambda method=method, plan=plan, stores=stores: [
                         module_matrices(stores[0], module, [method]) for module in plan.modules
