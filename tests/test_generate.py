@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BertConfig, GemmaConfig, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, BertConfig
 from typer.testing import CliRunner
 
 import thresher
-from conftest import COMMON, VOCABULARY, cancels, dense, relative_error
+from conftest import DECODERS, VOCABULARY, cancels, dense, relative_error
 from folders import SIZES as WORD_SIZES
 from folders import answers, decoder_folder, encoder_folder, generator_folder, write_rows
 from test_audit import flags, refused
@@ -34,23 +34,17 @@ from thresher.model.load import load_generator
 from thresher.model.losses import correct_rows
 from thresher.model.names import attention_projections, embedding_name
 from thresher.model.source import model_folder
+from thresher.model.tied import output_head
 
 Row = dict[str, Any]
-SIZES: Row = {name: value for name, value in COMMON.items() if name != "num_labels"}
-OF_GPT2: Row = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "vocab_size": VOCABULARY}
-FAMILIES: dict[str, Any] = {
-    "llama": lambda **more: LlamaConfig(**SIZES, num_key_value_heads=2, **more),
-    "qwen2": lambda **more: Qwen2Config(**SIZES, num_key_value_heads=2, **more),
-    "gemma": lambda **more: GemmaConfig(**SIZES, num_key_value_heads=2, head_dim=8, **more),
-    "opt": lambda **more: OPTConfig(**SIZES, ffn_dim=64, word_embed_proj_dim=32, **more),
-    "gpt2": lambda **more: GPT2Config(**OF_GPT2, pad_token_id=1, bos_token_id=0, eos_token_id=1, **more),
-}
 
 
 def generator(family: str, *, tied: bool, lora: bool = False) -> Any:
     """A random causal LM whose every weight is far from zero and one, in training mode."""
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family](tie_word_embeddings=tied))
+    config = DECODERS[family]()
+    config.tie_word_embeddings = tied
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -110,13 +104,14 @@ def check_exact(model: Any, train: list[Row], query: list[Row], *, modules: str 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "whole"])
-@pytest.mark.parametrize("family", list(FAMILIES))
+@pytest.mark.parametrize("family", list(DECODERS))
 def test_every_module_and_pair_equals_the_definition(family: str, lora: bool, tied: bool) -> None:
     model = generator(family, tied=tied, lora=lora)
     row_loss: RowLoss = "sum" if lora == tied else "mean"
     names = check_exact(model, learned_rows(9, 1), learned_rows(4, 2), modules=None if lora else ".", row_loss=row_loss)
-    head = "base_model.model.lm_head.weight" if lora else "lm_head.weight"
-    assert (head in names) != lora
+    head = output_head(model)
+    assert head is not None
+    assert (f"{head[0]}.weight" in names) != lora
     assert embedding_name(model) in names
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
 
