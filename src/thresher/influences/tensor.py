@@ -44,7 +44,8 @@ def labelled(modules: Sequence[ModuleName], correct: npt.NDArray[np.bool_], trai
 
 def described(tensor: xr.Dataset) -> list[ModuleName]:
     """The tensor's modules, in its order: what :func:`labelled` wrote."""
-    fields = ("module", "block", "layer", "projection", "factor", "group", "size", "kind")
+    fields = ["module", "block", "layer", "projection", "factor", "group", "size"]
+    fields += ["kind"] if "kind" in tensor.coords else []  # before there were other kinds, all were weights
     return [ModuleName(*values) for values in zip(*(tensor[field].values.tolist() for field in fields), strict=True)]
 
 
