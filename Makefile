@@ -9,7 +9,7 @@ demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
 
 test: .venv/demo .venv/generate .venv/dev .venv/agreement
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # tiny models: two files at a time
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
