@@ -10,14 +10,15 @@ over the modules of a layer or a group of layers, and no other step between,
     AUC     probability that a row of the query's class has more influence on it than one of another class
     recall  share of that class among the k rows of most influence on it, k the rows of that class
 
-both as means over the queries, and in expectation over the orders of tied rows. Chance is 0.5 and 1 / classes. Each
-task is a run directory, and one that is finished is not run again.
+both as means over the queries, and in expectation over the orders of tied rows. Chance is 0.5 and 1 / classes. The
+words that two rows share, without any model, are measured in the same way. Each task is a run directory, and one that
+is finished is not run again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -108,17 +109,21 @@ def _drawn(table: Table, count: int) -> Table:
 
 def _retrieved(task: str, folder: Path) -> pd.DataFrame:
     """A line a function and group or layer: means and standard deviations over the queries."""
-    classes = [
-        np.array([row["variation"] for row in read_table(str(folder / "data" / f"{side}.jsonl")).records])
-        for side in ("validation", "train")
-    ]
-    same = classes[0][:, None] == classes[1]
-    lines = [
-        {"task": task, "method": method, "place": place, "name": name, **_measured(_summed(influence, chosen), same)}
-        for method, influence, modules in _read(load_result(folder).tensor)
-        for place, name, chosen in _places(modules)
-    ]
-    return pd.DataFrame(lines)
+    query, train = (read_table(str(folder / "data" / f"{side}.jsonl")).records for side in ("validation", "train"))
+    same = np.array([[row["variation"] == other["variation"] for other in train] for row in query])
+    found = [("shared words", "group", "text", _shared_words(query, train))]
+    for method, influence, modules in _read(load_result(folder).tensor):
+        found += [(method, place, name, _summed(influence, chosen)) for place, name, chosen in _places(modules)]
+    return pd.DataFrame(
+        {"task": task, "method": method, "place": place, "name": name, **_measured(values, same)}
+        for method, place, name, values in found
+    )
+
+
+def _shared_words(query: Sequence[Record], train: Sequence[Record]) -> npt.NDArray[np.float64]:
+    """What texts alone tell: words that two rows share, over words that either has, [Q, N]."""
+    words = [[set(f"{row['prompt']}{row['completion']}".split()) for row in rows] for rows in (query, train)]
+    return np.array([[len(a & b) / len(a | b) for b in words[1]] for a in words[0]])
 
 
 def _read(tensor: xr.Dataset) -> Iterator[tuple[str, xr.DataArray, dict[int, ModuleName]]]:
@@ -159,7 +164,7 @@ def _measured(influence: npt.NDArray[np.float64], same: npt.NDArray[np.bool_]) -
 
 def markdown(table: pd.DataFrame) -> list[str]:
     """A line a function, a column a group of layers; AUC / recall."""
-    groups = [name for name in ("WE", "1", "2", "3", "4", "layers", "CL") if name in set(table["name"])]
+    groups = [name for name in ("text", "WE", "1", "2", "3", "4", "layers", "CL") if name in set(table["name"])]
     lines = [f"| {table['task'].iloc[0]} | " + " | ".join(groups) + " |", "|---" * (1 + len(groups)) + "|"]
     for method, mine in table.groupby("method", sort=False):
         cells = mine.set_index("name")
