@@ -51,8 +51,8 @@ BY_GROUP, BY_LAYER = "retrieval_groups.csv", "retrieval_layers.csv"
 def main(
     data: Annotated[Path, typer.Option(help="Folder with a folder a task.")],
     output: Path = Path("runs/retrieval"),
-    rows: Annotated[int, typer.Option(help="Training rows a task, as many of each class.")] = 200,
-    queries: Annotated[int, typer.Option(help="Query rows a task, as many of each class.")] = 40,
+    rows: Annotated[int, typer.Option(help="Training rows a task, as many of each class.")] = 50,
+    queries: Annotated[int, typer.Option(help="Query rows a task, as many of each class.")] = 20,
     tasks: Annotated[str, typer.Option(help="Which tasks, with commas between.")] = ",".join(TASKS),
 ) -> None:
     """Audit every task, and show what each function found in each group of layers."""
