@@ -170,6 +170,8 @@ def main() -> None:
         format="%(message)s",
         handlers=[RichHandler(console=errors, show_time=False, show_path=False)],
     )
+    # PEFT imports it where it is installed, and it then warns of kernels that it would fetch.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except ThresherError as error:
