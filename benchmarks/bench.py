@@ -26,12 +26,10 @@ from thresher.demo import demo_audit
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.store import Side
 from thresher.influences.compute import module_matrices
-from thresher.influences.gather import gather
+from thresher.influences.gather import MEMORY, gather
 from thresher.model.losses import batch_losses
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent
-
-MEMORY = 4 * 2**30
 
 
 def plain_step(job: Job, data: list[EncodedRows]) -> None:

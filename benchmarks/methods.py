@@ -22,14 +22,14 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from bench import MEMORY, plain_step, seconds
+from bench import plain_step, seconds
 from thresher.config import AuditConfig, DemoConfig
 from thresher.data.table import Table, read_table, write_table
 from thresher.demo import demo_audit
 from thresher.evaluate.detection import auroc, noise_detection_rate
 from thresher.gradients.store import Side
 from thresher.influences.compute import module_matrices
-from thresher.influences.gather import gather, plan_gradients, select_modules
+from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
 from thresher.influences.registry import INFLUENCE
 from thresher.pipeline import load_result, run
 from thresher.prepare import Job, prepare

@@ -108,7 +108,7 @@ class Plain(Pairing):
     def through_train(self, weights: Tensor) -> Tensor:
         return weights @ self.train_gram
 
-    def _of_rows(self, side: Any) -> Tensor:
+    def _of_rows(self, side: Any, amount: Any) -> Tensor:
         return self.sides[side].square().sum(1)
 
 

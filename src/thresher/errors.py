@@ -9,6 +9,11 @@ class ThresherError(Exception):
     """Base of every error that the user can mend."""
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says, without its details."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class ConfigError(ThresherError):
     """An option is missing, unknown or contradicts another."""
 

@@ -146,6 +146,7 @@ def _read(config: AuditConfig) -> dict[Part, Table]:
 
 
 def planted(task: Task, config: AuditConfig) -> tuple[Task, Flags]:
+    """The task with the errors that the configuration plants, and which rows those are, [n]; the same every time."""
     kind = config.plant_kind or task.plant_kinds[0]
     if kind not in task.plant_kinds:
         raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds)}.")

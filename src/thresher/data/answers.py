@@ -17,7 +17,7 @@ import torch
 from thresher.config import RowLoss
 from thresher.data.dialogues import Dialogues, Message, joined
 from thresher.data.encode import IGNORED, EncodedRows
-from thresher.errors import DataError, ModelError
+from thresher.errors import DataError, ModelError, first_line
 
 _MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
@@ -132,8 +132,8 @@ def _templated(dialogues: Dialogues, row: int, tokenizer: Any, messages: Sequenc
     try:
         return tokenizer.apply_chat_template([dict(message) for message in messages], return_dict=True, **how)
     except Exception as error:  # templates are programs of their own, and refuse in their own ways
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{dialogues.table.where(row)}: the chat template cannot write this chat ({reason}).") from None
+        where = dialogues.table.where(row)
+        raise DataError(f"{where}: the chat template cannot write this chat ({first_line(error)}).") from None
 
 
 def _tokenized(

@@ -20,12 +20,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from thresher.data.encode import Batch, EncodedRows, accepted_inputs
 from thresher.errors import GradientError, ModelError
 from thresher.gradients.agreement import agreeing
-from thresher.gradients.forms import Form, in_form
+from thresher.gradients.forms import Form, in_form, matrix_ids, table_ids
 from thresher.gradients.forward import head_rows, pooled_states
 from thresher.gradients.head import Head, find_head
 from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
@@ -141,7 +140,9 @@ class GradientPass:
         for name in self.names:
             if name in self._parameters:
                 names.setdefault(id(self._parameters[name]), []).append(name)
-        both = _tables(self.model) & _matrices(self.model)  # a table that is also a matrix has no one kind of gradient
+        both = table_ids(self.model) & matrix_ids(
+            self.model
+        )  # a table that is also a matrix has no one kind of gradient
         for layer in self.model.modules():
             owned = [(short, p) for short, p in layer.named_parameters(recurse=False) if names.get(id(p))]
             sites = [
@@ -171,7 +172,7 @@ class GradientPass:
             if not self._rows or not isinstance(output, Tensor):  # a plain pass, not ours, or no layer that we know
                 return None
             entry = entering(layer, args, kwargs)
-            if entry is None:  # no rule for what this layer does; check_rules sees that it is missing
+            if entry is None:  # no rule for what this layer does; the check of the rules sees that it is missing
                 return None
             x, factor = entry
             result = output
@@ -252,14 +253,6 @@ class NonFiniteError(GradientError):
             f"The {kind} of {what} {named} is not a finite number; look at these rows, or use a lower learning rate "
             "or a longer dtype."
         )
-
-
-def _tables(model: nn.Module) -> set[int]:
-    return {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
-
-
-def _matrices(model: nn.Module) -> set[int]:
-    return {id(layer.weight) for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))}
 
 
 def _finite(losses: Tensor, found: dict[str, RowGradients]) -> Tensor:

@@ -57,13 +57,23 @@ def choose_forms(
     ``projection`` is k, 0 for none; without one the smaller exact form is taken for rows of ``length`` tokens.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
-    linear = {id(layer.weight) for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))}
+    linear = matrix_ids(model)
     matrices = {name: tuple(parameters[name].shape) for name in names if id(parameters.get(name)) in linear}
     if projection:
         return {name: _sketch(name, shape, projection, device) for name, shape in matrices.items()}
     return {
         name: "factored" if length * sum(shape) < shape[0] * shape[1] else "dense" for name, shape in matrices.items()
     }
+
+
+def table_ids(model: nn.Module) -> set[int]:
+    """The ids of the parameters that are an embedding's table."""
+    return {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Embedding)}
+
+
+def matrix_ids(model: nn.Module) -> set[int]:
+    """The ids of the parameters that are a linear layer's matrix."""
+    return {id(layer.weight) for layer in model.modules() if isinstance(layer, (nn.Linear, Conv1D))}
 
 
 def form_bytes(size: int, shape: Sequence[int], form: Form, length: float) -> float:

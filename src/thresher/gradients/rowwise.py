@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thresher.data.encode import Batch
+from thresher.gradients.forms import table_ids
 from thresher.gradients.rows import RowGradients, TokenGradients
 from thresher.gradients.rules import is_noise, precise, rule_for
 from thresher.model.losses import batch_losses
@@ -23,7 +24,7 @@ def plain_gradients(
     ``row`` is a batch of one; ``options`` are further arguments of the model. A parameter the row does not touch gets
     zeros. Gradients and grad flags of the parameters are left as they were.
     """
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    embeddings = table_ids(model)
     before = {name: (parameter.requires_grad, parameter.grad) for name, parameter in parameters.items()}
     try:
         for parameter in parameters.values():

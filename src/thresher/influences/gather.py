@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from thresher.data.encode import EncodedRows
 from thresher.errors import ConfigError, ModelError
 from thresher.gradients.collect import batch_rows, collect, plan_blocks
-from thresher.gradients.forms import Form, choose_forms, form_bytes
+from thresher.gradients.forms import Form, choose_forms, form_bytes, table_ids
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.registry import INFLUENCE
@@ -101,7 +101,7 @@ def _planned(model: nn.Module, modules: Sequence[ModuleName], length: float, pro
     weights = [module.name for module in modules if module.kind == "weight"]
     device = next(model.parameters()).device
     forms = choose_forms(model, weights, length=length, projection=projection, device=device)
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    tables = table_ids(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     total = 0.0
     for module in modules:

@@ -58,21 +58,16 @@ class MatrixPairing(Pairing):
 
     def coordinates(self) -> int:
         """Numbers kept of a row's gradient, multiplied out: p, or fewer where it is projected."""
-        first = next(iter(self._blocks("train")))[1]
+        first = next(self._blocks("train"))[1]
         return first.shape[1] if isinstance(first, Tensor) else first.size
 
     def _gram_is_cheaper(self, queries: int) -> bool:
+        first = next(self._blocks("train"))[1]
+        if not isinstance(first, FactoredGradients) or self.rows > MOST_GRAM_ROWS:
+            return False  # before all blocks are read to count their entries
         entries = sum(len(g.row) for _, g in self._blocks("train") if isinstance(g, FactoredGradients))
-        if not entries or self.rows > MOST_GRAM_ROWS:
-            return False
-        sides, size = self._sides()
-        return entries**2 * sides < 2 * size * (entries + queries * self.rows)
-
-    def _sides(self) -> tuple[int, int]:
-        for _, g in self._blocks("train"):
-            if isinstance(g, FactoredGradients):
-                return g.left.shape[1] + g.right.shape[1], g.size
-        return 0, self.size
+        sides = first.left.shape[1] + first.right.shape[1]
+        return entries**2 * sides < 2 * first.size * (entries + queries * self.rows)
 
     def _dense(self, side: Side) -> Iterator[tuple[Tensor, Tensor]]:
         for rows, gradients in self._blocks(side):

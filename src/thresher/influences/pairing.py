@@ -8,6 +8,7 @@ float32, their rows and columns in the order of the data. A module of hidden sta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
@@ -59,25 +60,23 @@ class Pairing(ABC):
     @cached_property
     def query_squares(self) -> Tensor:
         """Squared norms of V's rows, [Q]."""
-        return self._of_rows("query")
+        return self._of_rows("query", self._squares)
 
     @cached_property
     def train_squares(self) -> Tensor:
         """Squared norms of G's rows, [N]."""
-        return self._of_rows("train")
+        return self._of_rows("train", self._squares)
 
     def entry_sums(self, side: Side) -> Tensor:
         """Sum of every row's gradient over its coordinates, [rows]."""
-        sums = torch.empty(self.store.count(side))
-        for rows, gradients in self.store.blocks(side, self.module):
-            sums[torch.from_numpy(rows)] = entry_sums(gradients)
-        return sums
+        return self._of_rows(side, entry_sums)
 
-    def _of_rows(self, side: Side) -> Tensor:
-        squares = torch.empty(self.store.count(side))
+    def _of_rows(self, side: Side, amount: Callable[[RowGradients], Tensor]) -> Tensor:
+        """One number a row, [rows]: ``amount`` of every block, in the order of the data."""
+        amounts = torch.empty(self.store.count(side))
         for rows, gradients in self.store.blocks(side, self.module):
-            squares[torch.from_numpy(rows)] = self._squares(gradients)
-        return squares
+            amounts[torch.from_numpy(rows)] = amount(gradients)
+        return amounts
 
     def _squares(self, gradients: RowGradients) -> Tensor:
         return squared_norms(gradients)

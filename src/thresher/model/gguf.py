@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from thresher.errors import ModelError
+from thresher.errors import ModelError, first_line
 from thresher.files import written_folder
 from thresher.model.quiet import quiet
 
@@ -60,8 +60,7 @@ def _unpack(file: Path, folder: Path) -> None:
             fresh.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     except Exception as error:  # the library raises many kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{file}: cannot be loaded as a causal language model ({reason}).") from error
+        raise ModelError(f"{file}: cannot be loaded as a causal language model ({first_line(error)}).") from error
 
 
 def _cache() -> Path:

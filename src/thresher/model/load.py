@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from thresher.config import ModelConfig
-from thresher.errors import ModelError
+from thresher.errors import ModelError, first_line
 from thresher.model.classes import class_numbers
 from thresher.model.names import attention_projections, head_modules
 from thresher.model.quantise import moved, packing
@@ -231,7 +231,7 @@ def _using_device(config: ModelConfig) -> Generator[torch.device]:
     try:
         yield torch.device(device)
     except (RuntimeError, AssertionError) as error:  # the library has no one kind for a device that is not there
-        raise ModelError(f"--device {device}: cannot be used ({_first_line(error)})") from None
+        raise ModelError(f"--device {device}: cannot be used ({first_line(error)})") from None
 
 
 def _with_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Module:
@@ -243,7 +243,7 @@ def _with_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Mo
         with quiet():
             return PeftModel.from_pretrained(model, adapter, is_trainable=True)
     except Exception as error:  # shapes, keys, files: the library raises many kinds
-        raise ModelError(f"{adapter}: the adapter does not fit the model ({_first_line(error)})") from None
+        raise ModelError(f"{adapter}: the adapter does not fit the model ({first_line(error)})") from None
 
 
 def _refuse_incomplete_adapter(adapter: Path, untrained: tuple[str, ...]) -> None:
@@ -262,13 +262,9 @@ def best_device() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 @contextmanager
 def _explained(source: str, wanted: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # the library raises many kinds: files, keys, architectures, network
-        raise ModelError(f"{source}: cannot be loaded as {wanted} ({_first_line(error)})") from error
+        raise ModelError(f"{source}: cannot be loaded as {wanted} ({first_line(error)})") from error
