@@ -140,9 +140,8 @@ class GradientPass:
         for name in self.names:
             if name in self._parameters:
                 names.setdefault(id(self._parameters[name]), []).append(name)
-        both = table_ids(self.model) & matrix_ids(
-            self.model
-        )  # a table that is also a matrix has no one kind of gradient
+        # A table that is also a matrix has no one kind of gradient.
+        both = table_ids(self.model) & matrix_ids(self.model)
         for layer in self.model.modules():
             owned = [(short, p) for short, p in layer.named_parameters(recurse=False) if names.get(id(p))]
             sites = [
