@@ -14,8 +14,9 @@ from thresher.config import Recipe
 from thresher.data.encode import EncodedRows, encoded_rows
 from thresher.errors import ModelError
 from thresher.model import finetune as module
-from thresher.model.finetune import Epoch, History, finetune, learning_rate, shuffled_batches
+from thresher.model.finetune import Epoch, History, finetune, learning_rate, said_while_training, shuffled_batches
 from thresher.model.load import Subject
+from thresher.model.predict import predict
 from thresher.progress import Silent
 
 
@@ -111,3 +112,21 @@ def test_every_row_is_seen_once_an_epoch() -> None:
 def test_a_loss_that_is_no_longer_finite_stops_with_advice(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="lower --learning-rate"):
         trained(tmp_path, RECIPE.model_copy(update={"learning_rate": 1e30}))
+
+
+def test_what_was_said_while_training_is_kept_row_by_row(tmp_path: Path) -> None:
+    """With a rate of zero nothing is learned, so that every epoch says what the untrained model says."""
+    still = Recipe(epochs=2, batch_size=4, learning_rate=1e-30, lora_dropout=0.0, base_dropout=False)
+    one, rows = subject(), data(18, 1)
+    model = one.model
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    expected = predict(one, rows, 32)
+    history = finetune(one, rows, data(6, 2), still, seed=0, folder=tmp_path, progress=Silent())
+    said = said_while_training(tmp_path)
+    assert len(said) == 2
+    for epoch, found in zip(history.epochs, said, strict=True):
+        torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.outputs, expected.outputs, rtol=1e-4, atol=1e-5)
+        assert epoch.train_loss == pytest.approx(found.mean_loss)

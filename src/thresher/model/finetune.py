@@ -22,11 +22,12 @@ from thresher.files import read_tensors, write_tensors
 from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject
 from thresher.model.losses import batch_losses
-from thresher.model.predict import predict
+from thresher.model.predict import Predictions, predict, read_predictions, write_predictions
 from thresher.model.quantise import differentiable
 from thresher.progress import Advance, Progress
 
 CHECKPOINTS = "checkpoints"
+SAID = "said"
 BUCKET = 16  # batches that are sorted by length together; the batches themselves stay in random order
 
 
@@ -64,8 +65,9 @@ def finetune(
 ) -> History:
     """Train the trainable parameters with AdamW; leave the model at its best epoch on the queries, in eval mode.
 
-    State goes to ``folder`` after each epoch, and what is found there is taken up; if the recipe keeps checkpoints, so
-    does each epoch's, in ``checkpoints``. Raises :class:`ModelError` where the loss is no longer finite.
+    State goes to ``folder`` after each epoch, and what is found there is taken up; so does what the model said of each
+    row as it trained on it (:func:`said_while_training`), and if the recipe keeps checkpoints, each epoch's in
+    ``checkpoints``. Raises :class:`ModelError` where the loss is no longer finite.
     """
     weights = {key: p for key, p in subject.model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(weights, recipe)
@@ -73,13 +75,15 @@ def finetune(
     with differentiable(subject.model), progress.stage(name, recipe.epochs * len(train)) as advance:
         advance(len(done) * len(train))
         for epoch in range(len(done), recipe.epochs):
-            loss = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
+            said = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
+            loss = said.mean_loss
             query_loss = predict(subject, query, recipe.batch_size).mean_loss
             if not math.isfinite(loss) or not math.isfinite(query_loss):
                 raise ModelError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
             done = (*done, Epoch(loss, query_loss))
             if History(done).chosen == epoch:
                 write_tensors(folder / "best.safetensors", weights)
+            write_predictions(folder / SAID / f"{epoch}.safetensors", {"train": said})
             if recipe.keep_checkpoints:
                 steps = math.ceil(len(train) / recipe.batch_size)
                 rate = mean_rate(epoch, steps, recipe)
@@ -91,6 +95,15 @@ def finetune(
     return History(done)
 
 
+def said_while_training(folder: Path) -> list[Predictions]:
+    """Losses and outputs of every row in the state in which the model trained on it, epoch by epoch.
+
+    They cost nothing, and show how fast a row was learned. ``folder`` is that of a finished :func:`finetune`.
+    """
+    files = sorted((folder / SAID).glob("*.safetensors"), key=lambda file: int(file.stem))
+    return [read_predictions(file, "train") for file in files]
+
+
 def _train_epoch(
     subject: Subject,
     data: EncodedRows,
@@ -98,25 +111,27 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     key: tuple[int, int],
     advance: Advance,
-) -> float:
+) -> Predictions:
     seed, epoch = key
     torch.manual_seed(seed * 1_000_003 + epoch)  # dropout
     batches = shuffled_batches(data.lengths, recipe.batch_size, np.random.default_rng([seed, epoch]))
-    total = 0.0
+    said: list[Predictions] = []
     subject.model.train()
     for number, rows in enumerate(batches):
         rate = learning_rate(epoch * len(batches) + number, recipe.epochs * len(batches), recipe)
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = data.batch(rows, subject.pad_id, subject.device)
-        losses, _ = batch_losses(subject.model, batch)
+        losses, outputs = batch_losses(subject.model, batch)
         losses.mean().backward()
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        total += float(losses.detach().sum())
+        said.append(Predictions(losses.detach().float().cpu(), outputs.float().cpu()))
         advance(len(rows))
-    return total / len(data)
+    place = torch.from_numpy(np.argsort(np.concatenate(batches)))
+    losses, outputs = (torch.cat([getattr(part, name) for part in said])[place] for name in ("losses", "outputs"))
+    return Predictions(losses, outputs)
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
