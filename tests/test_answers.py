@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,9 +13,8 @@ from folders import CHAT_TEMPLATE, WORDS, tokenizer
 from thresher.data.answers import Cuts, encode_dialogues
 from thresher.data.dialogues import DialogueColumns, Dialogues, find_dialogue_columns, read_dialogues
 from thresher.data.encode import IGNORED, EncodedRows
-from thresher.data.noise import plant_texts
 from thresher.data.table import Table
-from thresher.errors import ConfigError, DataError, ModelError
+from thresher.errors import DataError, ModelError
 
 Row = dict[str, Any]
 MARKING_TEMPLATE = (
@@ -147,41 +145,3 @@ def test_a_row_that_cannot_be_learned_is_named(
 ) -> None:
     with pytest.raises(error, match=message):
         encoded([row], speaker(template))
-
-
-texts = st.lists(st.sampled_from(["yes", "no", "a good film", "the plot\nwas dull", "x", "so so", ""]), max_size=40)
-
-
-@settings(max_examples=80, deadline=None)
-@given(texts, st.sampled_from(["swap", "truncate", "shuffle"]), st.sampled_from([0.1, 0.3, 0.9]), st.integers(0, 9))
-def test_planted_answers_differ_and_are_what_they_are_called(
-    given_texts: list[str], kind: Any, share: float, seed: int
-) -> None:
-    try:
-        new, planted = plant_texts(given_texts, share, kind, np.random.default_rng(seed))
-    except ConfigError as error:
-        assert "answers can be changed" in str(error)
-        return
-    changed = [i for i, (old, now) in enumerate(zip(given_texts, new, strict=True)) if old.strip() != now.strip()]
-    assert changed == np.flatnonzero(planted).tolist()
-    assert len(changed) == round(share * len(given_texts))
-    for i in changed:
-        old = given_texts[i]
-        if kind == "truncate":
-            assert new[i].strip() and old.startswith(new[i])
-            assert len(new[i].split()) == max(1, len(old.split()) // 3)
-        if kind == "shuffle":
-            assert sorted(new[i].split()) == sorted(old.split())
-    if kind == "swap":
-        assert sorted(new) == sorted(given_texts)
-    again, _ = plant_texts(given_texts, share, kind, np.random.default_rng(seed))
-    assert again == new
-
-
-def test_texts_are_swapped_wherever_that_is_possible() -> None:
-    half = ["yes"] * 30 + ["no"] * 10
-    new, planted = plant_texts(half, 0.5, "swap", np.random.default_rng(0))
-    assert planted.sum() == 20
-    assert all(old != now for old, now, hit in zip(half, new, planted, strict=True) if hit)
-    with pytest.raises(ConfigError, match="only 0 answers can be changed by shuffle, not 20"):
-        plant_texts(half, 0.5, "shuffle", np.random.default_rng(0))

@@ -11,12 +11,10 @@ import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 
-from thresher.data.encode import length_batches
-from thresher.data.examples import Columns, find_classes, find_columns, read_examples
-from thresher.data.noise import plant_uniform
+from thresher.data.encode import EncodedRows, length_batches
+from thresher.data.examples import Columns, find_classes, find_columns, read_examples, relabelled
 from thresher.data.packaged import critic_quotes, packaged_model
 from thresher.data.table import Table, fingerprint, read_table, write_table
 from thresher.errors import DataError
@@ -161,23 +159,45 @@ def test_rows_that_cannot_be_used_are_named(row: dict[str, Any], message: str) -
         read_examples(rows, Columns(("text",), "label"), {"0": 0, "1": 1}, trained_on="the training rows")
 
 
-@given(st.integers(2, 5), st.floats(0, 1), st.integers(0, 99))
-@settings(deadline=None, max_examples=40)
-def test_planting_flips_exactly_the_share_to_other_classes(classes: int, share: float, seed: int) -> None:
-    labels = np.arange(40) % classes * 3  # classes need not be 0, 1, 2, ...
-    noisy, planted = plant_uniform(labels, share, np.random.default_rng(seed))
-    assert planted.sum() == round(share * 40)
-    assert ((noisy != labels) == planted).all()
-    assert set(noisy) <= set(labels)
+def test_other_labels_are_written_as_the_file_writes_them(tmp_path: Path) -> None:
+    columns = Columns(("text",), "label")
+    rows = [{"text": "a", "label": 1.0, "id": 3}, {"label": 0.0, "text": "b"}, {"text": "c", "label": 0.0}]
+    found = relabelled(table(rows), columns, {0: "0", 2: "1", 1: "2"})
+    assert [record["label"] for record in found.records] == [0.0, "2", 1.0]  # no row says how the class 2 is written
+    assert list(found.records[0].items()) == [("text", "a"), ("label", 0.0), ("id", 3)]
+    assert list(found.records[1]) == ["label", "text"]
+    assert [record["label"] for record in rows] == [1.0, 0.0, 0.0]
+    names = relabelled(table([{"text": "a", "label": " spam"}, {"text": "b", "label": "ham "}]), columns, {0: "ham"})
+    assert [record["label"] for record in names.records] == ["ham ", "ham "]
+    frame = pd.DataFrame({"text": ["a", "b", "c"], "label": np.array([1, 0, 0], np.int8)})
+    frame.to_parquet(tmp_path / "rows.parquet")
+    write_table(relabelled(read_table(str(tmp_path / "rows.parquet")), columns, {1: "1"}), tmp_path / "new.parquet")
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "new.parquet"), frame.assign(label=np.array([1, 1, 0], np.int8))
+    )
+    jsonl(tmp_path / "rows.jsonl", ["", {"text": "a", "label": 0}, {"text": "b", "label": 1}])
+    read = read_table(str(tmp_path / "rows.jsonl"))
+    assert relabelled(read, columns, {0: "1"}).where(1) == read.where(1)
 
 
-def test_planted_errors_fall_on_every_other_class_alike() -> None:
-    labels = np.zeros(9000, np.int64)
-    labels[:3] = [1, 2, 3]
-    noisy, planted = plant_uniform(labels, 0.5, np.random.default_rng(0))
-    counts = np.bincount(noisy[planted & (labels == 0)], minlength=4)
-    assert counts[0] == 0
-    assert counts[1:].min() > 0.9 * counts[1:].max()
+@pytest.mark.parametrize("generates", [False, True])
+def test_joined_rows_are_the_ones_and_then_the_others(generates: bool) -> None:
+    def rows(count: int, start: int) -> EncodedRows:
+        ids = [torch.arange(start, start + 2 + place) for place in range(count)]
+        types = [torch.zeros_like(row) for row in ids]
+        labels = ids if generates else torch.arange(start, start + count)
+        return EncodedRows({"input_ids": ids, "token_type_ids": types}, labels, "sum")
+
+    ours, theirs = rows(3, 5), rows(2, 50)
+    both = ours.joined(theirs)
+    assert (len(both), both.row_loss, set(both.features)) == (5, "sum", set(ours.features))
+    assert both.lengths.tolist() == [2, 3, 4, 2, 3]
+    for part, places in ((ours, np.arange(3)), (theirs, np.arange(3, 5))):
+        again = both.take(places)
+        assert all(torch.equal(a, b) for a, b in zip(again.labels, part.labels, strict=True))
+        for name in part.features:
+            assert all(torch.equal(a, b) for a, b in zip(again.features[name], part.features[name], strict=True))
+    assert both.classes.tolist() == ([0] * 5 if generates else [5, 6, 7, 50, 51])
 
 
 def test_batches_hold_every_row_once_and_like_lengths() -> None:

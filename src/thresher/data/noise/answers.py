@@ -1,39 +1,17 @@
-"""Planting errors where they can be counted: labels flipped (SPEC 6), answers swapped, truncated or shuffled.
-
-Exactly ``round(share n)`` rows are changed, each to something that differs from what it had.
-"""
+"""Spoiled answers: swapped between rows, truncated or shuffled."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from thresher.data.noise.draw import WORD, Flags
 from thresher.errors import ConfigError
 
-Flags = npt.NDArray[np.bool_]
 TextKind = Literal["swap", "truncate", "shuffle"]
-
-_WORDS = re.compile(r"\S+")
-
-
-def plant_uniform(
-    labels: npt.NDArray[np.int64], share: float, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], Flags]:
-    """Flip ``share`` of the labels, chosen uniformly, each to another class of the data chosen uniformly.
-
-    Returns the labels after flipping and which rows were flipped, both [n]. Exactly ``round(share n)`` rows differ.
-    """
-    count = round(share * len(labels))
-    planted = np.zeros(len(labels), dtype=bool)
-    planted[rng.choice(len(labels), count, replace=False)] = True
-    classes, position = np.unique(labels, return_inverse=True)
-    position[planted] += rng.integers(1, len(classes), count)
-    return classes[position % len(classes)], planted
 
 
 def plant_texts(
@@ -56,6 +34,23 @@ def plant_texts(
     planted = np.zeros(len(texts), dtype=bool)
     planted[list(changed)] = True
     return [changed.get(row, text) for row, text in enumerate(texts)], planted
+
+
+def swapped_at(texts: Sequence[str], rows: Sequence[int], rng: np.random.Generator) -> list[str]:
+    """The texts, each of the named rows with that of another row instead, uniformly chosen among those that differ.
+
+    Raises :class:`ConfigError` where all texts are equal.
+    """
+    bare = [text.strip() for text in texts]
+    if len(set(bare)) < 2:
+        raise ConfigError("--canary-kind swap: all rows have the same answer; name a --detector.")
+    swapped = list(texts)
+    for row in rows:
+        other = row
+        while bare[other] == bare[row]:
+            other = int(rng.integers(len(texts)))
+        swapped[row] = texts[other]
+    return swapped
 
 
 def _spoiled(texts: Sequence[str], order: Sequence[int], count: int, spoil: Callable[[str], str]) -> dict[int, str]:
@@ -94,7 +89,7 @@ def _exchanged(texts: Sequence[str], rows: Sequence[int], rng: np.random.Generat
 
 
 def _truncated(text: str, _: np.random.Generator) -> str:
-    words = list(_WORDS.finditer(text))
+    words = list(WORD.finditer(text))
     if len(words) > 1:
         return text[: words[max(1, len(words) // 3) - 1].end()]
     word = text.strip()
@@ -102,14 +97,14 @@ def _truncated(text: str, _: np.random.Generator) -> str:
 
 
 def _shuffled(text: str, rng: np.random.Generator) -> str:
-    words = _WORDS.findall(text)
+    words = WORD.findall(text)
     if len(set(words)) < 2:
         return ""
     moved = words
     while moved == words:
         moved = [words[place] for place in rng.permutation(len(words))]
     replaced = iter(moved)
-    return _WORDS.sub(lambda _: next(replaced), text)
+    return WORD.sub(lambda _: next(replaced), text)
 
 
 _SPOILS: Mapping[str, Callable[[str, np.random.Generator], str]] = {"truncate": _truncated, "shuffle": _shuffled}
