@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from thresher.data.encode import EncodedRows, length_batches
 from thresher.files import read_tensors, write_tensors
@@ -31,20 +32,27 @@ class Predictions:
 @torch.no_grad()
 def predict(subject: Subject, data: EncodedRows, batch_size: int) -> Predictions:
     """Loss and output of every row, in eval mode; the training mode is put back."""
-    was_training = subject.model.training
-    subject.model.eval()
-    try:
-        losses = torch.empty(len(data))
-        outputs: list[Tensor] = [torch.empty(0)] * len(data)
+    losses = torch.empty(len(data))
+    outputs: list[Tensor] = [torch.empty(0)] * len(data)
+    with evaluating(subject.model):
         for rows in length_batches(data.lengths, batch_size):
             batch = data.batch(rows, subject.pad_id, subject.device)
             found, said = batch_losses(subject.model, batch)
             losses[torch.from_numpy(rows)] = found.float().cpu()
             for row, values in zip(rows, said.float().cpu(), strict=True):
                 outputs[row] = values
-        return Predictions(losses, torch.stack(outputs))
+    return Predictions(losses, torch.stack(outputs))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Generator[None]:
+    """Eval mode for the duration."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
-        subject.model.train(was_training)
+        model.train(was_training)
 
 
 def accuracy(subject: Subject, data: EncodedRows, outputs: Tensor) -> float:

@@ -1,0 +1,123 @@
+"""What a linear probe on frozen features (Alain & Bengio 2017) says of a row that it was not fitted on.
+
+Cross-validation as confident learning does it (Northcutt et al. 2021). A row's own label has no part in the fits that
+give its probabilities; it has one in how folds are dealt and in the one number that says how strongly all of them are
+regularised.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from thresher.detectors.evidence import Evidence, Floats, Labels, Singles
+
+SPLITS, FOLDS = 3, 5
+WIDTH = 256  # principal components kept of wider features
+STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-8, 1))  # scikit-learn's C, strongest regularisation first
+SMALLEST = 1e-12
+
+
+def probe_frozen(evidence: Evidence) -> Floats:
+    """Log out-of-fold probability of the row's label, the mean over three splits, [n]."""
+    rows = np.arange(len(evidence.labels))
+    return np.log(held_out(evidence)[:, rows, evidence.labels]).mean(0)
+
+
+_KEPT: WeakKeyDictionary[Evidence, Floats] = WeakKeyDictionary()
+
+
+def held_out(evidence: Evidence) -> Floats:
+    """Out-of-fold probabilities of every row, and after them of every query, by three splits, [3, n + Q, C].
+
+    Rows and queries are dealt into the same folds: the clean queries help to judge the rows, and both are judged alike,
+    so that they can be compared. Kept as long as the evidence is.
+    """
+    if evidence not in _KEPT:
+        frozen = evidence.frozen
+        assert frozen is not None
+        features = np.concatenate([frozen.train, frozen.query])
+        labels = np.concatenate([evidence.labels, evidence.query_labels])
+        _KEPT[evidence] = _by_splits(features, labels, evidence.classes, evidence.seed, SPLITS)
+    return _KEPT[evidence]
+
+
+def out_of_fold(features: Singles, labels: Labels, classes: int, seed: int, folds: int = FOLDS) -> Floats:
+    """Probabilities of every row, [n, C], by a multinomial logistic regression fitted on the other folds.
+
+    ``features`` [n, d] are standardised; ``labels`` [n] are below ``classes``. A class that a training part of m rows
+    lacks gets about 1 / (m + C). The regularisation is that of the least out-of-fold loss of the labels as given: clean
+    rows alone would ask for less, not having the wrong labels that must not be learned.
+    """
+    return _by_splits(features, labels, classes, seed, 1, folds)[0]
+
+
+def _by_splits(features: Singles, labels: Labels, classes: int, seed: int, splits: int, folds: int = FOLDS) -> Floats:
+    dealt = [stratified_folds(labels, folds, np.random.default_rng([seed, split])) for split in range(splits)]
+    return Probe(_narrowed(StandardScaler().fit_transform(features)), labels, classes).by_splits(dealt)
+
+
+def stratified_folds(labels: Labels, folds: int, rng: np.random.Generator) -> Labels:
+    """A fold for every row, [n]: class after class is dealt out in random order, so each is spread evenly."""
+    order = np.lexsort((rng.random(len(labels)), labels))
+    found = np.empty(len(labels), dtype=np.int64)
+    found[order] = np.arange(len(labels)) % folds
+    return found
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Features as the regression takes them, [n, k], and labels [n]."""
+
+    features: Singles
+    labels: Labels
+    classes: int
+
+    def by_splits(self, splits: Sequence[Labels]) -> Floats:
+        """Out-of-fold probabilities by every split, [S, n, C]; the first also chooses the regularisation."""
+        chosen, best, least = 0.0, np.empty(0), np.inf
+        for strength in STRENGTHS:
+            found = self.by_fold(splits[0], strength)
+            loss = -float(np.log(found[np.arange(len(self.labels)), self.labels]).mean())
+            if loss >= least:
+                break  # from here on the probe learns the rows by heart, and takes longer each time
+            chosen, best, least = strength, found, loss
+        return np.stack([best, *(self.by_fold(fold, chosen) for fold in splits[1:])])
+
+    def by_fold(self, fold: Labels, strength: float) -> Floats:
+        """Probabilities of every row by the regression fitted on all but its ``fold`` [n], [n, C]."""
+        found = np.empty((len(self.labels), self.classes))
+        for number in np.unique(fold):
+            judged = np.flatnonzero(fold == number)
+            found[judged] = self._fitted_without(judged, strength)
+        return found
+
+    def _fitted_without(self, judged: Labels, strength: float) -> Floats:
+        learned = np.delete(np.arange(len(self.labels)), judged)
+        present = np.unique(self.labels[learned])
+        found = np.full((len(judged), self.classes), 1 / (len(learned) + self.classes))
+        if len(present) > 1:
+            model = LogisticRegression(C=strength, max_iter=300)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # an unfinished fit is regularised a bit more
+                model.fit(self.features[learned], self.labels[learned])
+            found[:, present] = model.predict_proba(self.features[judged])
+        else:
+            found[:, present] = 1.0
+        found = found.clip(SMALLEST)
+        return found / found.sum(1, keepdims=True)
+
+
+def _narrowed(features: Singles) -> Singles:
+    """The first principal components where there are more columns than ``WIDTH``."""
+    if features.shape[1] <= WIDTH or not features.any():
+        return features
+    return PCA(min(WIDTH, len(features)), random_state=0).fit_transform(features)
