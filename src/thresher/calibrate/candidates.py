@@ -1,0 +1,93 @@
+"""Every candidate's scores of all rounds side by side, in a unit in which they can be compared and added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from thresher.data.encode import Indices
+from thresher.data.noise.draw import Flags
+from thresher.run import RunDirectory
+from thresher.scores.aggregate import Floats
+from thresher.scores.table import DETECTOR, is_score
+
+RANDOM = DETECTOR + "random"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """M looks at n rows: each row as each round saw it.
+
+    ``places`` [M, K] are the scores of K candidates as the share of the round's rows that lie below, ties sharing the
+    middle of their places, in (0, 1); lower = suspicious. ``row``, ``round``, ``canary`` and ``label`` [M] say which
+    row it is, in which round, whether with a wrong label of ours, and the class that it was trained with.
+    """
+
+    names: tuple[str, ...]
+    places: npt.NDArray[np.float32]
+    row: Indices
+    round: Indices
+    canary: Flags
+    label: Indices
+
+    @property
+    def rows(self) -> int:
+        """How many different rows there are, n."""
+        return int(self.row.max()) + 1
+
+    def column(self, name: str) -> Floats:
+        """One candidate's places, [M]."""
+        return self.places[:, self.names.index(name)].astype(np.float64)
+
+    def merged(self, values: Floats) -> Floats:
+        """Mean of ``values`` [M] over the rounds in which the row was no canary, [n]: the row as it was given."""
+        true = ~self.canary
+        looks = np.bincount(self.row[true], minlength=self.rows)
+        return np.bincount(self.row[true], values[true], minlength=self.rows) / looks
+
+
+def side_by_side(tables: Sequence[pd.DataFrame], labels: Sequence[Indices]) -> Candidates:
+    """Candidates of each round's ``candidates.parquet``, with the classes that the round trained on.
+
+    A candidate that is not there in every round, or has the same score for every row of one, is left out, and so is
+    chance, which may not be chosen.
+    """
+    there = [name for name in tables[0].columns if is_score(name) and name != RANDOM]
+    names = [name for name in there if all(_varies(table, name) for table in tables)]
+    return Candidates(
+        tuple(names),
+        np.concatenate([_places(table[names].to_numpy()) for table in tables]),
+        np.concatenate([table["row"].to_numpy() for table in tables]),
+        np.concatenate([np.full(len(table), number) for number, table in enumerate(tables)]),
+        np.concatenate([table["canary"].to_numpy() for table in tables]),
+        np.concatenate(labels),
+    )
+
+
+def as_given(place: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:
+    """For each round the rows to look up in it: of every row the first round in which it was no canary."""
+    left, found, number = list(rows), dict[int, list[int]](), 0
+    while left:
+        canary = pd.read_parquet(place.round(number).candidates, columns=["canary"])["canary"].to_numpy()
+        found[number] = [row for row in left if not canary[row]]
+        left, number = [row for row in left if canary[row]], number + 1
+    return found
+
+
+def normal(places: npt.NDArray[np.floating]) -> Floats:
+    """Places as the normal deviates they would be, so that the ends count: 0.025 becomes about -1.96."""
+    return ndtri(places.astype(np.float64))
+
+
+def _varies(table: pd.DataFrame, name: str) -> bool:
+    return name in table and bool(table[name].min() < table[name].max())
+
+
+def _places(scores: Floats) -> npt.NDArray[np.float32]:
+    return ((rankdata(scores, axis=0) - 0.5) / len(scores)).astype(np.float32)

@@ -1,0 +1,130 @@
+"""What ranks the rows: a combination of candidates, or the one that finds canaries best, guarded against few canaries.
+
+Everything that is chosen is chosen again without each fifth of the rows and judged on that fifth (nested resampling).
+The strength of the prior is the largest within one standard error of the best; a single candidate is preferred to the
+combination only where it is better by more than one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from sklearn.metrics import roc_auc_score
+
+from thresher.calibrate.candidates import Candidates, normal
+from thresher.calibrate.stack import Stack, fit_stack, found_canaries
+from thresher.data.encode import Indices
+from thresher.data.noise.draw import Flags
+from thresher.scores.aggregate import Floats
+
+FOLDS = 5
+STRENGTHS = (3.0, 10.0, 30.0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    ``suspicion`` [M] are log odds of being a canary rather than another row, calibrated on looks that they were not
+    fitted to; larger = more suspicious. ``held_out`` [M] are the same by fits without the look's fold: a canary beside
+    other rows can only be judged by these. ``single`` is the candidate that finds canaries best, and ``combined`` says
+    that the ``stack`` is used and not that one. ``auroc`` and ``auroc_error`` say how well ``combination`` and
+    ``single`` tell canaries from the rest where they were not fitted to them.
+    """
+
+    combined: bool
+    stack: Stack
+    single: str
+    auroc: dict[str, float]
+    auroc_error: dict[str, float]
+    suspicion: Floats
+    held_out: Floats
+
+    @property
+    def name(self) -> str:
+        """``auto``, or the single candidate's name."""
+        return "auto" if self.combined else self.single
+
+
+def choose(candidates: Candidates, seed: int) -> Choice:
+    """Choose by the canaries among the looks."""
+    fold = folds(candidates, seed)
+    by_strength = {strength: _held_out(candidates, fold, strength) for strength in STRENGTHS}
+    strength = _strongest(by_strength, candidates.canary)
+    held_out = {"combination": by_strength[strength], "single": _best_held_out(candidates, fold)}
+    auroc = {name: float(roc_auc_score(candidates.canary, values)) for name, values in held_out.items()}
+    errors = {name: auroc_error(value, candidates.canary) for name, value in auroc.items()}
+    combined = auroc["single"] <= auroc["combination"] + errors["combination"]
+    everything = np.ones(len(candidates.row), dtype=bool)
+    stack = fit_stack(candidates, everything, strength)
+    single = candidates.names[int(found_canaries(candidates, everything).argmax())]
+    raw = stack.suspicion(candidates) if combined else -normal(candidates.column(single))
+    kept = held_out["combination" if combined else "single"]
+    slope, shift = calibration(kept, candidates.canary)
+    return Choice(combined, stack, single, auroc, errors, slope * raw + shift, slope * kept + shift)
+
+
+def folds(candidates: Candidates, seed: int) -> Indices:
+    """A fold for every look, [M]: all looks at a row in one, canaries spread evenly."""
+    rng = np.random.default_rng([seed, 4])
+    ever = np.bincount(candidates.row, candidates.canary) > 0
+    order = np.lexsort((rng.random(len(ever)), ever))
+    fold = np.empty(len(ever), dtype=np.int64)
+    fold[order] = np.arange(len(ever)) % FOLDS
+    return fold[candidates.row]
+
+
+def _held_out(candidates: Candidates, fold: Indices, strength: float) -> Floats:
+    """The combination's log odds of every look, fitted without the look's fold, [M]."""
+    found = np.empty(len(fold))
+    for number in range(FOLDS):
+        judged = fold == number
+        found[judged] = fit_stack(candidates, ~judged, strength).suspicion(candidates)[judged]
+    return found
+
+
+def _best_held_out(candidates: Candidates, fold: Indices) -> Floats:
+    """Normal deviate of the candidate that is best without the look's fold, [M]; larger = more suspicious."""
+    found = np.empty(len(fold))
+    for number in range(FOLDS):
+        judged = fold == number
+        best = int(found_canaries(candidates, ~judged).argmax())
+        found[judged] = -normal(candidates.places[judged, best])
+    return found
+
+
+def _strongest(by_strength: dict[float, Floats], canary: Flags) -> float:
+    """The largest strength whose loss is within one standard error of the least, looks compared in pairs."""
+    losses = {strength: np.logaddexp(0, odds) - canary * odds for strength, odds in by_strength.items()}
+    best = min(losses, key=lambda strength: float(losses[strength].mean()))
+
+    def close(strength: float) -> bool:
+        more = losses[strength] - losses[best]
+        return bool(more.mean() <= more.std() / np.sqrt(len(more)))
+
+    return max(strength for strength in losses if close(strength))
+
+
+def auroc_error(auroc: float, canary: Flags) -> float:
+    """Standard error of an AUROC by looks ``canary`` [M] (Hanley & McNeil 1982, exponential scores)."""
+    positive, negative = int(canary.sum()), int((~canary).sum())
+    q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    spread = auroc * (1 - auroc) + (positive - 1) * (q1 - auroc**2) + (negative - 1) * (q2 - auroc**2)
+    return float(np.sqrt(max(spread, 0.0) / (positive * negative)))
+
+
+def calibration(odds: Floats, canary: Flags) -> tuple[float, float]:
+    """Slope (at least 0) and shift that make values [M] log odds (Platt 1999), with his smoothed targets."""
+    positive, negative = canary.sum(), (~canary).sum()
+    target = np.where(canary, (positive + 1) / (positive + 2), 1 / (negative + 2))
+
+    def cost(point: Floats) -> tuple[float, Floats]:
+        scaled = point[0] * odds + point[1]
+        wrong = 1 / (1 + np.exp(-scaled)) - target
+        return float((np.logaddexp(0, scaled) - target * scaled).sum()), np.array([wrong @ odds, wrong.sum()])
+
+    start = np.array([1.0, float(np.log(positive / negative))])
+    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
+    return float(found[0]), float(found[1])

@@ -1,0 +1,52 @@
+"""Scores as the rounds of an audit leave them, of which the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from thresher.calibrate.candidates import Candidates, side_by_side
+
+NAMES = (
+    "tracin/all/mean", "datainf/layers/vote@0.3", "cosine/CL/rank", "detector/loss", "detector/aum", "detector/el2n",
+    "detector/probe_frozen", "detector/knn_frozen", "detector/knn_tuned",
+)  # fmt: skip
+MANY = (*(f"tracin/{group}/vote@0.{k}" for group in ("all", "WE", "CL", "1", "2") for k in range(1, 10)), *NAMES[3:])
+
+
+def simulated(
+    seed: int,
+    *,
+    rows: int = 400,
+    errors: float = 0.1,
+    classes: int = 2,
+    share: float = 0.05,
+    rounds: int = 2,
+    apart: float = 1.0,
+    apart_by_name: dict[str, float] | None = None,
+    names: Sequence[str] = NAMES,
+) -> tuple[Candidates, Any]:
+    """Looks at rows of which ``errors`` have a uniformly drawn wrong label, and which those are, [n].
+
+    A candidate's score is standard normal, and less by ``apart`` where the label is wrong, whoever made it so.
+    """
+    rng = np.random.default_rng(seed)
+    right = rng.integers(0, classes, rows)
+    given = right.copy()
+    given[: round(errors * rows)] += rng.integers(1, classes, round(errors * rows))
+    away = np.array([(apart_by_name or {}).get(name, apart) for name in names])
+    order, each = rng.permutation(rows), round(share * rows)
+    tables: list[pd.DataFrame] = []
+    labels: list[Any] = []
+    for number in range(rounds):
+        canary = np.isin(np.arange(rows), order[number * each : (number + 1) * each])
+        label = (given + canary * rng.integers(1, classes, rows)) % classes
+        scores = rng.normal(size=(rows, len(names))) - away * (label != right)[:, None]
+        tables.append(
+            pd.DataFrame({"row": np.arange(rows), "canary": canary, **dict(zip(names, scores.T, strict=True))})
+        )
+        labels.append(label)
+    return side_by_side(tables, labels), given % classes != right

@@ -1,0 +1,275 @@
+"""What ranks the rows: places, the combination and the choice, on looks whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import ndtri
+from scipy.stats import rankdata
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from simulated import MANY, NAMES, simulated
+from thresher.calibrate.candidates import Candidates, as_given, normal, side_by_side
+from thresher.calibrate.choice import FOLDS, STRENGTHS, auroc_error, calibration, choose, folds
+from thresher.calibrate.stack import FAMILIES, Stack, fit_stack, found_canaries
+from thresher.run import RunDirectory
+
+WEAK = 1e-9
+
+
+def table(rows: Any, canary: Any, **scores: Any) -> pd.DataFrame:
+    names = {name.replace("__", "/"): values for name, values in scores.items()}
+    return pd.DataFrame({"row": rows, "canary": np.array(canary, dtype=bool), **names})
+
+
+def everything(candidates: Candidates) -> Any:
+    return np.ones(len(candidates.row), dtype=bool)
+
+
+def features(candidates: Candidates, stack: Stack) -> dict[str, Any]:
+    """Each family's mean normal deviate, larger = more suspicious, by a loop over its members."""
+    return {
+        family: -sum(ndtri(candidates.column(name)) for name in names) / len(names)
+        for family, names in stack.members.items()
+    }
+
+
+def test_places_are_ranks_within_the_round_and_ties_share_the_middle() -> None:
+    rng = np.random.default_rng(0)
+    scores = [rng.integers(0, 9, size=20).astype(float), rng.integers(0, 9, size=30).astype(float) + 100]
+    tables = [table(np.arange(len(one)) % 20, np.arange(len(one)) == 2, a__b=one) for one in scores]
+    found = side_by_side(tables, [np.zeros(20, np.int64), np.ones(30, np.int64)])
+    truth = [(rankdata(one, method="average") - 0.5) / len(one) for one in scores]
+    np.testing.assert_allclose(found.column("a/b"), np.concatenate(truth), rtol=1e-6)
+    np.testing.assert_allclose(normal(found.places[:, 0]), ndtri(np.concatenate(truth)), rtol=1e-5)
+    assert found.round.tolist() == found.label.tolist() == [0] * 20 + [1] * 30
+    assert found.canary.sum() == 2
+    assert found.rows == 20
+
+
+def test_candidates_that_say_nothing_in_a_round_are_left_out() -> None:
+    changes, constant = np.arange(4.0), np.ones(4)
+    both = [
+        table(range(4), [1, 0, 0, 0], a__x=changes, a__y=changes, a__z=changes, seconds=changes),
+        table(range(4), [0, 1, 0, 0], a__x=changes, a__y=constant, seconds=changes),
+    ]
+    assert side_by_side(both, [np.zeros(4, np.int64)] * 2).names == ("a/x",)
+
+
+def test_merged_is_the_mean_over_looks_at_the_row_as_given() -> None:
+    candidates, _ = simulated(0, rows=40, share=0.1, rounds=3)
+    values = np.random.default_rng(1).normal(size=120)
+    truth = [
+        np.mean(
+            [
+                v
+                for v, row, canary in zip(values, candidates.row, candidates.canary, strict=True)
+                if row == i and not canary
+            ]
+        )
+        for i in range(40)
+    ]
+    np.testing.assert_allclose(candidates.merged(values), truth)
+    copies = replace(candidates, row=candidates.row % 20, canary=np.arange(120) >= 20)
+    np.testing.assert_allclose(copies.merged(values), values[:20])
+
+
+def test_rows_are_looked_up_in_the_first_round_in_which_they_are_as_given(tmp_path: Path) -> None:
+    place = RunDirectory(tmp_path)
+    for number, canaries in enumerate([(1, 4), (0, 2), (3, 5)]):
+        place.round(number).path.mkdir(parents=True, exist_ok=True)
+        frame = pd.DataFrame({"row": range(6), "canary": np.isin(np.arange(6), canaries)})
+        frame.to_parquet(place.round(number).candidates)
+    assert as_given(place, [4, 0, 3, 1]) == {0: [0, 3], 1: [4, 1]}
+    assert as_given(place, [5, 2]) == {0: [5, 2]}
+    assert as_given(place, []) == {}
+
+
+def test_a_strong_prior_is_kept_and_families_without_candidates_are_skipped() -> None:
+    candidates, _ = simulated(0, classes=3)
+    found = fit_stack(candidates, everything(candidates), 1e9)
+    assert found.weights == pytest.approx({name: family.prior for name, family in FAMILIES.items()}, abs=1e-4)
+    assert found.classes == pytest.approx({0: 0, 1: 0, 2: 0}, abs=1e-4)
+    few, _ = simulated(0, names=("detector/loss", "tracin/all/mean"))
+    assert set(fit_stack(few, everything(few), 10).members) == {"training", "influence"}
+
+
+def test_without_a_prior_the_weights_are_those_of_plain_logistic_regression() -> None:
+    candidates, _ = simulated(1, rows=3000, errors=0, apart=0.8)
+    candidates = replace(candidates, label=np.zeros_like(candidates.label))
+    found = fit_stack(candidates, everything(candidates), WEAK)
+    matrix = np.stack(list(features(candidates, found).values()), axis=1)
+    truth = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(matrix, candidates.canary)
+    assert truth.coef_.min() > 0.1
+    np.testing.assert_allclose(list(found.weights.values()), truth.coef_[0], rtol=2e-3)
+    assert found.intercept == pytest.approx(truth.intercept_[0], rel=2e-3)
+
+
+def test_classes_have_terms_of_their_own() -> None:
+    candidates, _ = simulated(2, rows=3000, errors=0, apart=0.8)
+    rng = np.random.default_rng(0)
+    candidates = replace(candidates, label=np.where(candidates.canary, rng.random(6000) < 0.7, rng.random(6000) < 0.2))
+    candidates = replace(candidates, label=candidates.label.astype(np.int64) + 4)
+    found = fit_stack(candidates, everything(candidates), WEAK)
+    matrix = np.stack([*features(candidates, found).values(), candidates.label == 5], axis=1)
+    truth = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(matrix, candidates.canary)
+    np.testing.assert_allclose(found.suspicion(candidates), truth.decision_function(matrix), atol=2e-2)
+    by_hand = np.array([found.intercept + found.classes[label] for label in candidates.label.tolist()])
+    by_hand += sum(found.weights[family] * values for family, values in features(candidates, found).items())
+    np.testing.assert_allclose(found.suspicion(candidates), by_hand)
+
+
+def test_no_weight_is_negative_even_where_a_family_speaks_against_itself() -> None:
+    candidates, _ = simulated(3, apart_by_name={"detector/knn_frozen": -2, "detector/knn_tuned": -2})
+    for strength in (WEAK, 10):
+        found = fit_stack(candidates, everything(candidates), strength)
+        assert found.weights["neighbours"] == 0
+        assert min(found.weights.values()) >= 0
+
+
+@pytest.mark.parametrize("strength", [1.0, 30.0])
+def test_the_fit_is_where_the_penalised_cost_is_least(strength: float) -> None:
+    candidates, _ = simulated(4, classes=3, apart_by_name={"detector/knn_frozen": -1, "detector/knn_tuned": -1})
+    used = np.arange(len(candidates.row)) % 4 > 0
+    found = fit_stack(candidates, used, strength)
+    prior = np.array([FAMILIES[family].prior for family in found.members])
+    columns = np.stack([*features(candidates, found).values(), *(candidates.label == k for k in range(3))], axis=1)[
+        used
+    ]
+
+    def cost(point: Any) -> float:
+        odds = columns @ point[:-1] + point[-1]
+        away, own = point[: len(prior)] - prior, point[len(prior) : -1]
+        loss = np.logaddexp(0, odds).sum() - odds[candidates.canary[used]].sum()
+        return float(loss + strength / 2 * (away @ away) + strength / 4 * (own @ own))
+
+    best = np.array([*found.weights.values(), *found.classes.values(), found.intercept])
+    slopes = np.array([(cost(best + step) - cost(best - step)) / 2e-4 for step in 1e-4 * np.eye(len(best))])
+    at_bound = best[: len(prior)] == 0
+    assert at_bound.tolist() == [False, False, False, True]
+    assert slopes[:3] == pytest.approx(0, abs=0.02)
+    assert slopes[3] > 0
+    assert slopes[4:] == pytest.approx(0, abs=0.02)
+
+
+def test_members_are_those_that_find_the_canaries_best() -> None:
+    candidates, _ = simulated(5, names=MANY)
+    used = np.random.default_rng(0).random(len(candidates.row)) < 0.7
+    truth = [1 - np.mean(candidates.column(name)[used & candidates.canary]) for name in MANY]
+    np.testing.assert_allclose(found_canaries(candidates, used), truth, rtol=1e-6)
+    best = sorted(range(len(MANY)), key=lambda place: -truth[place])
+    members = fit_stack(candidates, used, 10).members
+    for family, names in members.items():
+        known = [MANY[place] for place in best if FAMILIES[family].has(MANY[place])]
+        assert list(names) == known[: FAMILIES[family].most]
+    assert len(members["influence"]) == 5
+
+
+def test_all_looks_at_a_row_are_in_one_fold_and_canaries_are_spread() -> None:
+    candidates, _ = simulated(6, rows=103, rounds=4)
+    fold = folds(candidates, 3)
+    assert all(len(set(fold[candidates.row == row])) == 1 for row in range(103))
+    assert np.ptp(np.bincount(fold[candidates.canary], minlength=FOLDS)) <= 1
+    assert np.ptp(np.bincount(fold)) <= 4
+    assert (fold != folds(candidates, 4)).any()
+
+
+def test_where_nothing_finds_canaries_nothing_seems_to() -> None:
+    drawn = [simulated(seed, apart=0, names=MANY)[0] for seed in range(12)]
+    found = [choose(candidates, seed) for seed, candidates in enumerate(drawn)]
+    for name in ("combination", "single"):
+        assert np.mean([chosen.auroc[name] for chosen in found]) == pytest.approx(0.5, abs=0.05)
+    fitted = [roc_auc_score(one.canary, chosen.stack.suspicion(one)) for one, chosen in zip(drawn, found, strict=True)]
+    assert np.mean(fitted) > np.mean([chosen.auroc["combination"] for chosen in found]) + 0.05
+
+
+def test_held_out_suspicion_is_what_the_reported_auroc_is_of() -> None:
+    candidates, _ = simulated(10, names=MANY)
+    chosen = choose(candidates, 0)
+    assert chosen.combined
+    assert roc_auc_score(candidates.canary, chosen.held_out) == pytest.approx(chosen.auroc["combination"])
+    assert roc_auc_score(candidates.canary, chosen.suspicion) > chosen.auroc["combination"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_strength_is_the_largest_that_is_about_as_good_as_the_best(seed: int) -> None:
+    candidates, _ = simulated(seed, rows=1500, apart=0.4 * seed)
+    fold = folds(candidates, seed)
+    losses: dict[float, Any] = {}
+    for strength in STRENGTHS:
+        odds = np.empty(len(fold))
+        for number in range(FOLDS):
+            without = fit_stack(candidates, fold != number, strength)
+            odds[fold == number] = without.suspicion(candidates)[fold == number]
+        chance = 1 / (1 + np.exp(-odds))
+        losses[strength] = -np.log(np.where(candidates.canary, chance, 1 - chance))
+    best = min(STRENGTHS, key=lambda strength: losses[strength].mean())
+    more = {strength: losses[strength] - losses[best] for strength in STRENGTHS}
+    close = [strength for strength in STRENGTHS if more[strength].mean() <= more[strength].std() / np.sqrt(len(fold))]
+    assert choose(candidates, seed).stack.strength == max(close)
+
+
+def test_a_single_candidate_that_is_far_better_wins() -> None:
+    candidates, _ = simulated(7, errors=0, apart=0, apart_by_name={"cosine/CL/rank": 6})
+    chosen = choose(candidates, 0)
+    assert not chosen.combined
+    assert chosen.name == chosen.single == "cosine/CL/rank"
+    assert chosen.auroc["single"] > 0.99 > chosen.auroc["combination"]
+    np.testing.assert_array_equal(rankdata(-chosen.suspicion), rankdata(candidates.column("cosine/CL/rank")))
+    alike, _ = simulated(7, errors=0, apart=1)
+    assert choose(alike, 0).name == "auto"
+
+
+@pytest.mark.parametrize("apart", [0.5, 1.5, 3.0])
+def test_the_error_of_an_auroc_is_what_it_varies_by(apart: float) -> None:
+    rng = np.random.default_rng(0)
+    flags = np.arange(400) < 40
+
+    def auroc(scores: Any) -> float:
+        return float((rankdata(scores)[:40].mean() - 20.5) / 360)
+
+    drawn = [auroc(rng.exponential(np.where(flags, 1 + apart, 1))) for _ in range(4000)]
+    assert auroc_error(float(np.mean(drawn)), flags) == pytest.approx(np.std(drawn), rel=0.05)
+    sample = rng.normal(size=400) + apart * flags
+    again = [np.concatenate([rng.choice(40, 40), 40 + rng.choice(360, 360)]) for _ in range(1000)]
+    bootstrap = np.std([auroc(sample[looks]) for looks in again])
+    assert 0.8 < auroc_error(auroc(sample), flags) / bootstrap < 2  # too wide where nearly all are found
+
+
+def test_suspicion_is_close_to_the_true_log_odds() -> None:
+    rng = np.random.default_rng(8)
+    names = ("tracin/all/mean", "detector/loss", "detector/probe_frozen", "detector/knn_frozen")
+    rows, weights = 8000, np.array([0.4, 0.3, 0.9, 0.2])
+    scores = rng.normal(size=(rows, 4))
+    frame = pd.DataFrame({"row": np.arange(rows), "canary": False, **dict(zip(names, scores.T, strict=True))})
+    candidates = side_by_side([frame], [np.zeros(rows, np.int64)])
+    odds = -ndtri(candidates.places.astype(float)) @ weights - 3
+    candidates = replace(candidates, canary=rng.random(rows) < 1 / (1 + np.exp(-odds)))
+    chosen = choose(candidates, 0)
+    assert chosen.combined
+    for found in (chosen.suspicion, chosen.held_out):
+        assert np.sqrt(np.mean((found - odds) ** 2)) < 0.25
+        assert np.mean(1 / (1 + np.exp(-found))) == pytest.approx(candidates.canary.mean(), rel=0.05)
+
+
+def test_a_ranking_that_is_worse_than_chance_says_nothing() -> None:
+    slope, shift = calibration(np.where(np.arange(500) < 50, -1.0, 1.0), np.arange(500) < 50)
+    assert slope == 0
+    assert shift == pytest.approx(np.log(50 / 450), abs=0.1)
+
+
+def test_the_choice_does_not_depend_on_the_order_of_the_looks() -> None:
+    candidates, _ = simulated(9, classes=3)
+    order = np.random.default_rng(0).permutation(len(candidates.row))
+    parts = {name: getattr(candidates, name)[order] for name in ("places", "row", "round", "canary", "label")}
+    here, there = choose(candidates, 5), choose(Candidates(NAMES, **parts), 5)
+    assert (here.name, here.single, here.stack.members) == (there.name, there.single, there.stack.members)
+    np.testing.assert_allclose(there.suspicion, here.suspicion[order], atol=1e-2)
+    assert here.auroc == pytest.approx(there.auroc, abs=1e-3)
+    assert choose(candidates, 5).suspicion.tolist() == here.suspicion.tolist()
