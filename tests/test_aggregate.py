@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
 from thresher.model.names import ModuleName
 from thresher.progress import Silent
-from thresher.scores.table import available, score_all
+from thresher.scores.table import Configuration, available, is_score, lowest, resolve, score_all
 
 Floats = npt.NDArray[np.float32]
 
@@ -140,11 +141,96 @@ def test_the_table_of_all_scores_agrees_with_aggregating_each_group() -> None:
         {"tracin": (("module", "query", "train"), values)},
         coords={"correct": ("query", np.array([True, True, False, True, False]))},
     )
-    scores = score_all(dataset, modules, 0.3, Silent())
-    assert list(scores) == available(modules, ["tracin"], 0.3)
-    assert {configuration.group for configuration in scores} == {"WE", "1", "2", "3", "4", "CL", "layers", "all"}
-    for configuration, found in scores.items():
+    scores = score_all(dataset, modules, (0.2, 0.3), Silent())
+    configurations = available(modules, ["tracin"], (0.2, 0.3))
+    assert list(scores) == [configuration.name for configuration in configurations]
+    assert {configuration.group for configuration in configurations} == {
+        "WE",
+        "1",
+        "2",
+        "3",
+        "4",
+        "CL",
+        "layers",
+        "all",
+    }
+    for configuration, found in zip(configurations, scores.values(), strict=True):
         wanted = {"layers": groups[1:6], "all": groups}.get(configuration.group, [configuration.group])
         chosen = dataset["tracin"][[i for i, group in enumerate(groups) if group in wanted]]
         expected = thresher.aggregate(chosen, configuration.aggregation, k=configuration.k)
         assert np.allclose(found, expected), configuration.name
+
+
+@given(
+    influence=st.sampled_from(["tracin", "tracin_we_topk", "datainf-one"]),
+    group=st.sampled_from(["WE", "1", "CL", "layers", "all"]),
+    how=st.sampled_from(["mean", "rank", "vote"]),
+    k=st.one_of(st.sampled_from([1.0, 0.3, 0.05]), st.floats(1e-7, 1).map(lambda k: float(f"{k:g}"))),
+)
+def test_a_configuration_is_what_its_name_says(influence: str, group: str, how: Aggregation, k: float) -> None:
+    one = Configuration(influence, group, how, k if how == "vote" else None)
+    assert Configuration.parse(one.name) == one
+    assert is_score(one.name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "detector/loss",
+        "detector/all/mean",
+        "auto",
+        "score",
+        "tracin/all",
+        "tracin/all/sum",
+        "tracin/all/vote",
+        "tracin/all/mean@0.3",
+        "tracin/all/vote@",
+        "tracin/all/vote@.",
+        "tracin/all/vote@0.3@1",
+        "a/b/c/mean",
+        "//mean",
+    ],
+)
+def test_other_names_are_of_no_configuration(name: str) -> None:
+    assert Configuration.parse(name) is None
+
+
+SCORES = ["tracin/all/mean", "tracin/all/vote@0.3", "tracin/all/vote@0.2", "tracin/1/rank", "detector/loss"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        *((name, name) for name in SCORES),
+        ("loss", "detector/loss"),
+        ("tracin/all/vote", "tracin/all/vote@0.3"),
+        ("tracin/layers/mean", "tracin/all/mean"),  # no layer is audited
+        ("tracin/layers/vote", "tracin/all/vote@0.3"),
+        ("tracin/layers/vote@0.2", "tracin/all/vote@0.2"),
+    ],
+)
+def test_a_score_is_found_by_its_name_or_its_short_one(asked: str, found: str) -> None:
+    assert resolve(asked, SCORES, 0.3) == found
+
+
+def test_layers_are_not_all_modules_where_layers_are_audited() -> None:
+    assert resolve("tracin/layers/mean", [*SCORES, "tracin/layers/mean"], 0.3) == "tracin/layers/mean"
+
+
+@pytest.mark.parametrize(
+    "asked", ["los", "tracin", "tracin/all", "tracin/2/rank", "tracin/all/vote@0.5", "all/mean", ""]
+)
+def test_a_score_that_there_is_not_is_refused_with_those_that_there_are(asked: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no such score here; there are auto, loss, and .* with tracin; all, 1; mean"
+    ):
+        resolve(asked, SCORES, 0.3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.29, 0.3, 0.31, 1.0])
+def test_the_lowest_rows_are_the_floor_of_the_share_and_the_worst_first(share: float) -> None:
+    rank = np.random.default_rng(0).permutation(10)
+    found = lowest(pd.DataFrame({"rank": rank}), share)
+    assert rank[found].tolist() == list(range(int(share * 10 + 1e-6)))
+    for count in range(1, 400):  # a count as a share is that count again
+        assert len(lowest(pd.DataFrame({"rank": np.arange(399)}), count / 399)) == count

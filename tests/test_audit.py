@@ -26,7 +26,7 @@ from thresher.cli import app
 from thresher.errors import ThresherError
 from thresher.files import read_json
 
-FAST = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2}
+FAST = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "detector": "datainf/layers/vote"}
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +83,7 @@ def test_the_tensor_opens_with_plain_xarray_and_gives_the_same_score(finished: t
     layers = tensor["datainf"].isel(module=(tensor["block"] == "layer").values)
     expected = thresher.aggregate(layers, "vote", k=0.3)
     assert np.allclose(finished.scores["score"], expected)
-    assert np.allclose(finished.scores["datainf|layers|vote@0.3"], expected)
+    assert np.allclose(finished.scores["datainf/layers/vote@0.3"], expected)
 
 
 def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: thresher.AuditResult) -> None:
@@ -94,13 +94,12 @@ def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: t
     assert all(0 <= value <= 1 for value in summary["accuracy"].values())
     assert summary["config"] == yaml.safe_load((finished.folder / "config.yaml").read_text())
     assert set(summary["seconds"]) == {"fine-tuning", "influence", "scores", "retraining"}
-    for entry in summary["detection"]:
-        if entry["influence"] == "random":
-            assert entry["ndr30"] == pytest.approx(0.3)
-            continue
-        name = f"{entry['influence']}|{entry['group']}|{entry['aggregation']}"
-        score = finished.scores[name + (f"@{entry['k']:g}" if entry["k"] else "")]
-        assert entry["ndr30"] == thresher.noise_detection_rate(score, finished.scores["planted"])
+    found = {entry["score"]: entry for entry in summary["detection"]}
+    assert found.pop("chance")["ndr30"] == pytest.approx(0.3)
+    assert found.pop("oracle")["auroc"] == 1
+    assert {"detector/loss", "detector/aum", "datainf/layers/vote@0.3"} <= set(found)
+    for name, entry in found.items():
+        assert entry["ndr30"] == thresher.noise_detection_rate(finished.scores[name], finished.scores["planted"])
     assert len(summary["suspicious"]) == 10
     assert all(len(entry["hurts"]) == 2 for entry in summary["suspicious"])
     assert not (finished.folder / "gradients").exists()
@@ -120,7 +119,7 @@ def test_the_trained_adapter_can_be_audited_by_itself(
     mine = options(place, tmp_path / "run", plant=0.2, adapter=str(finished.folder / "model"))
     found = thresher.audit(mine)
     assert "training" not in found.summary
-    for column in ("tracin|layers|mean", "cosine|CL|mean", "tracin_we|WE|mean"):
+    for column in ("tracin/layers/mean", "cosine/CL/mean", "tracin_we/WE/mean"):
         assert np.allclose(found.scores[column], finished.scores[column], rtol=1e-3, atol=1e-6)
 
 
@@ -225,14 +224,15 @@ BAD_INPUT = [
     ({"epochs": 0}, "--epochs: Input should be greater than or equal to 1"),
     ({"memory": "lots"}, "--memory: write a number of bytes"),
     ({"modules": "nothing"}, "No parameter of the model matches --modules 'nothing'"),
-    ({"methods": "tracin", "influence": "datainf"}, "--influence datainf: no score here"),
-    ({"influence": "tracin_we"}, "--group layers: tracin_we has a score only on WE here"),
+    ({"methods": "tracin"}, "--detector datainf/layers/vote: there is no such score here; there are auto, loss,"),
+    ({"detector": "tracin_we/layers/mean"}, "--detector tracin_we/layers/mean: there is no such score here"),
     ({"device": "warp"}, "--device warp: cannot be used"),
     ({"memory": "1.2.3G"}, "--memory: write a number of bytes"),
     ({"plant": 0.001}, "--plant 0.001: that is 0 of 60 rows"),
     ({"modules": "("}, "--modules '(': not a regular expression"),
-    ({"group": "5"}, "--group: Input should be 'WE', '1'"),
-    ({"modules": "classifier", "group": "CL", "influence": "tracin_we"}, "--influence tracin_we: no score here"),
+    ({"detector": "auto", "rounds": 1}, "--rounds: Input should be greater than or equal to 2"),
+    ({"detector": "auto", "canaries": 0.3}, "--canaries 0.3 in --rounds 2: 36 of 60 rows would be canaries"),
+    ({"detector": "auto", "canary_kind": "swap"}, "--canary-kind swap: --task classify knows uniform, confusable"),
     ({"learning_rate": 1e30}, "no longer finite"),
 ]
 

@@ -247,6 +247,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "output": str(folder / "run"),
         "epochs": 1,
         "batch_size": 8,
+        "detector": "datainf/layers/vote",
     }
     thresher.audit(given)
     return given
@@ -297,7 +298,7 @@ def test_it_goes_on_after_a_kill_and_is_not_computed_again(
 
     for name in ("influence.progress.json", "summary.json"):  # as if killed after it
         (folder / name).unlink()
-    monkeypatch.setattr("thresher.pipeline.store_cancellation", None)
+    monkeypatch.setattr("thresher.rounds.store_cancellation", None)
     thresher.audit(options)
     assert {name: (folder / name).read_bytes() for name in before} == before
 

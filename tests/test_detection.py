@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import thresher
 from thresher.errors import DataError
-from thresher.evaluate.detection import auroc, average_precision
+from thresher.evaluate.detection import auroc, average_precision, precision_at
 
 
 @given(n=st.integers(4, 60), seed=st.integers(0, 999), share=st.floats(0.05, 1.0))
@@ -26,6 +26,8 @@ def test_without_ties_they_equal_the_formulas(n: int, seed: int, share: float) -
         curve[inspected - 1] if inspected else 0
     )
     assert thresher.noise_detection_auc(scores, noise) == pytest.approx(sum(curve) / (n - q / 2))
+    for count in (1, 7, 50):
+        assert precision_at(scores, noise, count) == pytest.approx(noise[order[:count]].mean())
 
 
 def test_exactly_floor_f_n_rows_are_inspected() -> None:
@@ -44,6 +46,9 @@ def test_oracle_and_chance() -> None:
     assert thresher.noise_detection_auc(np.zeros(1000), noise) == pytest.approx(0.556, abs=1e-3)
     assert auroc(np.zeros(1000), noise) == 0.5
     assert average_precision(np.where(noise, -1.0, 1.0), noise) == 1.0
+    assert precision_at(np.where(noise, -1.0, 1.0), noise) == pytest.approx(1)
+    assert precision_at(np.where(noise, -1.0, 1.0), noise, 400) == pytest.approx(0.5)
+    assert precision_at(np.zeros(1000), noise) == pytest.approx(0.2)
 
 
 def test_tied_rows_count_as_the_average_over_their_orders() -> None:

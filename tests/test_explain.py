@@ -30,7 +30,7 @@ from thresher.scores.layers import layer_ranks
 
 ROWS, QUERIES, DROP = 40, 12, 12
 AWKWARD = 3
-METHODS = ["tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk"]
+METHODS = ["tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk", "self_influence"]
 SAID = ["label", "predicted", "probability", "loss"]
 
 
@@ -47,6 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "validation": write_rows(place / "validation.jsonl", reviews(QUERIES, 2)),
             "output": str(place / "run"),
             "plant": 0.2,
+            "detector": "datainf/layers/vote",
             "epochs": 2,
             "batch_size": 8,
             "learning_rate": 1e-2,
@@ -110,14 +111,14 @@ def test_the_row_is_the_one_of_scores_parquet(run: Path) -> None:
         assert found.rank == line["rank"]
         assert {name: found.about[name] for name in SAID} == line[SAID].to_dict()
         assert (found.score, found.aggregation, found.rows, found.drop) == (
-            "datainf|layers|vote@0.3",
+            "datainf/layers/vote@0.3",
             "vote@0.3",
             ROWS,
             DROP,
         )
         assert found.planted == line["planted"] == (found.about["label"] != found.given["label"])
         for layer in ("WE", "CL"):  # a layer that is also a group of the audit
-            score = scores[f"tracin|{layer}|vote@0.3"]
+            score = scores[f"tracin/{layer}/vote@0.3"]
             assert found.ranks.loc[layer, "tracin"] == (score < score[row]).sum()
             assert found.percentiles.loc[layer, "tracin"] == pytest.approx(100 * (score < score[row]).mean())
 

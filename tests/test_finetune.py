@@ -119,9 +119,9 @@ def test_what_was_said_while_training_is_kept_row_by_row(tmp_path: Path) -> None
     still = Recipe(epochs=2, batch_size=4, learning_rate=1e-30, lora_dropout=0.0, base_dropout=False)
     one, rows = subject(), data(18, 1)
     model = one.model
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
     expected = predict(one, rows, 32)
     history = finetune(one, rows, data(6, 2), still, seed=0, folder=tmp_path, progress=Silent())
     said = said_while_training(tmp_path)

@@ -22,7 +22,6 @@ from folders import SIZES as WORD_SIZES
 from folders import answers, decoder_folder, encoder_folder, generator_folder, write_rows
 from test_audit import flags, refused
 from test_influence import TOLERANCE, defined
-from thresher import pipeline
 from thresher.cli import app
 from thresher.config import ModelConfig, RowLoss
 from thresher.data.encode import IGNORED, encoded_rows
@@ -35,6 +34,7 @@ from thresher.model.losses import correct_rows
 from thresher.model.names import attention_projections, embedding_name
 from thresher.model.source import model_folder
 from thresher.model.tied import output_head
+from thresher.prepare import Job
 
 Row = dict[str, Any]
 
@@ -182,7 +182,14 @@ def test_labels_that_are_none_of_a_generator_are_refused(labels: Any, message: s
         thresher.influence(generator("llama", tied=True), [row], learned_rows(1, 1))
 
 
-FAST = {"task": "generate", "epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "max_length": 32}
+FAST = {
+    "task": "generate",
+    "detector": "datainf/layers/vote",
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 1e-2,
+    "max_length": 32,
+}
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +246,11 @@ def test_the_adapter_and_a_whole_model_can_be_audited(
 ) -> None:
     given = options(place, tmp_path / "adapter", plant=0.2, adapter=str(finished.folder / "model"))
     found = thresher.audit(given)
-    for column in ("loss", "tracin|layers|mean", "tracin_we|WE|mean"):
+    for column in ("loss", "tracin/layers/mean", "tracin_we/WE/mean"):
         assert np.allclose(found.scores[column], finished.scores[column], rtol=1e-3, atol=1e-6)
-    whole = options(place, tmp_path / "whole", finetune=False, methods="tracin", influence="tracin", row_loss="sum")
+    whole = options(
+        place, tmp_path / "whole", finetune=False, methods="tracin", detector="tracin/layers/vote", row_loss="sum"
+    )
     tensor = thresher.audit(whole).tensor
     assert {name.split(".")[-2] for name in tensor["module"].values} == {"q_proj", "v_proj"}
 
@@ -254,7 +263,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     targets = {
         "an epoch": (thresher.model.finetune, "_save"),
         "a module": (TensorFile, "_finish"),
-        "a retraining": (pipeline, "_judged"),
+        "a retraining": (Job, "judge"),
     }
     owner, name = targets[stage]
     original, calls = getattr(owner, name), iter([False, True])
@@ -323,6 +332,16 @@ def test_the_packaged_model_answers_and_is_audited(tmp_path: Path, monkeypatch: 
     rows = [{"prompt": f"The capital of {land} is", "completion": f" {city}."} for land, city in cities.items()]
     files = {part: write_rows(tmp_path / f"{part}.jsonl", rows[:n]) for part, n in (("train", 6), ("validation", 2))}
     given = {"model": "packaged:smollm2", "task": "generate", "output": tmp_path / "run", "epochs": 1, **files}
-    scores = thresher.audit(given | {"plant": 0.34}).scores
+    scores = thresher.audit(given | {"plant": 0.34, "detector": "loss"}).scores
     assert scores["planted"].sum() == 2
     assert scores["loss"][scores["planted"]].min() > scores["loss"][~scores["planted"]].max()
+
+
+def test_auto_swaps_completions_as_canaries(place: Path, tmp_path: Path) -> None:
+    found = thresher.audit(options(place, tmp_path / "run", detector="auto", canaries=0.1, methods="tracin"))
+    auto = found.summary["auto"]
+    assert auto["canary_kind"] == "swap"
+    assert set(auto["members"]) == {"influence", "training"}
+    assert auto["error_rate"]["source"] == "canaries"
+    assert "suggested" not in found.scores
+    assert found.scores["probability_wrong"].between(0, 1).all()

@@ -28,7 +28,13 @@ from thresher.progress import Silent
 WIDE: dict[str, Any] = {**SIZES, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
 CONFIGS: dict[str, Any] = {"bert": BertConfig(**WIDE), "llama": LlamaConfig(**WIDE)}
 CLASSES = ("bad", "fine", "good")
-FAST: dict[str, Any] = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu"}
+FAST: dict[str, Any] = {
+    "detector": "datainf/layers/vote",
+    "epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 1e-2,
+    "device": "cpu",
+}
 
 
 def missing() -> str:

@@ -1,4 +1,4 @@
-"""The decision: the user's own file, in its order, less the rows of lowest score."""
+"""The decision: the user's own file, in its order, less the rows of lowest score, or with their labels mended."""
 
 from __future__ import annotations
 
@@ -7,35 +7,45 @@ from pathlib import Path
 
 import numpy as np
 
+from thresher.calibrate.repair import mended
+from thresher.data.examples import find_columns, relabelled
 from thresher.data.table import write_table
 from thresher.errors import ConfigError
 from thresher.run import open_finished, read_audited
-from thresher.scores.table import rows_to_drop
+from thresher.scores.table import lowest
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What was written: rows kept and dropped, and how many rows carried a label that the audit had planted."""
+    """What was written: rows kept (relabelled ones too), relabelled and dropped, and how many had a planted error."""
 
     output: Path
     kept: int
+    relabelled: int
     dropped: int
     planted: int
 
 
-def clean(folder: Path, output: Path, drop: float | None = None) -> Cleaned:
-    """Write the training rows of an audit less the ``drop`` share of lowest score (default: the audit's own).
+def clean(folder: Path, output: Path, drop: float | None = None, *, relabel: bool = False) -> Cleaned:
+    """Write the training rows of an audit less the ``drop`` share of lowest score (default: what the audit says).
 
-    Rows and columns are the original ones, in their order. Raises :class:`RunError` if the training file has changed
-    since the audit, :class:`ConfigError` for a share that is not between 0 and 1.
+    With ``relabel``, those of them whose suggested label is more likely right than not get it instead. Rows and columns
+    are otherwise the original ones, in their order. Raises :class:`RunError` if the training file has changed since the
+    audit, :class:`ConfigError` for a share that is not between 0 and 1, or where the audit suggests no labels.
     """
-    run, config, scores, _ = open_finished(folder)
-    share = config.drop if drop is None else drop
+    run, config, scores, summary = open_finished(folder)
+    share = summary["drop"] / len(scores) if drop is None else drop
     if not 0 <= share < 1:
         raise ConfigError(f"--drop {share}: write the share of rows to drop, from 0 up to but not including 1.")
     table = read_audited(run, config, "train")
-    dropped = rows_to_drop(scores, share)
+    dropped, changed, changes = lowest(scores, share), table, np.empty(0, np.int64)
+    if relabel:
+        if "suggested" not in scores:
+            raise ConfigError(f"--relabel: {folder} suggests no labels; audit rows with classes by --detector auto.")
+        changes, dropped = mended(scores, dropped)
+        columns = find_columns(table, config.text_column, config.label_column)
+        changed = relabelled(table, columns, {int(row): str(scores.loc[row, "suggested"]) for row in changes})
     kept = np.setdiff1d(np.arange(len(table)), dropped)
-    write_table(table.take(kept.tolist()), output)
+    write_table(changed.take(kept.tolist()), output)
     planted = int(scores["planted"].to_numpy().sum()) if "planted" in scores else 0
-    return Cleaned(output, len(kept), len(dropped), planted)
+    return Cleaned(output, len(kept), len(changes), len(dropped), planted)

@@ -93,14 +93,22 @@ def demo(*, dry_run: DryRun = False, **options: Any) -> None:
 def clean(
     run: Annotated[Path, typer.Argument(help="Run directory of a finished audit.")],
     output: Annotated[Path, typer.Option(help="Where to: a .jsonl, .csv or .parquet file.")],
-    drop: Annotated[float | None, typer.Option(help="Share of the rows to drop, lowest scores first.")] = None,
+    drop: Annotated[
+        float | None, typer.Option(help="Share of the rows to drop, lowest scores first; by default as the audit says.")
+    ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Mend labels instead, where the suggested one is more likely right.")
+    ] = False,
 ) -> None:
-    """Write the training rows of an audit, as they were, less the ones that hurt most."""
+    """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
     from thresher.clean import clean as clean_rows
 
-    cleaned = clean_rows(run, output, drop)
+    cleaned = clean_rows(run, output, drop, relabel=relabel)
     console = _console()
-    console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept, {cleaned.dropped:,} dropped.", highlight=False)
+    mended = f", {cleaned.relabelled:,} of them with another label" * relabel
+    console.print(
+        f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.", highlight=False
+    )
     if cleaned.planted:
         console.print("The errors that the audit planted are not in this file: it has the rows as they were given.")
 

@@ -16,12 +16,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from thresher.errors import ConfigError
 
 Aggregation = Literal["mean", "rank", "vote"]
-LayerGroup = Literal["WE", "1", "2", "3", "4", "CL", "layers", "all"]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Quantize = Literal["8bit", "4bit"]
 TaskName = Literal["classify", "generate"]
-PlantKind = Literal["flip", "swap", "truncate", "shuffle"]
+PlantKind = Literal[
+    "flip", "confusion", "burst", "likeliest", "duplicate", "empty", "language", "swap", "truncate", "shuffle"
+]
 RowLoss = Literal["mean", "sum"]
+CanaryKind = Literal["uniform", "confusable", "swap"]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
@@ -76,8 +78,10 @@ class DataConfig(Section):
     plant: Share = Field(default=0.0, description="Put errors into this share of the training rows, to measure.")
     plant_kind: PlantKind | None = Field(
         default=None,
-        description="What error: flip a label (classify); swap answers between rows, truncate or shuffle them "
-        "(generate). By default flip or swap.",
+        description="What error. classify: flip (to any other class, the default); confusion (to the class that its "
+        "own is confused with, of some classes more often); burst (in stretches of the file); likeliest (to the class "
+        "that a probe of the model takes it for); duplicate (a near copy of another row, under another label); empty; "
+        "language (Finnish words). generate: swap answers between rows (the default), truncate or shuffle them.",
     )
     seed: int = Field(default=0, ge=0, description="Fixes noise, initial weights, the order of rows and dropout.")
 
@@ -127,7 +131,7 @@ class InfluenceConfig(Section):
     """Which influence, on which modules, within which memory."""
 
     methods: Names = Field(
-        default=("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk"),
+        default=("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk", "self_influence"),
         description="Influence functions to compute.",
     )
     modules: str | None = Field(
@@ -158,23 +162,52 @@ class InfluenceConfig(Section):
         return int(float(number) * _UNITS[unit.upper()])
 
 
+class CanaryConfig(Section):
+    """Errors of our own, by which ``--detector auto`` learns what finds errors in these rows."""
+
+    canaries: Share = Field(
+        default=0.05, gt=0, description="auto: share of the training rows that get a wrong label in each round."
+    )
+    canary_kind: CanaryKind | None = Field(
+        default=None,
+        description="auto: which wrong label: uniform, or confusable, the likeliest other (classify); swap, another "
+        "row's completion (generate). By default uniform or swap.",
+    )
+    rounds: int = Field(
+        default=2,
+        ge=2,
+        le=10,
+        description="auto: trainings with canaries, each with others; a canary is judged where it is none.",
+    )
+
+
 class ScoreConfig(Section):
     """Which score ranks the rows, and what is done with the ranking."""
 
-    influence: str = Field(default="datainf", description="Influence function of the ranking.")
-    group: LayerGroup = Field(
-        default="layers", description="Modules of the ranking: WE, a quarter of the layers, CL, all layers, or all."
+    detector: str = Field(
+        default="auto",
+        description="What ranks the rows: auto (the best, found with canaries), a detector such as loss, or "
+        "INFLUENCE/GROUP/AGGREGATION, such as datainf/layers/vote; groups are WE, 1 to 4, CL, layers, all.",
     )
-    aggregation: Aggregation = Field(default="vote", description="How columns add up.")
     k: float = Field(default=0.3, gt=0, le=1, description="Share of the rows that each column votes against.")
-    drop: float = Field(default=0.3, gt=0, lt=1, description="Share of the rows to drop, from the lowest score up.")
-    retrain: bool = Field(default=False, description="Measure on --test what dropping buys, by fine-tuning again.")
+    drop: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the rows to drop, from the lowest score up. By default those that are more likely wrong "
+        "than right; 0.3 where no canaries tell.",
+    )
+    retrain: bool = Field(
+        default=False, description="Measure on --test what dropping and relabelling buy, by fine-tuning again."
+    )
 
 
 S = TypeVar("S", bound=Section)
 
 
-class AuditConfig(ScoreConfig, InfluenceConfig, Recipe, ModelConfig, DataConfig):  # fields come out the other way round
+class AuditConfig(
+    ScoreConfig, CanaryConfig, InfluenceConfig, Recipe, ModelConfig, DataConfig
+):  # fields come out the other way round
     """Everything ``thresher audit`` can be told."""
 
     output: Path = Field(default=Path("runs/audit"), description="Run directory.")

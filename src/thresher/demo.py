@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from thresher.config import AuditConfig, DemoConfig
 from thresher.data.packaged import critic_quotes, packaged_model
 from thresher.data.table import fingerprint, write_table
 from thresher.model.load import best_device
 from thresher.run import RunDirectory
+
+RECIPE: dict[str, Any] = {
+    "epochs": 4,
+    "learning_rate": 3e-3,
+    "batch_size": 16,
+    "lora_dropout": 0.0,
+    "base_dropout": False,
+}
+"""For minutes on two cores: few epochs at a high rate, small batches, no dropout (slow on a CPU)."""
 
 
 def demo_audit(config: DemoConfig) -> AuditConfig:
@@ -27,12 +38,7 @@ def demo_audit(config: DemoConfig) -> AuditConfig:
         output=config.output,
         plant=config.plant,
         seed=config.seed,
-        # A recipe for minutes on two cores: few epochs at a high rate, small batches, no dropout (slow on a CPU).
-        epochs=config.epochs,
-        learning_rate=3e-3,
-        batch_size=16,
-        lora_dropout=0.0,
-        base_dropout=False,
+        **{**RECIPE, "epochs": config.epochs},
         max_length=64,
         retrain=True,
         device=best_device(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thresher.calibrate.candidates import as_given
 from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
-from thresher.prepare import planted
+from thresher.prepare import planted, planted_kind
 from thresher.progress import Progress, Silent
-from thresher.run import open_finished, read_audited
+from thresher.run import RunDirectory, open_finished, read_audited
 from thresher.scores.aggregate import Floats
 from thresher.scores.layers import layer_ranks
-from thresher.scores.table import AGGREGATIONS, available, choose, query_influence, rows_to_drop, wanted
+from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
 from thresher.tasks.base import Part, Task
 from thresher.tasks.registry import TASKS
 
@@ -49,7 +50,7 @@ class Explanation:
     the lower rank; <NA> where there is none). ``rank`` is its rank by ``score``, the audit's own, and the audit drops
     ranks below ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
     ``given`` is the row as the file has it, which differs where an error was ``planted``. ``hurts`` begins with the
-    query hurt most, ``helps`` with the one helped most, both by the influence function and the modules of ``score``.
+    query hurt most, ``helps`` with the one helped most, both by ``influence``: a function and its modules.
     """
 
     row: int
@@ -58,6 +59,7 @@ class Explanation:
     given: Mapping[str, Any]
     planted: bool
     score: str
+    influence: str
     rank: int
     rows: int
     drop: int
@@ -74,9 +76,11 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is read of a finished run."""
+    """What is read of a finished run; ``tensor`` is that of a round in which the rows were as given."""
 
+    place: RunDirectory
     config: AuditConfig
+    summary: Mapping[str, Any]
     scores: pd.DataFrame
     tensor: xr.Dataset
     given: Task
@@ -112,38 +116,68 @@ def explain_rows(
 ) -> list[Explanation]:
     """:func:`explain` for several rows of a run at once: the tensor is read once for all of them."""
     run = _open(folder)
-    config, rows = run.config, list(dict.fromkeys(rows))
+    rows = list(dict.fromkeys(rows))
     methods = _methods(run, methods)
-    how = _aggregation(aggregation or config.aggregation)
+    how = _aggregation(aggregation or _shown(run).aggregation)
     _check(run, rows, queries)
-    modules = described(run.tensor)
-    chosen = choose(available(modules, config.methods, config.k), wanted(config))
-    ranks = layer_ranks(run.tensor, modules, methods, rows, how, config.k, progress)
-    influence = query_influence(run.tensor[chosen.influence], modules, chosen.group, rows)
-    return [
-        Explanation(
+    found: dict[int, Explanation] = {}
+    name = f"{how}@{run.config.k:g}" if how == "vote" else how
+    for number, here in as_given(run.place, rows).items():
+        if here:
+            tensor = TensorFile(run.place.round(number).tensor).open()
+            ranks = layer_ranks(tensor, described(tensor), methods, here, how, run.config.k, progress)
+            found |= _explained(replace(run, tensor=tensor), here, ranks, name, queries)
+    return [found[row] for row in rows]
+
+
+def _explained(
+    run: _Run, rows: Sequence[int], ranks: Sequence[pd.DataFrame], aggregation: str, queries: int
+) -> dict[int, Explanation]:
+    shown = _shown(run)
+    influence = query_influence(run.tensor[shown.influence], described(run.tensor), shown.group, rows)
+    return {
+        row: Explanation(
             **_about(run, row),
-            score=chosen.name,
+            score=run.summary["score"],
+            influence=f"{shown.influence}/{shown.group}",
             rows=len(run.scores),
-            drop=len(rows_to_drop(run.scores, config.drop)),
-            aggregation=f"{how}@{config.k:g}" if how == "vote" else how,
+            drop=run.summary["drop"],
+            aggregation=aggregation,
             ranks=ranks[number],
             hurts=_queries(run, influence[:, number], _negative(influence[:, number], queries)),
             helps=_queries(run, influence[:, number], _negative(-influence[:, number], queries)),
         )
         for number, row in enumerate(rows)
-    ]
+    }
+
+
+def _shown(run: _Run) -> Configuration:
+    """The influence that the run explains its ranking by."""
+    found = Configuration.parse(run.summary["shown_influence"])
+    assert found is not None
+    return found
 
 
 def _open(folder: Path) -> _Run:
-    place, config, scores, _ = open_finished(folder)
+    place, config, scores, summary = open_finished(folder)
     file = TensorFile(place.tensor)
     if not file.path.is_dir():
         raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")
     tables: dict[Part, Table] = {part: read_audited(place, config, part) for part in parts}
     given = TASKS[config.task].read(tables, config)
-    return _Run(config, scores, file.open(), given, planted(given, config)[0])
+    return _Run(place, config, summary, scores, file.open(), given, _trained_on(given, config))
+
+
+def _trained_on(given: Task, config: AuditConfig) -> Task:
+    """The rows with their errors planted again, all but those that take the model: scores.parquet has their labels."""
+    if planted_kind(given, config) == "likeliest":
+        return given
+    return planted(given, config, _unasked)[0]
+
+
+def _unasked() -> Floats:
+    raise AssertionError("Only errors that depend on the model ask it.")
 
 
 def _methods(run: _Run, asked: Sequence[str]) -> list[str]:
@@ -172,7 +206,9 @@ def _check(run: _Run, rows: Sequence[int], queries: int) -> None:
 
 def _about(run: _Run, row: int) -> dict[str, Any]:
     """Who the row is: as the file has it, as it was trained on, and what scores.parquet says of it."""
-    stored: dict[str, Any] = {str(name): value for name, value in run.scores.loc[row].items() if "|" not in str(name)}
+    stored: dict[str, Any] = {
+        str(name): value for name, value in run.scores.loc[row].items() if not is_score(str(name))
+    }
     kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted")}
     return {
         "row": row,

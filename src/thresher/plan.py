@@ -12,6 +12,8 @@ from thresher.gradients.frozen import gradient_pass
 from thresher.model.checkpoints import checkpoint_of
 from thresher.prepare import Job
 
+_RETRAININGS = 3
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -22,6 +24,8 @@ class Plan:
     modules: int
     groups: dict[str, int]
     notes: dict[str, str]
+    planted: str
+    canaries: str
     tensor_bytes: int
     gradient_bytes: int
     model: str
@@ -40,11 +44,11 @@ def make_plan(job: Job) -> Plan:
     inner = model if job.subject.kind == "whole" else model.get_base_model()
     a_row, row_by_row = _seconds_a_row(job)
     trained = rows * config.epochs if job.subject.kind == "lora" else 0
-    share = 1 + (2 * (1 - config.drop) + (1 - config.plant if config.plant else 0)) * config.retrain
+    looked_at = sum(len(one.rows) for one in job.rounds)
+    trainings = len(job.rounds) + _RETRAININGS * config.retrain + 2 * job.auto * config.retrain
+    forward = 0.35 * (rows * (2 * len(job.rounds) + 1) * job.auto + queries * config.epochs * bool(trained) * trainings)
     passes = (
-        (rows + queries) * (1 + job.summed_checkpoints)
-        + 1.3 * trained * share
-        + 0.35 * queries * config.epochs * bool(trained)
+        (looked_at + queries * len(job.rounds)) * (1 + job.summed_checkpoints) + 1.3 * trained * trainings + forward
     )
     groups: dict[str, int] = {}
     for module in job.modules:
@@ -55,6 +59,8 @@ def make_plan(job: Job) -> Plan:
         modules=len(job.modules),
         groups=groups,
         notes=job.notes,
+        planted=job.planted_errors,
+        canaries=_canaries(job),
         tensor_bytes=job.tensor_bytes,
         gradient_bytes=job.gradient_bytes,
         model=type(inner).__name__,
@@ -65,6 +71,15 @@ def make_plan(job: Job) -> Plan:
         optimizer=_optimizer(job) if config.optimizer_aware else "",
         seconds=a_row * passes,
     )
+
+
+def _canaries(job: Job) -> str:
+    if not job.auto:
+        return ""
+    counts = " + ".join(str(int(one.wrong.sum())) for one in job.rounds)
+    if job.subject.kind != "lora":
+        return f"copies of {counts} rows with a wrong label ({job.canary_kind}), which the model has not learned"
+    return f"{counts} rows with a wrong label ({job.canary_kind}), in a training each; judged where they are none"
 
 
 def _optimizer(job: Job) -> str:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from thresher.config import AuditConfig
+from thresher.calibrate.canaries import AUTO, Round, plan_rounds
+from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.encode import EncodedRows
-from thresher.data.noise import Flags
+from thresher.data.noise.draw import Flags
+from thresher.data.noise.kinds import Guess
 from thresher.data.table import Table, fingerprint, read_table
+from thresher.detectors.evidence import Need
+from thresher.detectors.registry import DETECTORS
+from thresher.detectors.registry import available as usable
 from thresher.errors import ConfigError, DataError
 from thresher.influences.checkpoints import SUMMED, given_checkpoints, refuse_curved
 from thresher.influences.gather import GradientPlan, plan_gradients, select_modules
@@ -21,10 +29,16 @@ from thresher.model.checkpoints import Checkpoint, checkpoint_of, refuse_unfit
 from thresher.model.load import Subject, audited_by_default, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.names import ModuleName
+from thresher.model.predict import predict
 from thresher.model.source import model_fingerprint
-from thresher.scores.table import available, choose, wanted
+from thresher.scores.table import DETECTOR, available, resolve
 from thresher.tasks.base import Part, Task
 from thresher.tasks.registry import TASKS
+
+log = logging.getLogger(__name__)
+
+VOTES = (0.2, 0.5)
+"""Shares of the rows that Vote is tried with beside ``--k`` where canaries choose."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +46,9 @@ class Job:
     """Everything an audit works on. Nothing has been written yet.
 
     ``task`` and ``encoded`` carry the rows as trained on, planted errors included; ``planted`` [n] marks those.
-    ``notes`` are the task's lines for the plan. ``initial`` are the trainable weights before fine-tuning, from which
-    every retraining starts. ``checkpoints`` are those of the user's own training.
+    ``notes`` are the task's lines for the plan. ``rounds`` are the trainings, with their canaries. ``initial`` are the
+    trainable weights before fine-tuning, from which every training starts. ``checkpoints`` are those of the user's own
+    training.
     """
 
     config: AuditConfig
@@ -44,6 +59,7 @@ class Job:
     planted: Flags
     subject: Subject
     modules: list[ModuleName]
+    rounds: tuple[Round, ...]
     initial: dict[str, Tensor]
     checkpoints: tuple[Checkpoint, ...]
 
@@ -58,11 +74,54 @@ class Job:
             files["checkpoints"] = " ".join(model_fingerprint(str(point.folder)) for point in self.checkpoints)
         return files
 
+    @property
+    def planted_kind(self) -> PlantKind:
+        """What kind of errors is planted, if any."""
+        return planted_kind(self.task, self.config)
+
+    @property
+    def canary_kind(self) -> CanaryKind:
+        """What kind of canaries there are, if any."""
+        return self.config.canary_kind or self.task.canary_kinds[0]
+
+    @property
+    def planted_errors(self) -> str:
+        """What was planted, in words; nothing where nothing was."""
+        return f"{self.planted_kind}, in {self.planted.sum():,} rows" if self.config.plant else ""
+
     @cached_property
     def kept(self) -> GradientPlan:
         """In which form the modules' gradients are kept."""
         length = float(self.encoded["train"].lengths.mean())
         return plan_gradients(self.subject.model, self.modules, length=length, projection=self.config.projection)
+
+    @property
+    def auto(self) -> bool:
+        """Whether canaries choose what ranks the rows."""
+        return self.config.detector == AUTO
+
+    @property
+    def ks(self) -> tuple[float, ...]:
+        """The shares of the rows that Vote is tried with."""
+        return tuple(sorted({*(VOTES if self.auto else ()), self.config.k}))
+
+    def looks_at(self, features: Literal["frozen", "tuned"]) -> bool:
+        """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
+        name = self.config.detector.removeprefix(DETECTOR)
+        asked = DETECTORS if self.auto else {name} & set(DETECTORS)
+        return has(self.subject, features) and any(features in DETECTORS[one].needs for one in asked)
+
+    def put_back(self) -> None:
+        """Give the trainable weights the values that they had before any fine-tuning."""
+        with torch.no_grad():
+            for name, parameter in self.subject.model.named_parameters():
+                if name in self.initial:
+                    parameter.copy_(self.initial[name])
+
+    def judge(self) -> dict[str, float]:
+        """What the test rows say of the model as it is."""
+        test = self.encoded["test"]
+        return self.task.judge(self.subject, test, predict(self.subject, test, self.config.batch_size))
 
     @property
     def needs_checkpoints(self) -> bool:
@@ -76,13 +135,13 @@ class Job:
 
     @property
     def gradient_bytes(self) -> int:
-        """Bytes that the gradients of all training and query rows take."""
-        return self.kept.row_bytes * (len(self.encoded["train"]) + len(self.encoded["query"]))
+        """Bytes that the gradients of all training and query rows take, of one round."""
+        return self.kept.row_bytes * (len(self.rounds[0].rows) + len(self.encoded["query"]))
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of the influence tensor, all methods, before compression."""
-        pairs = len(self.encoded["train"]) * len(self.encoded["query"])
+        """Bytes of the influence tensor, all methods and rounds, before compression."""
+        pairs = sum(len(one.rows) for one in self.rounds) * len(self.encoded["query"])
         functions = [INFLUENCE[method] for method in self.config.methods]
         return 4 * pairs * sum(function.defined_on(module) for function in functions for module in self.modules)
 
@@ -96,24 +155,49 @@ def prepare(config: AuditConfig) -> Job:
     if config.retrain and config.test is None:
         raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
     tables = _read(config)
-    task, flags = planted(TASKS[config.task].read(tables, config), config)
+    task = TASKS[config.task].read(tables, config)
+    planted_kind(task, config)
     subject = task.load(config, config.seed)
     config = config.model_copy(update={"device": str(subject.device)})  # part of what decides the last bits
     config, checkpoints = _checkpoints(config, subject)
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
-    encoding = task.encode(subject, min(config.max_length, most_tokens(subject.model)))
+    longest = min(config.max_length, most_tokens(subject.model))
+    task, flags = planted(task, config, partial(task.guess, subject, longest, config))
+    encoding = task.encode(subject, longest)
+    for warning in encoding.warnings:
+        log.warning(warning)
     task.doubt(subject, encoding.rows["query"], config.batch_size)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
     pattern = config.modules or audited_by_default(subject, projected=config.projection > 0)
     modules = select_modules(subject.model, pattern, config.methods)
-    choose(available(modules, config.methods, config.k), wanted(config))
+    _refuse_unknown_score(config, subject, modules)
     if {"exact", "lissa"} & set(config.methods):
         refuse_gram(len(encoding.rows["train"]))
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
-    return Job(config, tables, task, encoding.rows, encoding.notes, flags, subject, modules, initial, checkpoints)
+    guess = partial(task.guess, subject, longest, config)
+    rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, guess)
+    return Job(
+        config, tables, task, encoding.rows, encoding.notes, flags, subject, modules, rounds, initial, checkpoints
+    )
+
+
+def has(subject: Subject, need: Need) -> bool:
+    """Whether an audit of this model can give a detector what it needs."""
+    if need == "classes":
+        return len(subject.classes) > 1
+    if need == "tuned":
+        return True
+    return subject.kind == "lora"
+
+
+def _refuse_unknown_score(config: AuditConfig, subject: Subject, modules: list[ModuleName]) -> None:
+    if config.detector != AUTO:
+        detectors = [DETECTOR + name for name in usable(partial(has, subject))]
+        names = [*(one.name for one in available(modules, config.methods, (config.k,))), *detectors]
+        resolve(config.detector, names, config.k)
 
 
 def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tuple[Checkpoint, ...]]:
@@ -145,12 +229,21 @@ def _read(config: AuditConfig) -> dict[Part, Table]:
     return tables
 
 
-def planted(task: Task, config: AuditConfig) -> tuple[Task, Flags]:
-    """The task with the errors that the configuration plants, and which rows those are, [n]; the same every time."""
+def planted_kind(task: Task, config: AuditConfig) -> PlantKind:
+    """The kind of errors to plant. Raises :class:`ConfigError` for one that the task does not know."""
     kind = config.plant_kind or task.plant_kinds[0]
     if kind not in task.plant_kinds:
         raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds)}.")
-    task, flags = task.plant(config.plant, kind, np.random.default_rng(config.seed))
+    return kind
+
+
+def planted(task: Task, config: AuditConfig, guess: Guess) -> tuple[Task, Flags]:
+    """The task with the errors that the configuration plants, and which rows those are, [n]; the same every time.
+
+    ``guess`` is asked as :meth:`Task.plant` says.
+    """
+    kind = planted_kind(task, config)
+    task, flags = task.plant(config.plant, kind, np.random.default_rng(config.seed), guess)
     if config.plant and (flags.all() or not flags.any()):
         raise ConfigError(f"--plant {config.plant}: that is {flags.sum()} of {len(flags)} rows; change some, not all.")
     return task, flags

@@ -20,9 +20,10 @@ from thresher.files import UNFINISHED, read_json, write_json, written
 class RunDirectory:
     """Paths and bookkeeping of one run.
 
-    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), model/, training/, gradients/
-    and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet,
-    scores.parquet, retrained/, summary.json.
+    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors, then of the
+    first training model/, training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr,
+    predictions.safetensors, cancellation.parquet and candidates.parquet, of each other one the same in rounds/NUMBER,
+    and of all scores.parquet, retrained/, summary.json.
     """
 
     def __init__(self, path: Path) -> None:
@@ -35,11 +36,19 @@ class RunDirectory:
         self.sums = path / "sums"
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
+        self.features = path / "features.safetensors"
+        self.candidates = path / "candidates.parquet"
+        self.opinions = path / "opinions.safetensors"
+        self.judged = path / "judged.json"
         self.cancellation = path / "cancellation.parquet"
         self.scores = path / "scores.parquet"
         self.retrained = path / "retrained"
         self.summary = path / "summary.json"
         self._seconds = path / "seconds.json"
+
+    def round(self, number: int) -> RunDirectory:
+        """Where a training's files are; the first one's are the run's own."""
+        return RunDirectory(self.path / "rounds" / str(number)) if number else self
 
     def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`."""

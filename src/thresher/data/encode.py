@@ -77,6 +77,16 @@ class EncodedRows:
         taken = labels[torch.from_numpy(rows)] if isinstance(labels, Tensor) else [labels[i] for i in rows]
         return EncodedRows(features, taken, self.row_loss)
 
+    def joined(self, other: EncodedRows) -> EncodedRows:
+        """These rows, and the other ones of the same kind after them."""
+        features = {name: [*values, *other.features[name]] for name, values in self.features.items()}
+        mine, others = self.labels, other.labels
+        if isinstance(mine, Tensor) and isinstance(others, Tensor):
+            labels: Tensor | Sequence[Tensor] = torch.cat([mine, others])
+        else:
+            labels = [*mine, *others]
+        return EncodedRows(features, labels, self.row_loss)
+
     def batch(self, rows: Indices, pad_id: int, device: torch.device) -> Batch:
         """Pad the named rows on the right to the longest of them."""
         inputs = {

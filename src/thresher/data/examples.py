@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,18 @@ def read_examples(table: Table, columns: Columns, classes: Mapping[str, int], *,
             )
         labels[row] = classes[name]
     return Examples(texts, labels)
+
+
+def relabelled(table: Table, columns: Columns, classes: Mapping[int, str]) -> Table:
+    """The table with other classes in some rows, by row number, each written as the file writes that class.
+
+    A class that no row has is written by its name.
+    """
+    spelled = {_class_name(table, columns, row): _value(table, row, columns.label) for row in range(len(table))}
+    records = list(table.records)
+    for row, name in classes.items():
+        records[row] = {**records[row], columns.label: spelled.get(name, name)}
+    return replace(table, records=records)
 
 
 def _value(table: Table, row: int, column: str) -> Any:

@@ -47,6 +47,24 @@ def average_precision(scores: Any, noise: Any) -> float:
     return float(average_precision_score(flags, -values))
 
 
+def precision_at(scores: Any, noise: Any, count: int = 50) -> float:
+    """Share of noisy rows among the ``count`` lowest scores, or among all where there are fewer rows."""
+    found = detection_curve(scores, noise)
+    inspected = min(count, len(found))
+    return float(found[inspected - 1] * np.sum(noise) / inspected)
+
+
+def measured(scores: Any, noise: Any) -> dict[str, float]:
+    """Every measure by the name that it has in summary.json."""
+    return {
+        "ndr30": noise_detection_rate(scores, noise),
+        "auc_ndr": noise_detection_auc(scores, noise),
+        "auroc": auroc(scores, noise),
+        "average_precision": average_precision(scores, noise),
+        "precision50": precision_at(scores, noise),
+    }
+
+
 def detection_curve(scores: Any, noise: Any) -> Floats:
     """D_t for t = 1..n: the share of the noisy rows among the lowest t scores, [n]."""
     values, flags = _checked(scores, noise)

@@ -10,25 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from thresher.plan import Plan
+from thresher.report.detection import calibration_lines, detector_table, influence_table
+from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
-
-GROUP_TITLES = {
-    "WE": "WE",
-    "1": "1st quarter",
-    "2": "2nd",
-    "3": "3rd",
-    "4": "4th",
-    "CL": "CL",
-    "layers": "all layers",
-    "all": "everything",
-}
-TRAINED_ON_TITLES = {
-    "all_rows": "all rows",
-    "dropped": "after dropping by Thresher",
-    "dropped_at_random": "after dropping as many at random",
-    "errors_removed": "with the planted errors really gone",
-}
 
 
 def show_plan(console: Console, plan: Plan) -> None:
@@ -41,7 +26,11 @@ def show_plan(console: Console, plan: Plan) -> None:
     table.add_row("model", f"{plan.model}, {plan.training}")
     for title, note in plan.notes.items():
         table.add_row(title, note if len(note) < 200 else note[:197] + "...")
+    if plan.planted:
+        table.add_row("planted", plan.planted)
     table.add_row("modules", f"{plan.modules} ({groups})")
+    if plan.canaries:
+        table.add_row("canaries", plan.canaries)
     table.add_row("tensor", f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile")
     if plan.checkpoints:
         table.add_row("checkpoints", plan.checkpoints)
@@ -57,8 +46,13 @@ def show_plan(console: Console, plan: Plan) -> None:
 def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     """The tables that end an audit."""
     console.print()
+    if "auto" in summary:
+        console.print(calibration_lines(summary))
+        console.print()
     if "detection" in summary:
-        console.print(detection_table(summary))
+        console.print(influence_table(summary))
+        console.print()
+        console.print(detector_table(summary))
         console.print()
     if "cancellation" in summary:
         console.print(cancellation_table(summary))
@@ -67,39 +61,13 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
         console.print(test_table(summary))
         console.print()
     console.print(suspicious_rows(summary))
-    drop = summary["drop"] / summary["rows"]
     console.print()
     console.print(f"Ranked {summary['rows']:,} rows by {summary['score']} ({summary['sign']}); results in {folder}.")
-    console.print(f"Next: thresher clean {folder} --drop {drop:.2g} --output cleaned.jsonl", highlight=False)
-
-
-def detection_table(summary: Mapping[str, Any]) -> RenderableType:
-    """Share of planted errors found among the lowest 30 %, by influence, aggregation and layer group."""
-    cells: dict[tuple[str, str], dict[str, float]] = {}
-    for entry in summary["detection"]:
-        if entry["group"] is not None:
-            name = entry["aggregation"] + (f" {entry['k']:g} n" if entry["k"] else "")
-            cells.setdefault((entry["influence"], name), {})[entry["group"]] = entry["ndr30"]
-    groups = [group for group in GROUP_TITLES if any(group in row for row in cells.values())]
-    random = next(entry for entry in summary["detection"] if entry["influence"] == "random")
-    table = Table(
-        title=f"Planted errors found among the 30 % of rows with the lowest scores "
-        f"({summary['planted']} errors planted; random finds {random['ndr30']:.0%})",
-        title_justify="left",
+    console.print(
+        f"Next: thresher clean {folder} --output cleaned.jsonl (drops {summary['drop']:,} rows)", highlight=False
     )
-    table.add_column("influence")
-    table.add_column("aggregation")
-    for group in groups:
-        table.add_column(GROUP_TITLES[group], justify="right")
-    before = ""
-    for (influence, aggregation), row in cells.items():
-        if before and influence != before:
-            table.add_section()
-        shown = [_share(row.get(group), chosen=_is_chosen(summary, influence, group, aggregation)) for group in groups]
-        table.add_row("" if influence == before else influence, aggregation, *shown)
-        before = influence
-    notes = f"* the score that ranks the rows.  WE: word embedding, CL: classifier.  Scores: {summary['sign']}."
-    return Group(table, Text(notes, style="dim"))
+    if "auto" in summary and "classes" in summary:
+        console.print("      with --relabel it mends labels where it is sure enough", highlight=False)
 
 
 def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:
@@ -147,14 +115,6 @@ def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
 
 def _task(summary: Mapping[str, Any]) -> type[Task]:
     return TASKS[summary["config"]["task"]]
-
-
-def _is_chosen(summary: Mapping[str, Any], influence: str, group: str, aggregation: str) -> bool:
-    return summary["score"] == f"{influence}|{group}|" + aggregation.replace(" n", "").replace(" ", "@")
-
-
-def _share(value: float | None, *, chosen: bool) -> str:
-    return "" if value is None else f"{value:.0%}{'*' if chosen else ' '}"
 
 
 def _ratio(value: float | None, entry: Mapping[str, Any]) -> str:

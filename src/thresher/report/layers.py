@@ -23,7 +23,7 @@ def show_explanation(console: Console, found: Explanation) -> None:
     console.print(layer_table(found, console.width))
     if found.hurts or found.helps:
         console.print()
-        console.print(_queries(f"hurts most, by {found.score.rpartition('|')[0]}", found, found.hurts))
+        console.print(_queries(f"hurts most, by {found.influence}", found, found.hurts))
         console.print(_queries("helps most", found, found.helps))
         notes = "Influence on a query: the mean over these modules, 1 = a typical size; larger = helpful."
         console.print(Text(notes, style="dim"))

@@ -1,4 +1,4 @@
-"""``thresher methods``: every influence function with its formula, its cost and where it comes from."""
+"""``thresher methods``: influence functions and detectors with formula, cost and where they come from."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from thresher.detectors.registry import DETECTORS
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import SIGN
 
@@ -17,7 +18,7 @@ LEGEND = (
 
 
 def show_methods(console: Console) -> None:
-    """One line a function."""
+    """One line each."""
     table = Table(title="Influence functions", title_justify="left")
     for title in ("name", "influence of a training row on a query", "defined on", "cost", "source"):
         table.add_column(title, overflow="fold")
@@ -26,3 +27,16 @@ def show_methods(console: Console) -> None:
         table.add_row(*(Text(cell) for cell in cells))
     console.print(table)
     console.print(Text(LEGEND, style="dim"))
+    console.print()
+    console.print(_detectors())
+    console.print(Text("z: logits, p: probabilities, of classes. --detector takes each name.", style="dim"))
+
+
+def _detectors() -> Table:
+    table = Table(title="Detectors without influence", title_justify="left")
+    for title in ("name", "score of a training row", "needs", "cost", "source"):
+        table.add_column(title, overflow="fold")
+    for name, detector in DETECTORS.items():
+        needs = ", ".join([*sorted(detector.needs), *([detector.package] if detector.package else [])])
+        table.add_row(*(Text(cell) for cell in (name, detector.formula, needs, detector.cost, detector.source)))
+    return table

@@ -135,7 +135,7 @@ def sums_by_place(
     influence: xr.DataArray,
     places: Sequence[Sequence[str]],
     ranked: npt.NDArray[np.bool_],
-    votes: int,
+    votes: Sequence[int],
     advance: Advance,
 ) -> dict[str, Columns]:
     """Sums over the columns of each place, that is a group, a layer or any other set of modules.
@@ -148,7 +148,7 @@ def sums_by_place(
         matrix = np.asarray(influence[number].values) if here else None
         if matrix is not None and not np.isnan(matrix).all():
             refuse_nan(matrix)
-            columns = column_sums(matrix, ranked, [votes])
+            columns = column_sums(matrix, ranked, votes)
             for place in here:
                 sums[place] = sums[place] + columns if place in sums else columns
         advance(1)

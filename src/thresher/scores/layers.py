@@ -50,7 +50,7 @@ def layer_ranks(
     ranks = np.full((len(rows), len(layers), len(methods)), np.nan)
     with progress.stage("ranks by layer", len(methods) * len(modules)) as advance:
         for column, method in enumerate(methods):
-            sums = sums_by_place(tensor[method], [[layer_name(m)] for m in modules], ranked, votes, advance)
+            sums = sums_by_place(tensor[method], [[layer_name(m)] for m in modules], ranked, [votes], advance)
             for layer, columns in sums.items():
                 ranks[:, layers.index(layer), column] = _ranks(columns.score(how, votes), rows)
     return [pd.DataFrame(of_row, layers, list(methods)).astype("Int64") for of_row in ranks]

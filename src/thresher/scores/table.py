@@ -1,17 +1,19 @@
-"""Every configuration (influence x layer group x aggregation) scored from one reading of the tensor."""
+"""Every configuration (influence x layer group x aggregation x k) scored from one reading of the tensor."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from thresher.config import Aggregation, ScoreConfig
+from thresher.config import Aggregation
 from thresher.errors import ConfigError
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
@@ -19,6 +21,10 @@ from thresher.progress import Progress
 from thresher.scores.aggregate import Floats, correct_or_all, sums_by_place, votes_against
 
 AGGREGATIONS: tuple[Aggregation, ...] = ("mean", "rank", "vote")
+DETECTOR = "detector/"
+"""What the names of scores that are not made of influence begin with."""
+
+_NAME = re.compile(r"(?!detector/)([^/]+)/([^/]+)/(mean|rank|vote(?=@))(?:(?<=vote)@(\d+(?:\.\d+)?(?:e-\d+)?))?")
 
 
 @dataclass(frozen=True)
@@ -32,70 +38,78 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """``datainf|layers|vote@0.3``: the column of scores.parquet."""
-        return f"{self.influence}|{self.group}|{self.aggregation}" + (f"@{self.k:g}" if self.k is not None else "")
+        """``datainf/layers/vote@0.3``: the column of scores.parquet."""
+        return f"{self.influence}/{self.group}/{self.aggregation}" + (f"@{self.k:g}" if self.k is not None else "")
+
+    @classmethod
+    def parse(cls, name: str) -> Self | None:
+        """The configuration of that name; None for the name of a score that is not made of influence."""
+        found = _NAME.fullmatch(name)
+        if found is None:
+            return None
+        return cls(found[1], found[2], cast(Aggregation, found[3]), float(found[4]) if found[4] else None)
 
 
-def available(modules: Sequence[ModuleName], methods: Iterable[str], k: float) -> list[Configuration]:
-    """Every configuration that a tensor of these modules and methods has a score for."""
+def is_score(column: str) -> bool:
+    """Whether a column of scores.parquet is a candidate's score; all other columns say something about the row."""
+    return "/" in column
+
+
+def available(modules: Sequence[ModuleName], methods: Iterable[str], ks: Sequence[float]) -> list[Configuration]:
+    """Every configuration that a tensor of these modules and methods has a score for; Vote once for each of ``ks``."""
     return [
-        Configuration(method, group, how, k if how == "vote" else None)
+        Configuration(method, group, how, k)
         for method in methods
         for group in _groups(modules, method)
         for how in AGGREGATIONS
+        for k in (ks if how == "vote" else (None,))
     ]
 
 
 def score_all(
-    tensor: xr.Dataset, modules: Sequence[ModuleName], k: float, progress: Progress
-) -> Mapping[Configuration, Floats]:
-    """Scores [N] of every configuration; larger = helpful. ``modules`` are the tensor's, in its order.
+    tensor: xr.Dataset, modules: Sequence[ModuleName], ks: Sequence[float], progress: Progress
+) -> dict[str, Floats]:
+    """Scores [N] of every configuration by name; larger = helpful. ``modules`` are the tensor's, in its order.
 
-    Each module's columns are ranked once, and its sums serve every group it belongs to.
+    Each module's columns are ranked once, and its sums serve every group it belongs to and every k.
     """
     correct = correct_or_all(np.asarray(tensor["correct"].values, dtype=bool))
-    votes = votes_against(k, tensor.sizes["train"])
+    votes = {k: votes_against(k, tensor.sizes["train"]) for k in ks}
     methods = [name for name in INFLUENCE if name in tensor]
-    scores: dict[Configuration, Floats] = {}
+    scores: dict[str, Floats] = {}
     with progress.stage("scores", len(methods) * len(modules)) as advance:
         for method in methods:
             groups, function = _groups(modules, method), INFLUENCE[method]
             places = [[g for g in groups if in_group(m, g)] if function.defined_on(m) else [] for m in modules]
-            sums = sums_by_place(tensor[method], places, correct, votes, advance)
-            for configuration in available(modules, [method], k):
-                scores[configuration] = sums[configuration.group].score(configuration.aggregation, votes)
+            sums = sums_by_place(tensor[method], places, correct, list(votes.values()), advance)
+            for one in available(modules, [method], ks):
+                scores[one.name] = sums[one.group].score(one.aggregation, None if one.k is None else votes[one.k])
     return scores
 
 
-def wanted(config: ScoreConfig) -> Configuration:
-    """The configuration that the user asked for."""
-    return Configuration(
-        config.influence, config.group, config.aggregation, config.k if config.aggregation == "vote" else None
+def resolve(asked: str, names: Collection[str], k: float) -> str:
+    """The score that the user asked for among those there are: by its full name, or without ``detector/`` or ``@k``.
+
+    ``layers`` stands for all modules where no layer is audited. Raises :class:`ConfigError` naming what there is.
+    """
+    for name in (asked, f"{DETECTOR}{asked}", f"{asked}@{k:g}"):
+        for one in (name, name.replace("/layers/", "/all/")):
+            if one in names:
+                return one
+    detectors = [name.removeprefix(DETECTOR) for name in names if name.startswith(DETECTOR)]
+    found = [one for name in names if (one := Configuration.parse(name))]
+    influences, groups = (dict.fromkeys(getattr(one, part) for one in found) for part in ("influence", "group"))
+    raise ConfigError(
+        f"--detector {asked}: there is no such score here; there are auto, {', '.join(detectors)}, and "
+        f"INFLUENCE/GROUP/AGGREGATION with {', '.join(influences)}; {', '.join(groups)}; {', '.join(AGGREGATIONS)} "
+        "(not every influence has every group)."
     )
 
 
-def rows_to_drop(table: pd.DataFrame, share: float) -> npt.NDArray[np.int64]:
+def lowest(table: pd.DataFrame, share: float) -> npt.NDArray[np.int64]:
     """The floor(share n) rows of lowest score in scores.parquet, most detrimental first."""
     order = np.argsort(table["rank"].to_numpy(), kind="stable")
     return order[: math.floor(share * len(order) + 1e-9)]
-
-
-def choose(configurations: Collection[Configuration], asked: Configuration) -> Configuration:
-    """The configuration asked for, or the same over all modules where no layer is audited.
-
-    Raises :class:`ConfigError` naming what there is.
-    """
-    if asked in configurations:
-        return asked
-    whole = replace(asked, group="all")
-    if asked.group == "layers" and whole in configurations:
-        return whole
-    groups = dict.fromkeys(c.group for c in configurations if c.influence == asked.influence)
-    if not groups:
-        raise ConfigError(
-            f"--influence {asked.influence}: no score here; it is not among --methods, or defined on no audited module."
-        )
-    raise ConfigError(f"--group {asked.group}: {asked.influence} has a score only on {', '.join(groups)} here.")
 
 
 def hurt_queries(

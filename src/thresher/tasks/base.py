@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from thresher.config import AuditConfig, ModelConfig, PlantKind
-from thresher.data.encode import EncodedRows
-from thresher.data.noise import Flags
+from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
+from thresher.data.encode import EncodedRows, Indices
+from thresher.data.noise.draw import Flags, Floats
+from thresher.data.noise.kinds import Guess
 from thresher.data.table import Table
 from thresher.model.load import Subject
 from thresher.model.predict import Predictions
@@ -21,10 +22,11 @@ Part = Literal["train", "query", "test"]
 
 @dataclass(frozen=True)
 class Encoding:
-    """Rows as the model takes them, and lines for the plan by title."""
+    """Rows as the model takes them, lines for the plan by title, and what the user should be warned of."""
 
     rows: dict[Part, EncodedRows]
     notes: dict[str, str]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Task(ABC):
     plant_kinds: ClassVar[tuple[PlantKind, ...]]
     """Kinds of errors that can be planted, the default first."""
 
+    canary_kinds: ClassVar[tuple[CanaryKind, ...]]
+    """Kinds of canaries, the default first."""
+
     measures: ClassVar[tuple[Measure, ...]]
     """What :meth:`judge` measures, without margins; the most telling first."""
 
@@ -55,8 +60,24 @@ class Task(ABC):
         """The model that these rows need."""
 
     @abstractmethod
-    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator) -> tuple[Self, Flags]:
-        """The same rows with errors in the training part, and which rows those are, [n]."""
+    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator, guess: Guess) -> tuple[Self, Flags]:
+        """The same rows with errors in the training part, and which rows those are, [n].
+
+        Only the kinds that depend on what the rows look like to the model call ``guess``; its columns are the task's
+        classes in their order.
+        """
+
+    def guess(self, subject: Subject, max_length: int, config: AuditConfig) -> Floats:
+        """What :meth:`plant` and :meth:`with_canaries` may ask; only of a task with classes."""
+        raise NotImplementedError
+
+    def apart(self, subject: Subject, part: Part, max_length: int) -> list[EncodedRows]:
+        """The rows' texts, each by itself: what features of the model as it came are made of; one text by default."""
+        return [self.encode(subject, max_length).rows[part]]
+
+    @abstractmethod
+    def with_canaries(self, rows: Indices, kind: CanaryKind, rng: np.random.Generator, guess: Guess) -> Self:
+        """The training part alone, the named rows with a wrong label. Raises :class:`ConfigError` where impossible."""
 
     @abstractmethod
     def encode(self, subject: Subject, max_length: int) -> Encoding:

@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.config import AuditConfig, ModelConfig, PlantKind
-from thresher.data.encode import EncodedRows, encode_texts
+from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
+from thresher.data.encode import EncodedRows, Indices, encode_texts
 from thresher.data.examples import Examples, find_classes, find_columns, read_examples
-from thresher.data.noise import Flags, plant_uniform
+from thresher.data.noise.draw import Flags, Floats
+from thresher.data.noise.kinds import KINDS, Guess, plant_errors
+from thresher.data.noise.labels import flipped_at, likeliest_at
 from thresher.data.table import Table
+from thresher.detectors.probe import out_of_fold
 from thresher.lines import one_line
+from thresher.model.features import pooled_features
 from thresher.model.load import Subject, load_subject
 from thresher.model.predict import Predictions, accuracy, predict
 from thresher.tasks.base import Encoding, Measure, Part, Task
@@ -32,7 +36,8 @@ class Classify(Task):
     classes: tuple[str, ...]
     examples: dict[Part, Examples]
 
-    plant_kinds: ClassVar[tuple[PlantKind, ...]] = ("flip",)
+    plant_kinds: ClassVar[tuple[PlantKind, ...]] = KINDS
+    canary_kinds: ClassVar[tuple[CanaryKind, ...]] = ("uniform", "confusable")
     measures: ClassVar[tuple[Measure, ...]] = (Measure("accuracy", "accuracy", ".1%"),)
 
     @classmethod
@@ -55,11 +60,32 @@ class Classify(Task):
         """A sequence classifier."""
         return load_subject(config, self.classes, seed)
 
-    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator) -> tuple[Self, Flags]:
-        """Flip labels."""
+    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator, guess: Guess) -> tuple[Self, Flags]:
+        """Wrong labels or spoiled texts."""
+        train, planted = plant_errors(self.examples["train"], share, kind, rng, guess)
+        return replace(self, examples={**self.examples, "train": train}), planted
+
+    def guess(self, subject: Subject, max_length: int, config: AuditConfig) -> Floats:
+        """Out-of-fold probabilities of a logistic regression on the model's pooled features."""
         train = self.examples["train"]
-        labels, planted = plant_uniform(train.labels, share, rng)
-        return replace(self, examples={**self.examples, "train": replace(train, labels=labels)}), planted
+        encoded = encode_texts(train, subject.tokenizer, max_length)
+        features = pooled_features(subject, encoded, config.batch_size)
+        return out_of_fold(features, train.labels, len(self.classes), config.seed)
+
+    def with_canaries(self, rows: Indices, kind: CanaryKind, rng: np.random.Generator, guess: Guess) -> Self:
+        """Another class, uniformly chosen or the likeliest."""
+        train = self.examples["train"]
+        if kind == "confusable":
+            labels = likeliest_at(train.labels, rows, guess())
+        else:
+            labels = flipped_at(train.labels, rows, rng)
+        return replace(self, examples={"train": replace(train, labels=labels)})
+
+    def apart(self, subject: Subject, part: Part, max_length: int) -> list[EncodedRows]:
+        """Each text of a pair by itself."""
+        examples = self.examples[part]
+        alone = [replace(examples, texts=[(text,) for text in texts]) for texts in zip(*examples.texts, strict=True)]
+        return [encode_texts(texts, subject.tokenizer, max_length) for texts in alone]
 
     def encode(self, subject: Subject, max_length: int) -> Encoding:
         """Labels become the model's numbers."""

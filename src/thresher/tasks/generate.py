@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from thresher.config import AuditConfig, ModelConfig, PlantKind, RowLoss
+from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind, RowLoss
 from thresher.data.answers import Cuts, encode_dialogues
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
-from thresher.data.encode import IGNORED, EncodedRows
-from thresher.data.noise import Flags, TextKind, plant_texts
+from thresher.data.encode import IGNORED, EncodedRows, Indices
+from thresher.data.noise.answers import TextKind, plant_texts, swapped_at
+from thresher.data.noise.draw import Flags
+from thresher.data.noise.kinds import Guess
 from thresher.data.table import Table
 from thresher.lines import one_line
 from thresher.model.load import Subject, load_generator
 from thresher.model.predict import Predictions
 from thresher.tasks.base import Encoding, Measure, Part, Task
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Generate(Task):
     row_loss: RowLoss
 
     plant_kinds: ClassVar[tuple[PlantKind, ...]] = ("swap", "truncate", "shuffle")
+    canary_kinds: ClassVar[tuple[CanaryKind, ...]] = ("swap",)
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("test_loss", "loss of an answer token", ".3f"),
         Measure("test_perplexity", "perplexity", ".2f"),
@@ -48,24 +48,31 @@ class Generate(Task):
         """A causal LM; nothing of it is drawn at random."""
         return load_generator(config)
 
-    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator) -> tuple[Self, Flags]:
+    def plant(self, share: float, kind: PlantKind, rng: np.random.Generator, guess: Guess) -> tuple[Self, Flags]:
         """Spoil the last answers of rows."""
         train = self.dialogues["train"]
         answers, planted = plant_texts([row.answer for row in train.rows], share, cast(TextKind, kind), rng)
         rows = [row.with_answer(answer) for row, answer in zip(train.rows, answers, strict=True)]
         return replace(self, dialogues={**self.dialogues, "train": replace(train, rows=rows)}), planted
 
+    def with_canaries(self, rows: Indices, kind: CanaryKind, rng: np.random.Generator, guess: Guess) -> Self:
+        """Another row's completion."""
+        train = self.dialogues["train"]
+        answers = swapped_at([row.answer for row in train.rows], rows.tolist(), rng)
+        spoiled = [row.with_answer(answer) for row, answer in zip(train.rows, answers, strict=True)]
+        return replace(self, dialogues={"train": replace(train, rows=spoiled)})
+
     def encode(self, subject: Subject, max_length: int) -> Encoding:
-        """Labels are the tokens of answers; rows that had to be cut are counted, and warned about."""
+        """Labels are the tokens of answers; rows that had to be cut are counted."""
         rows: dict[Part, EncodedRows] = {}
         cut: list[str] = []
         for part, dialogues in self.dialogues.items():
             rows[part], cuts = encode_dialogues(dialogues, subject.tokenizer, max_length, self.row_loss)
             if cuts.rows:
                 cut.append(_cut(part, cuts, len(dialogues)))
-                log.warning("%s (over %d tokens)", cut[-1], max_length)
         notes = {"loss": f"{self.row_loss} over a row's answer tokens, their end included"}
-        return Encoding(rows, notes | ({"cut": "; ".join(cut)} if cut else {}))
+        warnings = tuple(f"{line} (over {max_length} tokens)" for line in cut)
+        return Encoding(rows, notes | ({"cut": "; ".join(cut)} if cut else {}), warnings)
 
     def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
         """Loss, and the share of answer tokens that are the model's first choice."""

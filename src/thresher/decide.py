@@ -1,0 +1,143 @@
+"""From every round's candidates to one score a row, how sure it is, and what to do with the row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from thresher.calibrate.candidates import Candidates, side_by_side
+from thresher.calibrate.choice import Choice, choose
+from thresher.calibrate.confidence import Confidence, confidence, error_rate
+from thresher.calibrate.repair import suggest
+from thresher.data.encode import Indices
+from thresher.files import read_tensors, written
+from thresher.influences.tensor import SIGN
+from thresher.model.predict import Predictions, read_predictions
+from thresher.prepare import Job
+from thresher.run import RunDirectory
+from thresher.scores.aggregate import Floats
+from thresher.scores.table import is_score, lowest, resolve
+
+DROP = 0.3
+"""Share of the rows to drop where no canaries tell how many are wrong (SPEC 6)."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``name`` is the score that ranks the rows, ``table`` what is in scores.parquet.
+
+    ``dropped`` are the rows to drop, most detrimental first; ``choice`` and ``confidence`` those of
+    ``--detector auto``.
+    """
+
+    name: str
+    table: pd.DataFrame
+    dropped: Indices
+    choice: Choice | None = None
+    confidence: Confidence | None = None
+
+
+def decide(job: Job, place: RunDirectory) -> Decision:
+    """Rank the rows, and write scores.parquet: one line a training row, in the order of the file."""
+    tables = [pd.read_parquet(place.round(one.number).candidates) for one in job.rounds]
+    said = job.task.said(job.subject, job.encoded["train"], _said(job, place))
+    if not job.auto:
+        scores = {name: tables[0][name].to_numpy() for name in tables[0] if is_score(name)}
+        name = resolve(job.config.detector, scores, job.config.k)
+        table = _written(job, place, name, scores[name], said, scores)
+        return Decision(name, table, lowest(table, job.config.drop or DROP))
+    candidates = side_by_side(tables, [one.train.classes.numpy() for one in job.rounds])
+    choice = choose(candidates, job.config.seed)
+    opinions = _Opinions.read(job, place)
+    sure = _confidence(job, candidates, choice, opinions)
+    found = {"probability_wrong": sure.probability, "q_value": sure.q_value}
+    if opinions is not None:
+        suggested, confident = suggest(
+            job.encoded["train"].classes.numpy(), opinions.merged(candidates), sure.probability
+        )
+        names = {number: name for name, number in job.subject.classes.items()}
+        found |= {"suggested": [names[int(number)] for number in suggested], "suggestion_confidence": confident}
+    scores = {name: candidates.merged(candidates.column(name)) for name in candidates.names}
+    table = _written(job, place, choice.name, -candidates.merged(choice.suspicion), said | found, scores)
+    share = job.config.drop or sure.more_likely_wrong / len(table)
+    return Decision(choice.name, table, lowest(table, share), choice, sure)
+
+
+def _written(
+    job: Job, place: RunDirectory, name: str, score: Floats, about: Mapping[str, Any], scores: Mapping[str, Floats]
+) -> pd.DataFrame:
+    order = np.argsort(score, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    columns: dict[str, Any] = {"row": np.arange(len(order)), "score": score, "rank": rank, **about}
+    if job.config.plant:
+        columns["planted"] = job.planted
+    arrow = pa.table(columns | dict(scores)).replace_schema_metadata({"sign": SIGN, "score": name})
+    with written(place.scores) as temporary:
+        pq.write_table(arrow, temporary)
+    return pd.read_parquet(place.scores)
+
+
+def _said(job: Job, place: RunDirectory) -> Predictions:
+    """What the model of the first round in which it was no canary says of each row."""
+    losses, outputs = None, None
+    for one in reversed(job.rounds):
+        found = read_predictions(place.round(one.number).predictions, "train")
+        true = torch.from_numpy(~one.wrong)
+        rows = torch.from_numpy(one.rows)[true]
+        if losses is None or outputs is None:
+            losses = torch.empty(len(job.encoded["train"]))
+            outputs = torch.empty(len(losses), found.outputs.shape[1])
+        losses[rows], outputs[rows] = found.losses[true], found.outputs[true]
+    assert losses is not None
+    assert outputs is not None
+    return Predictions(losses, outputs)
+
+
+@dataclass(frozen=True)
+class _Opinions:
+    """Probabilities of the classes by those that judge the looks [M, C], and the probe's, where there is one.
+
+    ``given`` [M] and ``clean`` [Q] are the probe's of the labels of looks and of queries.
+    """
+
+    judges: tuple[Floats, ...]
+    given: Floats | None
+    clean: Floats | None
+
+    @classmethod
+    def read(cls, job: Job, place: RunDirectory) -> _Opinions | None:
+        rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
+        if not rounds[0]:
+            return None
+        tuned = np.concatenate([found["tuned"].double().numpy() for found in rounds])
+        if "probe" not in rounds[0]:
+            return cls((tuned,), None, None)
+        rows = len(job.rounds[0].train)
+        probe = np.concatenate([found["probe"][:rows].numpy() for found in rounds])
+        labels = np.concatenate([one.train.classes.numpy() for one in job.rounds])
+        queries = np.mean([found["probe"][rows:].numpy() for found in rounds], axis=0)
+        truth = job.encoded["query"].classes.numpy()
+        return cls((tuned, probe), probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth])
+
+    def merged(self, candidates: Candidates) -> Floats:
+        """Their geometric mean over rounds and judges, [n, C]."""
+        logs = np.mean([np.log(judge.clip(1e-9)) for judge in self.judges], axis=0)
+        merged = np.exp(np.stack([candidates.merged(column) for column in logs.T], axis=1))
+        return merged / merged.sum(axis=1, keepdims=True)
+
+
+def _confidence(job: Job, candidates: Candidates, choice: Choice, opinions: _Opinions | None) -> Confidence:
+    classes = len(job.subject.classes)
+    given = clean = None
+    if opinions is not None and opinions.given is not None:
+        given, clean = candidates.merged(opinions.given), opinions.clean
+    rate = error_rate(candidates, choice.held_out, given, clean, classes, job.config.seed)
+    return confidence(candidates, choice.suspicion, rate, classes)

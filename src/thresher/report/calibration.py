@@ -1,0 +1,46 @@
+"""What the canaries told, for summary.json; and the influence by which a ranking made of much else is explained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from thresher.decide import Decision
+from thresher.prepare import Job
+from thresher.scores.table import Configuration, is_score
+
+BY_DEFAULT = Configuration("datainf", "layers", "vote", 0.3)
+
+
+def calibration(job: Job, decision: Decision) -> dict[str, Any]:
+    """``auto``: the canaries, what they chose, and how sure that makes the ranking; nothing where a score was named."""
+    choice, sure = decision.choice, decision.confidence
+    if choice is None or sure is None:
+        return {}
+    return {
+        "auto": {
+            "canaries": [int(one.wrong.sum()) for one in job.rounds],
+            "canary_kind": job.canary_kind,
+            "learned": job.subject.kind == "lora",
+            "combined": choice.combined,
+            "members": {family: list(names) for family, names in choice.stack.members.items()},
+            "weights": dict(choice.stack.weights),
+            "class_weights": {str(number): weight for number, weight in choice.stack.classes.items()},
+            "strength_of_prior": choice.stack.strength,
+            "best_single": choice.single,
+            "canaries_auroc": choice.auroc,
+            "canaries_auroc_error": choice.auroc_error,
+            "error_rate": asdict(sure.rate),
+            "more_likely_wrong": sure.more_likely_wrong,
+        }
+    }
+
+
+def shown_influence(decision: Decision) -> Configuration:
+    """The influence that says which queries a row hurts: the ranking's own, or the best that it is made of."""
+    names = [decision.name]
+    if decision.choice is not None:
+        names += decision.choice.stack.members.get("influence", ())
+    names += [BY_DEFAULT.name, *filter(is_score, decision.table.columns)]
+    there = set(decision.table.columns)
+    return next(found for name in names if name in there and (found := Configuration.parse(name)) is not None)

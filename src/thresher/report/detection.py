@@ -1,0 +1,102 @@
+"""What was planted and found, what the canaries told, and how many rows are wrong, on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from thresher.report.titles import GROUP_TITLES
+from thresher.scores.table import DETECTOR, Configuration
+
+MEASURES = {"ndr30": "found in 30 %", "auroc": "AUROC", "average_precision": "average precision"}
+
+
+def influence_table(summary: Mapping[str, Any]) -> RenderableType:
+    """Share of planted errors found among the lowest 30 %, by influence, aggregation and layer group."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for entry in summary["detection"]:
+        one = Configuration.parse(entry["score"])
+        if one is not None and one.group in GROUP_TITLES:
+            name = one.aggregation + (f" {one.k:g} n" if one.k else "")
+            star = "*" if entry["score"] == summary["score"] else " "
+            cells.setdefault((one.influence, name), {})[one.group] = f"{entry['ndr30']:.0%}{star}"
+    groups = [group for group in GROUP_TITLES if any(group in row for row in cells.values())]
+    table = Table(title=f"Planted errors found among the 30 % of rows with the lowest scores ({_planted(summary)})")
+    table.title_justify = "left"
+    table.add_column("influence")
+    table.add_column("aggregation")
+    for group in groups:
+        table.add_column(GROUP_TITLES[group], justify="right")
+    before = ""
+    for (influence, aggregation), row in cells.items():
+        if before and influence != before:
+            table.add_section()
+        table.add_row("" if influence == before else influence, aggregation, *(row.get(group, "") for group in groups))
+        before = influence
+    notes = f"* the score that ranks the rows.  WE: word embedding, CL: classifier.  Scores: {summary['sign']}."
+    return Group(table, Text(notes, style="dim"))
+
+
+def detector_table(summary: Mapping[str, Any]) -> RenderableType:
+    """The same for the ranking, for detectors without influence, and for the influence that finds most."""
+    entries = {entry["score"]: entry for entry in summary["detection"]}
+    influences = [name for name in entries if Configuration.parse(name)]
+    best = max(influences, key=lambda name: entries[name]["ndr30"], default=None)
+    detectors = [name for name in entries if name.startswith(DETECTOR)]
+    table = Table(title=f"Planted errors found by other ways to rank ({_planted(summary)})", title_justify="left")
+    table.add_column("score")
+    for title in MEASURES.values():
+        table.add_column(title, justify="right")
+    shown = [name for name in ("auto",) if name in entries]
+    shown += sorted(detectors, key=lambda name: -entries[name]["ndr30"])
+    for name in [*shown, *([best] if best else []), "chance", "oracle"]:
+        star = "*" if name == summary["score"] else " "
+        title = f"{name} (the best of {len(influences)} influences in hindsight)" if name == best else name
+        values = [
+            f"{entries[name][measure]:.0%}" if measure == "ndr30" else f"{entries[name][measure]:.2f}"
+            for measure in MEASURES
+        ]
+        table.add_row(title.removeprefix(DETECTOR) + star, *values)
+    return Group(table, Text("* the score that ranks the rows; auto did not see which rows were planted.", style="dim"))
+
+
+def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
+    """What canaries told about the ranking and about the rows."""
+    auto = summary["auto"]
+    rate, drop = auto["error_rate"], auto["more_likely_wrong"]
+    members = ", ".join(f"{family} {weight:.2f}" for family, weight in auto["weights"].items())
+    made = f"a combination of detectors (weights: {members})" if auto["combined"] else auto["best_single"]
+    kind = "combination" if auto["combined"] else "single"
+    found, error = auto["canaries_auroc"][kind], auto["canaries_auroc_error"][kind]
+    canaries = " + ".join(map(str, auto["canaries"]))
+    lines = [
+        f"Canaries: {canaries} rows were trained on with a wrong label of ours; nothing below counts them.",
+        f"Ranking: {made}. It tells canaries from other rows with an AUROC of {found:.2f} ± {1.96 * error:.2f} "
+        f"(judged on rows it was not fitted to; the best single score, {auto['best_single']}: "
+        f"{auto['canaries_auroc']['single']:.2f}).",
+        f"Errors: about {rate['estimate']:.0%} of the labels are wrong ({rate['low']:.0%} to {rate['high']:.0%}, from "
+        f"{_SOURCES[rate['source']]}); {drop:,} rows are more likely wrong than right.",
+    ]
+    if not auto["learned"]:
+        lines.append("The model was trained elsewhere and did not learn the canaries: errors are harder to find.")
+    if rate["plausible"] is False:
+        lines.append(
+            "Fewer rows than that look like canaries, so real errors are not like canaries here: trust the order more "
+            "than the probabilities."
+        )
+    return Group(*(Text(line) for line in lines))
+
+
+_SOURCES = {
+    "queries": "clean queries and rows, both judged by a probe that was not fitted to them",
+    "canaries": "how many rows look like canaries, which is an upper bound",
+}
+
+
+def _planted(summary: Mapping[str, Any]) -> str:
+    chance = next(entry for entry in summary["detection"] if entry["score"] == "chance")
+    return f"{summary['planted']} errors planted; chance finds {chance['ndr30']:.0%}"

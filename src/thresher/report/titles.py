@@ -1,0 +1,22 @@
+"""What groups of layers and training sets are called in front of people."""
+
+from __future__ import annotations
+
+GROUP_TITLES = {
+    "WE": "WE",
+    "1": "1st quarter",
+    "2": "2nd",
+    "3": "3rd",
+    "4": "4th",
+    "CL": "CL",
+    "layers": "all layers",
+    "all": "everything",
+}
+TRAINED_ON_TITLES = {
+    "all_rows": "all rows",
+    "with_canaries": "all rows, the canaries wrong",
+    "dropped": "after dropping by Thresher",
+    "relabelled": "after relabelling by Thresher",
+    "dropped_at_random": "after dropping as many at random",
+    "errors_removed": "with the planted errors really gone",
+}

@@ -1,0 +1,78 @@
+"""What dropping and relabelling buy: the same recipe from the same initial weights, judged on the test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from thresher.calibrate.repair import mended
+from thresher.data.encode import EncodedRows, Indices
+from thresher.decide import Decision
+from thresher.files import read_json, write_json
+from thresher.model.finetune import finetune
+from thresher.prepare import Job
+from thresher.progress import Progress
+from thresher.run import RunDirectory
+
+RowsOf = Callable[[], EncodedRows]
+
+
+def retrained(
+    job: Job, place: RunDirectory, sets: Mapping[str, RowsOf], progress: Progress
+) -> dict[str, dict[str, float]]:
+    """What the test rows say of each training set; one that is finished is not trained on again.
+
+    ``all_rows`` of an audit without canaries were trained on already.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for name, rows in sets.items():
+        file = place.retrained / f"{name}.json"
+        if not file.exists() and name == "all_rows" and not job.auto and place.judged.exists():
+            write_json(file, read_json(place.judged))
+        if not file.exists():
+            job.put_back()
+            finetune(
+                job.subject,
+                rows(),
+                job.encoded["query"],
+                job.config.model_copy(update={"keep_checkpoints": False}),
+                seed=job.config.seed,
+                folder=place.retrained / name,
+                progress=progress,
+                name=f"retraining: {name.replace('_', ' ')}",
+            )
+            write_json(file, job.judge())
+        found[name] = read_json(file)
+    return found
+
+
+def training_sets(job: Job, decision: Decision) -> Mapping[str, RowsOf]:
+    """Rows to train on, by name."""
+    train = job.encoded["train"]
+    every = np.arange(len(train))
+    at_random = np.random.default_rng([job.config.seed, 1]).choice(every, len(decision.dropped), replace=False)
+    sets: dict[str, RowsOf] = {
+        "all_rows": lambda: train,
+        "dropped": lambda: train.take(np.setdiff1d(every, decision.dropped)),
+        "dropped_at_random": lambda: train.take(np.setdiff1d(every, at_random)),
+    }
+    if "suggested" in decision.table:
+        sets["relabelled"] = lambda: _relabelled(job, decision)
+    if job.config.plant:
+        sets["errors_removed"] = lambda: train.take(np.flatnonzero(~job.planted))
+    return sets
+
+
+def _relabelled(job: Job, decision: Decision) -> EncodedRows:
+    train = job.encoded["train"]
+    relabel, drop = mended(decision.table, decision.dropped)
+    labels = train.labels
+    assert isinstance(labels, Tensor)
+    labels = labels.clone()
+    for row in relabel:
+        labels[row] = job.subject.classes[decision.table.loc[row, "suggested"]]
+    kept: Indices = np.setdiff1d(np.arange(len(train)), drop)
+    return replace(train, labels=labels).take(kept)

@@ -1,0 +1,216 @@
+"""One round of an audit: fine-tune, compute influence, and score every row by every candidate.
+
+Each stage leaves a finished file in the round's directory and is passed over where the file is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from thresher.calibrate.canaries import Round
+from thresher.data.encode import EncodedRows
+from thresher.detectors.evidence import Evidence, Features, Singles
+from thresher.detectors.probe import held_out
+from thresher.detectors.registry import detect
+from thresher.errors import RunError
+from thresher.evaluate.cancellation import store_cancellation
+from thresher.files import read_tensors, write_json, write_tensors, written
+from thresher.gradients.store import Side
+from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
+from thresher.influences.compute import module_matrices
+from thresher.influences.gather import gather
+from thresher.influences.tensor import TensorFile, labelled
+from thresher.model.checkpoints import Checkpoint, read_checkpoints
+from thresher.model.classes import CLASSES_FILE
+from thresher.model.features import pooled_features
+from thresher.model.finetune import CHECKPOINTS, History, finetune, said_while_training
+from thresher.model.losses import correct_rows
+from thresher.model.predict import Predictions, read_predictions, write_predictions
+from thresher.model.quiet import quiet
+from thresher.prepare import Job, has
+from thresher.progress import Progress
+from thresher.run import RunDirectory
+from thresher.scores.table import DETECTOR, score_all
+
+Timed = Callable[[str], AbstractContextManager[None]]
+
+
+def run_round(
+    job: Job, one: Round, place: RunDirectory, frozen: Features | None, progress: Progress, timed: Timed
+) -> History | None:
+    """Everything up to ``candidates.parquet`` in ``place``: one line a row of the round, one column a score.
+
+    ``frozen`` are features of all rows and queries by the model as it came; ``timed`` gives the context in which a
+    stage's seconds are counted. Returns the training's history, if it was ours.
+    """
+    with timed("fine-tuning"):
+        history = _finetuned(job, one, place, progress)
+    with timed("influence"):
+        _influence(job, one, place, progress)
+    with timed("scores"):
+        if not place.candidates.exists():
+            evidence = _evidence(job, one, place, frozen)
+            scores = score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
+            with progress.stage("detectors", 1) as advance:
+                scores |= {DETECTOR + name: values for name, values in detect(evidence).items()}
+                advance(1)
+            if job.config.retrain:
+                write_json(place.judged, job.judge())
+            write_tensors(place.opinions, _opinions(evidence))
+            with written(place.candidates) as temporary:
+                pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
+    return history
+
+
+def frozen_features(job: Job, place: RunDirectory) -> Features | None:
+    """Features of training and query rows by the model as it came; None where it was trained elsewhere, or not asked.
+
+    Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v.
+    """
+    if not job.looks_at("frozen"):
+        return None
+    if not place.features.exists():
+        job.put_back()
+        sides: tuple[Side, ...] = ("train", "query")
+        write_tensors(place.features, {side: torch.from_numpy(_features_apart(job, side)) for side in sides})
+    tensors, _ = read_tensors(place.features)
+    return Features(tensors["train"].numpy(), tensors["query"].numpy())
+
+
+def _features_apart(job: Job, part: Side) -> Singles:
+    texts = job.task.apart(job.subject, part, job.config.max_length)
+    pooled = [pooled_features(job.subject, rows, job.config.batch_size) for rows in texts]
+    if len(pooled) == 1:
+        return pooled[0]
+    first, second = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in pooled)
+    alike = (first * second).sum(axis=1, keepdims=True)
+    return np.concatenate([alike, np.abs(first - second), first * second], axis=1)
+
+
+def _evidence(job: Job, one: Round, place: RunDirectory, frozen: Features | None) -> Evidence:
+    said = said_while_training(place.training) if job.subject.kind == "lora" else []
+    train, query = one.train, job.encoded["query"]
+    now = read_predictions(place.predictions, "train")
+    tuned = None
+    if job.looks_at("tuned"):
+        features = [pooled_features(job.subject, rows, job.config.batch_size) for rows in (train, query)]
+        tuned = Features(*features)
+    width = now.outputs.shape[1]
+    return Evidence(
+        labels=train.classes.numpy(),
+        classes=width if has(job.subject, "classes") else 0,
+        epoch_losses=np.stack([epoch.losses.numpy() for epoch in said]) if said else np.empty((0, len(train)), "f4"),
+        epoch_outputs=np.stack([epoch.outputs.numpy() for epoch in said])
+        if said
+        else np.empty((0, len(train), width), "f4"),
+        losses=now.losses.numpy(),
+        outputs=now.outputs.numpy(),
+        query_labels=query.classes.numpy(),
+        frozen=None if frozen is None else Features(frozen.train[one.rows], frozen.query),
+        tuned=tuned,
+        seed=one.seed,
+        rows=one.rows,
+    )
+
+
+def _opinions(evidence: Evidence) -> dict[str, torch.Tensor]:
+    """Probabilities of the classes: of the rows by the fine-tuned model, and by the probe of rows and queries."""
+    if not evidence.has("classes"):
+        return {}
+    opinions = {"tuned": torch.from_numpy(evidence.outputs).softmax(-1)}
+    if evidence.frozen is not None:
+        opinions["probe"] = torch.from_numpy(held_out(evidence).mean(0))
+    return opinions
+
+
+def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress) -> History | None:
+    if job.subject.kind != "lora":
+        return None
+    job.put_back()
+    history = finetune(
+        job.subject,
+        one.train,
+        job.encoded["query"],
+        job.config,
+        seed=one.seed,
+        folder=place.training,
+        progress=progress,
+    )
+    model: Any = job.subject.model
+    with quiet():
+        model.save_pretrained(place.model)
+        job.subject.tokenizer.save_pretrained(place.model)
+    if job.subject.classes:
+        write_json(place.model / CLASSES_FILE, job.subject.classes)
+    return history
+
+
+def _influence(job: Job, one: Round, place: RunDirectory, progress: Progress) -> None:
+    file = TensorFile(place.tensor)
+    if file.complete and place.predictions.exists():
+        _remove_scratch(place)
+        return
+    config, model = job.config, job.subject.model
+    data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": one.train}
+    _refuse_full_disk(place, job.gradient_bytes)
+    gathered = partial(gather, model, data=data, batch_size=config.batch_size, memory=config.memory_bytes)
+    checkpoints = _checkpoints(job, place)
+    summed = None
+    if SUMMED in config.methods:
+        weights = job.kept.weights
+        frame = labelled(weights.modules, np.zeros(len(data["query"]), dtype=bool), len(data["train"]))
+        sums = CheckpointSum(model, weights.modules, checkpoints, partial(gathered, weights))
+        summed = sums.on_disk(place.sums, frame, progress).open()[SUMMED]
+    store = gathered(
+        job.kept,
+        folder=place.gradients,
+        progress=progress,
+        multipliers=multipliers_now(model, checkpoints, job.modules, config.methods),
+    )
+    predictions = {side: Predictions(*store.predictions(side)) for side in data}
+    write_predictions(place.predictions, predictions)
+    plain = job.kept.weights.modules and not config.projection and not config.optimizer_aware
+    if plain and not place.cancellation.exists():
+        with written(place.cancellation) as temporary:
+            store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
+    correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
+    file.create(labelled(job.modules, correct, len(one.train)), config.methods)
+    with progress.stage("influence of modules", len(job.modules)) as advance:
+        advance(file.finished_modules)
+        for number in range(file.finished_modules, len(job.modules)):
+            matrices = module_matrices(store, job.modules[number], config.methods)
+            if summed is not None and job.modules[number].kind == "weight":  # weights come first
+                matrices[SUMMED] = summed[number].values
+            file.write(number, matrices, len(job.modules))
+            advance(1)
+    _remove_scratch(place)
+
+
+def _checkpoints(job: Job, place: RunDirectory) -> Sequence[Checkpoint]:
+    """Those the user named, or those that our own fine-tuning kept for what was asked."""
+    if job.checkpoints or not job.needs_checkpoints:
+        return job.checkpoints
+    return read_checkpoints(place.training / CHECKPOINTS, optimizer_aware=job.config.optimizer_aware)
+
+
+def _remove_scratch(place: RunDirectory) -> None:
+    for folder in (place.gradients, place.sums):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_full_disk(place: RunDirectory, needed: int) -> None:
+    blocks = [*place.gradients.glob("*.safetensors"), *place.sums.rglob("*.safetensors")]
+    free = shutil.disk_usage(place.path).free + sum(file.stat().st_size for file in blocks)
+    if needed > free:
+        raise RunError(
+            f"{place.path}: the gradients take {needed / 2**30:.1f} GiB of disk and {free / 2**30:.1f} are free; "
+            "choose fewer --modules, or an --output on a larger disk."
+        )

@@ -1,0 +1,177 @@
+"""``--detector auto`` end to end on a tiny model: canaries, choice, confidence, repair."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import thresher
+from folders import decoder_folder, encoder_folder, reviews, write_rows
+from thresher.cli import app
+from thresher.config import AuditConfig
+from thresher.errors import ConfigError
+from thresher.prepare import prepare
+from thresher.scores.table import is_score
+
+FAST = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin,cosine"}
+ROWS = 80
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("auto")
+    encoder_folder(folder / "encoder")
+    for name, count, seed in (("train", ROWS, 1), ("validation", 24, 2), ("test", 30, 3)):
+        write_rows(folder / f"{name}.jsonl", reviews(count, seed))
+    return folder
+
+
+def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
+    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation", "test")}
+    return {"model": str(place / "encoder"), **names, "output": str(output), **FAST, **more}
+
+
+@pytest.fixture(scope="module")
+def finished(place: Path) -> thresher.AuditResult:
+    return thresher.audit(options(place, place / "finished", plant=0.2, retrain=True, canaries=0.1))
+
+
+def candidates(run: Path, number: int) -> pd.DataFrame:
+    return pd.read_parquet((run / "rounds" / str(number) if number else run) / "candidates.parquet")
+
+
+def test_every_row_is_judged_as_it_was_given(finished: thresher.AuditResult) -> None:
+    """No candidate's column holds what a canary scored, and labels are the file's, planted errors included."""
+    rounds = [candidates(finished.folder, number) for number in range(2)]
+    assert [table["canary"].sum() for table in rounds] == [8, 8]
+    assert not (rounds[0]["canary"] & rounds[1]["canary"]).any()
+    name = "detector/loss"
+    places = [table[name].rank().sub(0.5).div(ROWS) for table in rounds]
+    for row in range(ROWS):
+        true = [place[row] for place, table in zip(places, rounds, strict=True) if not table["canary"][row]]
+        assert finished.scores.loc[row, name] == pytest.approx(np.mean(true), abs=1e-6)
+    given = np.array([row["label"] for row in reviews(ROWS, 1)])
+    assert ((finished.scores["label"] != given) == finished.scores["planted"]).all()
+
+
+def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> None:
+    summary = finished.summary
+    auto = summary["auto"]
+    assert auto["canaries"] == [8, 8]
+    assert summary["score"] in ("auto", auto["best_single"])
+    assert summary["planted"] == 16  # canaries are none of them
+    assert {"influence", "training", "probe", "neighbours"} == set(auto["members"]) == set(auto["weights"])
+    assert all(weight >= 0 for weight in auto["weights"].values())
+    rate = auto["error_rate"]
+    assert 0 <= rate["low"] <= rate["estimate"] <= rate["high"] <= 1
+    assert auto["more_likely_wrong"] == (finished.scores["probability_wrong"] > 0.5).sum()
+    assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary["accuracy"])
+
+
+def test_what_is_easy_is_found(finished: thresher.AuditResult) -> None:
+    """Words tell the class of these rows, so a useful ranking finds most of what was planted."""
+    assert thresher.noise_detection_rate(finished.scores["score"], finished.scores["planted"]) > 0.6
+    wrong = finished.scores["probability_wrong"]
+    assert wrong[finished.scores["planted"]].mean() > wrong[~finished.scores["planted"]].mean() + 0.2
+
+
+def test_probabilities_and_q_values_follow_the_ranking(finished: thresher.AuditResult) -> None:
+    ordered = finished.scores.sort_values("rank")
+    assert (np.diff(ordered["score"]) >= 0).all()
+    assert (np.diff(ordered["probability_wrong"]) <= 1e-12).all()
+    assert (np.diff(ordered["q_value"]) >= -1e-12).all()
+    assert (ordered["suggested"] != ordered["label"]).all()
+    assert np.allclose(ordered["suggestion_confidence"], ordered["probability_wrong"])  # with two classes
+
+
+def test_the_same_command_goes_on_to_the_same_bytes(
+    finished: thresher.AuditResult, place: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again"
+    shutil.copytree(finished.folder, again)
+    before = (again / "scores.parquet").read_bytes()
+    shutil.rmtree(again / "rounds/1/influence.zarr")
+    for name in ("rounds/1/candidates.parquet", "rounds/1/influence.progress.json", "summary.json", "scores.parquet"):
+        (again / name).unlink()
+    shutil.rmtree(again / "rounds/1/training/said")
+    (again / "rounds/1/training/state.safetensors").unlink()  # as if killed in the second round's first epoch
+    found = thresher.audit(options(place, again, plant=0.2, retrain=True, canaries=0.1))
+    assert (again / "scores.parquet").read_bytes() == before
+    assert found.summary["auto"] == finished.summary["auto"]
+
+
+def test_a_canary_is_explained_where_it_is_none(finished: thresher.AuditResult) -> None:
+    row = int(np.flatnonzero(candidates(finished.folder, 0)["canary"])[0])
+    found = thresher.explain(finished.folder, row)
+    label = reviews(ROWS, 1)[row]["label"]
+    assert found.given["label"] == label
+    assert found.score == finished.summary["score"]
+    assert len(found.ranks.columns) == 2
+
+
+def test_clean_drops_what_the_audit_says_or_mends_it(finished: thresher.AuditResult, tmp_path: Path) -> None:
+    rows = reviews(ROWS, 1)
+    drop = finished.summary["drop"]
+    dropped = set(finished.scores.nsmallest(drop, "rank")["row"])
+    target = tmp_path / "cleaned.jsonl"
+    assert CliRunner().invoke(app, ["clean", str(finished.folder), "--output", str(target)]).exit_code == 0
+    assert [json.loads(line) for line in target.read_text().splitlines()] == [r for r in rows if r["id"] not in dropped]
+    arguments = ["clean", str(finished.folder), "--relabel", "--output", str(target)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    sure = finished.scores["suggestion_confidence"] > 0.5
+    written = {row["id"]: row for row in map(json.loads, target.read_text().splitlines())}
+    assert set(written) == {row["id"] for row in rows if row["id"] not in dropped or sure[row["id"]]}
+    for row in rows:
+        if row["id"] in dropped and sure[row["id"]]:
+            assert written[row["id"]]["label"] == finished.scores.loc[row["id"], "suggested"]
+        elif row["id"] not in dropped:
+            assert written[row["id"]] == row
+
+
+def test_a_model_trained_elsewhere_is_audited_beside_copies(
+    finished: thresher.AuditResult, place: Path, tmp_path: Path
+) -> None:
+    given = options(place, tmp_path / "run", adapter=str(finished.folder / "model"), canaries=0.1)
+    found = thresher.audit(given)
+    table = candidates(tmp_path / "run", 0)
+    assert len(table) == ROWS + 16
+    assert table["canary"].sum() == 16
+    assert len(found.scores) == ROWS
+    assert found.summary["auto"]["learned"] is False
+    assert found.summary["auto"]["error_rate"]["source"] == "canaries"
+    assert not any("frozen" in name or "aum" in name for name in found.scores if is_score(name))
+
+
+def test_three_classes_of_pairs_with_confusable_canaries(tmp_path: Path) -> None:
+    decoder_folder(tmp_path / "decoder")
+    rows = [{"premise": r["text"], "claim": r["text"][:9], "kind": "xyz"[i % 3]} for i, r in enumerate(reviews(60, 1))]
+    given = {
+        "model": str(tmp_path / "decoder"),
+        "train": write_rows(tmp_path / "train.jsonl", rows),
+        "validation": write_rows(tmp_path / "validation.jsonl", rows[:12]),
+        "text_column": ("premise", "claim"),
+        "label_column": "kind",
+        "output": str(tmp_path / "run"),
+        "canary_kind": "confusable",
+        **FAST,
+    }
+    found = thresher.audit(given | {"validation": write_rows(tmp_path / "clean.jsonl", rows[:12][::-1])})
+    assert set(found.scores["suggested"]) <= {"x", "y", "z"}
+    assert (found.scores["suggestion_confidence"] <= found.scores["probability_wrong"] + 1e-9).all()
+
+
+def test_canary_options_are_refused_in_a_sentence(place: Path, tmp_path: Path) -> None:
+    for change, message in (
+        ({"rounds": 3, "canaries": 0.2}, "48 of 80 rows would be canaries"),
+        ({"canary_kind": "swap"}, "knows uniform, confusable"),
+        ({"detector": "lossy"}, "there is no such score here; there are auto, loss"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepare(AuditConfig(**options(place, tmp_path / "run", **change)))
