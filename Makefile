@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench detection clean
 
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
@@ -18,6 +18,14 @@ check: .venv/dev
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/bench.py
+
+# Some hours; goes on where it was stopped. GLUE names a folder of GLUE tasks (train.jsonl, validation.jsonl each).
+detection: .venv/demo
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[confident]'
+	for step in find act ceiling; do \
+		$(BIN)/python benchmarks/detection.py $$step --output runs/detection $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
+	done
+	$(BIN)/python benchmarks/detection.py tables --output runs/detection
 
 .venv/base: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -31,6 +31,8 @@ from thresher.model.losses import batch_losses
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent
 
+METHODS = ("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk")
+
 
 def plain_step(job: Job, data: list[EncodedRows]) -> None:
     """Forward and backward of every batch; the gradients of LoRA and head are left in place of an optimizer's step."""
@@ -50,7 +52,7 @@ def influence_pass(job: Job, data: dict[Side, EncodedRows]) -> None:
         job.subject.model, job.kept, data, batch_size=job.config.batch_size, memory=MEMORY, progress=Silent()
     )
     for module in job.modules:
-        module_matrices(store, module, job.config.methods)
+        module_matrices(store, module, METHODS)
     store.close()
 
 

@@ -34,6 +34,7 @@ from thresher.influences.registry import INFLUENCE
 from thresher.pipeline import load_result, run
 from thresher.prepare import Job, prepare
 from thresher.progress import Shown, Silent
+from thresher.scores.table import DETECTOR, Configuration, is_score
 
 TASKS = ("quotes", "sst2", "mrpc")
 SEEDS = (0, 1, 2)
@@ -111,7 +112,12 @@ def detect(
 def _audit(task: str, seed: int, rows: int, folder: Path, glue_dir: Path | None) -> AuditConfig:
     place = folder if task == "quotes" else folder.parent / "recipe"
     config = demo_audit(DemoConfig(output=place, rows=rows, seed=seed))
-    changes: dict[str, Any] = {"methods": tuple(INFLUENCE), "retrain": False, "output": folder}
+    changes: dict[str, Any] = {
+        "methods": tuple(INFLUENCE),
+        "retrain": False,
+        "output": folder,
+        "detector": "datainf/layers/vote",
+    }
     if task != "quotes":
         assert glue_dir is not None
         changes |= {"text_column": (), "max_length": 96, **_glue_rows(glue_dir / task, folder, rows, seed)}
@@ -136,14 +142,21 @@ def _table(output: Path) -> pd.DataFrame:
         task, seed = folder.name.rsplit("-", 1)
         scores = load_result(folder).scores
         planted = scores["planted"].to_numpy()
-        columns = {name: scores[name].to_numpy() for name in scores.columns if "|" in name}
-        columns["loss||"] = -scores["loss"].to_numpy()
-        for name, values in columns.items():
-            method, group, aggregation = name.split("|")
+        for name in filter(is_score, scores.columns):
+            values = scores[name].to_numpy()
+            method, group, aggregation = _parts(name)
             found = {"ndr30": noise_detection_rate(values, planted), "auroc": auroc(values, planted)}
             about = {"task": task, "seed": int(seed), "method": method, "group": group, "aggregation": aggregation}
             lines.append(about | found)
     return pd.DataFrame(lines)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Function, group and aggregation with its k; a detector's name alone."""
+    found = Configuration.parse(name)
+    if found is None:
+        return name.removeprefix(DETECTOR), "", ""
+    return found.influence, found.group, name.rpartition("/")[2]
 
 
 def markdown(table: pd.DataFrame) -> list[str]:

@@ -84,6 +84,7 @@ def _audit(source: Path, folder: Path, rows: int, queries: int) -> AuditConfig:
         model="packaged:smollm2",
         task="generate",
         methods=METHODS,
+        detector="datainf/layers/vote",
         epochs=2,
         batch_size=4,
         learning_rate=3e-3,

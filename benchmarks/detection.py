@@ -1,0 +1,207 @@
+"""What finds planted errors, and what acting on it buys: the tables of docs/detection.md.
+
+    python benchmarks/detection.py find --glue-dir FOLDER      # audits: what every score finds
+    python benchmarks/detection.py act --glue-dir FOLDER       # retraining: what dropping and relabelling buy
+    python benchmarks/detection.py ceiling --glue-dir FOLDER   # what the same model finds that learned no error
+    python benchmarks/detection.py tables
+
+The first three do one small job after another, each in a folder of its own under ``--output``; a job that is done is
+not done again, and a killed one goes on. ``--part 0/2`` and ``--part 1/2`` share them between two processes. GLUE tasks
+are folders of train.jsonl and validation.jsonl with official columns; without ``--glue-dir`` only the demo's critics'
+quotes are audited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from thresher.config import AuditConfig, PlantKind
+from thresher.data.packaged import critic_quotes, packaged_model
+from thresher.data.table import Table, read_table, write_table
+from thresher.decide import Decision, decide
+from thresher.demo import RECIPE
+from thresher.files import write_json, write_tensors
+from thresher.model.finetune import finetune
+from thresher.model.predict import predict
+from thresher.pipeline import run
+from thresher.prepare import Job, prepare
+from thresher.progress import Shown, Silent
+from thresher.retrain import retrained, training_sets
+from thresher.run import RunDirectory
+
+TASKS = ("quotes", "sst2", "stsb", "mrpc", "cola", "rte")
+LEARNED = ("quotes", "sst2", "stsb")
+"""Tasks of the further kinds of errors: those that the model learns."""
+SEEDS = (0, 1, 2)
+ROWS, QUERIES, TEST_ROWS = 1000, 200, 600
+RIVALS = ("detector/loss", "detector/loss_mean", "detector/probe_frozen", "datainf/layers/vote@0.3")
+FOLDS = 4
+
+app = typer.Typer(add_completion=False, help=__doc__)
+Glue = Annotated[Path | None, typer.Option(help="Folder of GLUE tasks; without it, the quotes alone.")]
+Part = Annotated[str, typer.Option(help="Which share of the jobs: PART/PARTS.")]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One audit: a task, the errors planted in it, and a seed that fixes rows, errors and training."""
+
+    task: str
+    kind: PlantKind
+    share: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.task}-{self.kind}{self.share:g}-{self.seed}"
+
+
+def cells(glue_dir: Path | None) -> list[Cell]:
+    """Every audit, the most important first."""
+    tasks = TASKS if glue_dir else TASKS[:1]
+    found = [Cell(task, "flip", 0.2, seed) for seed in SEEDS for task in tasks]
+    further: tuple[tuple[PlantKind, float], ...] = (("flip", 0.1), ("likeliest", 0.2))
+    found += [
+        Cell(task, kind, share, seed) for seed in SEEDS for kind, share in further for task in LEARNED if task in tasks
+    ]
+    return found
+
+
+@app.command()
+def find(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
+    """Audit every task with every kind of error and seed."""
+    console = Console(width=120)
+    for cell in _mine(cells(glue_dir), part):
+        if not RunDirectory(output / cell.name).summary.exists():
+            console.print(cell.name, highlight=False)
+            run(prepare(audit_of(cell, output, glue_dir)), Shown(console))
+
+
+@app.command()
+def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
+    """Train on what is left after dropping or relabelling, and judge on test rows that no choice saw."""
+    console = Console(width=120)
+    for cell in _mine(cells(glue_dir), part):
+        place = RunDirectory(output / cell.name)
+        if place.summary.exists() and not (place.path / "accuracy.json").exists():
+            console.print(cell.name, highlight=False)
+            job = prepare(audit_of(cell, output, glue_dir))
+            sets = dict(training_sets(job, decide(job, place))) | _rivals(job, decide(job, place))
+            write_json(place.path / "accuracy.json", retrained(job, place, sets, Shown(console)))
+
+
+@app.command()
+def ceiling(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
+    """Fine-tune on the true labels of the other folds: the outputs on each row, by a model that no error misled."""
+    console = Console(width=120)
+    for cell in _mine([cell for cell in cells(glue_dir) if (cell.kind, cell.share) == ("flip", 0.2)], part):
+        file = output / "ceiling" / f"{cell.task}-{cell.seed}.safetensors"
+        if not file.exists():
+            console.print(f"ceiling of {cell.task}, seed {cell.seed}", highlight=False)
+            config = audit_of(cell, output, glue_dir).model_copy(update={"plant": 0.0, "detector": "loss"})
+            write_tensors(file, {"outputs": _out_of_fold(prepare(config), file.with_suffix(""))})
+
+
+@app.command()
+def tables(output: Path = Path("runs/detection")) -> None:
+    """Write detection.csv, accuracy.csv and tables.md of what is finished."""
+    from detection_tables import write_tables
+
+    write_tables(output, Console(width=160))
+
+
+def audit_of(cell: Cell, output: Path, glue_dir: Path | None) -> AuditConfig:
+    """The audit of a cell; its rows are written first."""
+    rows = _rows(cell, output / "rows" / f"{cell.task}-{cell.seed}", glue_dir)
+    return AuditConfig(
+        **RECIPE,
+        model=str(packaged_model()),
+        train=str(rows / "train.jsonl"),
+        validation=str(rows / "validation.jsonl"),
+        test=str(rows / "test.jsonl"),
+        max_length=96 if cell.task in ("mrpc", "rte") else 64,
+        plant=cell.share,
+        plant_kind=cell.kind,
+        seed=cell.seed,
+        output=output / cell.name,
+    )
+
+
+def _rows(cell: Cell, folder: Path, glue_dir: Path | None) -> Path:
+    if not (folder / "test.jsonl").exists():
+        for name, table in _drawn(cell, glue_dir).items():
+            write_table(table, folder / f"{name}.jsonl")
+    return folder
+
+
+def _drawn(cell: Cell, glue_dir: Path | None) -> dict[str, Table]:
+    """Training rows drawn by the seed; of GLUE, official validation rows shared between queries and test."""
+    if cell.task == "quotes":
+        quotes = critic_quotes(ROWS, QUERIES, TEST_ROWS, cell.seed)
+        columns = {"train": quotes.train, "validation": quotes.validation, "test": quotes.test}
+        return {name: Table(table.source, table.records, ("text", "label")) for name, table in columns.items()}
+    assert glue_dir is not None
+    rng = np.random.default_rng(cell.seed)
+    train, clean = (
+        _binary(read_table(str(glue_dir / cell.task / f"{part}.jsonl"))) for part in ("train", "validation")
+    )
+    chosen, order = rng.permutation(len(train))[:ROWS], rng.permutation(len(clean))
+    queries = min(QUERIES, len(clean) // 2)  # rte has few
+    return {
+        "train": train.take(chosen.tolist()),
+        "validation": clean.take(order[:queries].tolist()),
+        "test": clean.take(order[queries : queries + TEST_ROWS].tolist()),
+    }
+
+
+def _binary(table: Table) -> Table:
+    """stsb's similarities become classes (SPEC 6)."""
+    records = [{**r, "label": int(r["label"] >= 3)} if isinstance(r["label"], float) else r for r in table.records]
+    return Table(table.source, records, table.columns)
+
+
+def _rivals(job: Job, decision: Decision) -> dict[str, Any]:
+    """What is left after dropping as many rows as auto does, by other scores."""
+    train, every = job.encoded["train"], np.arange(len(job.encoded["train"]))
+    sets: dict[str, Any] = {}
+    for name in RIVALS:
+        order = np.argsort(decision.table[name].to_numpy(), kind="stable")
+        kept = np.setdiff1d(every, order[: len(decision.dropped)])
+        sets[f"dropped_by_{name.replace('/', '-')}"] = lambda kept=kept: train.take(kept)
+    return sets
+
+
+def _out_of_fold(job: Job, folder: Path) -> torch.Tensor:
+    train, config = job.encoded["train"], job.config
+    fold = np.random.default_rng([config.seed, 6]).permutation(len(train)) % FOLDS
+    outputs: list[tuple[Any, torch.Tensor]] = []
+    for number in range(FOLDS):
+        kept, judged = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        job.put_back()
+        place = folder / str(number)
+        finetune(
+            job.subject, train.take(kept), job.encoded["query"], config, seed=number, folder=place, progress=Silent()
+        )
+        outputs.append((judged, predict(job.subject, train.take(judged), config.batch_size).outputs))
+    found = torch.empty(len(train), outputs[0][1].shape[1])
+    for judged, values in outputs:
+        found[torch.from_numpy(judged)] = values
+    return found
+
+
+def _mine(jobs: list[Cell], part: str) -> Iterator[Cell]:
+    number, parts = map(int, part.split("/"))
+    yield from jobs[number::parts]
+
+
+if __name__ == "__main__":
+    app()

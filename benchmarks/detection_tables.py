@@ -1,0 +1,177 @@
+"""Tables of what ``detection.py`` measured, as CSV files and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from rich.console import Console
+from scipy.special import log_softmax
+
+from thresher.evaluate.detection import measured
+from thresher.files import read_json, read_tensors
+from thresher.scores.table import Configuration
+
+MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
+CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"
+DRAWS = 2000
+
+
+def write_tables(output: Path, console: Console) -> None:
+    """detection.csv, accuracy.csv, confidence.csv and tables.md in ``output``, and the last on the console."""
+    found = detection(output)
+    found.to_csv(output / "detection.csv", index=False)
+    lines: list[str] = []
+    settings: Any = found.groupby(["kind", "share"], sort=False)
+    for (kind, share), part in settings:
+        lines += [f"### {share:.0%} {kind}", "", *_by_score(part), "", *_gains(part), ""]
+    for name, table in {"accuracy": accuracy(output), "confidence": confidence(output)}.items():
+        table.to_csv(output / f"{name}.csv", index=False)
+        if len(table):
+            by_task: Any = table.groupby(["kind", "share", "task"], sort=False)
+            means = by_task.mean().drop(columns="seed").assign(seeds=by_task.size())
+            lines += [f"### {name}", "", *markdown(means.reset_index()), ""]
+    (output / "tables.md").write_text("\n".join(lines), encoding="utf-8")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def detection(output: Path) -> pd.DataFrame:
+    """One line a finished audit and score, with every measure."""
+    lines: list[dict[str, Any]] = []
+    for folder, about in _finished(output):
+        entries: list[dict[str, Any]] = read_json(folder / "summary.json")["detection"]
+        if (ceiling := _ceiling(output, folder, about)) is not None:
+            entries.append({"score": CEILING, **ceiling})
+        lines += [about | entry for entry in entries]
+    return pd.DataFrame(lines)
+
+
+def accuracy(output: Path) -> pd.DataFrame:
+    """One line an audit whose training sets were tried: test accuracy of each."""
+    return pd.DataFrame(
+        about | {name: judged["accuracy"] for name, judged in read_json(folder / "accuracy.json").items()}
+        for folder, about in _finished(output)
+        if (folder / "accuracy.json").exists()
+    )
+
+
+def confidence(output: Path) -> pd.DataFrame:
+    """One line an audit: the share of errors as estimated, and how well probabilities are calibrated."""
+    lines: list[dict[str, Any]] = []
+    for folder, about in _finished(output):
+        auto = read_json(folder / "summary.json")["auto"]
+        table = pd.read_parquet(folder / "scores.parquet")
+        wrong, planted = table["probability_wrong"].to_numpy(), table["planted"].to_numpy()
+        rate, sure = auto["error_rate"], wrong > 0.5
+        true = {"errors": planted.mean(), "covered": float(rate["low"] <= planted.mean() <= rate["high"])}
+        estimated = {"estimate": rate["estimate"], "low": rate["low"], "high": rate["high"]}
+        calibrated = {
+            "Brier": np.mean((wrong - planted) ** 2),
+            "Brier of a constant": planted.mean() * (1 - planted.mean()),
+            "to drop": sure.sum(),
+            "of them wrong": planted[sure].mean() if sure.any() else np.nan,
+            "said to be wrong": wrong[sure].mean() if sure.any() else np.nan,
+        }
+        lines.append(about | true | estimated | calibrated)
+    return pd.DataFrame(lines)
+
+
+def markdown(table: pd.DataFrame) -> list[str]:
+    """A Markdown table, numbers with three decimals."""
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|---" * len(table.columns) + "|"]
+    return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in table.itertuples(index=False)]
+
+
+def _finished(output: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Folders of finished audits, with task, kind, share and seed."""
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for file in sorted(output.glob("*/summary.json")):
+        config = read_json(file)["config"]
+        task = file.parent.name.partition("-")[0]
+        about = {"task": task, "kind": config["plant_kind"], "share": config["plant"], "seed": config["seed"]}
+        found.append((file.parent, about))
+    return sorted(found, key=lambda entry: (entry[1]["kind"], -entry[1]["share"]))
+
+
+def _ceiling(output: Path, folder: Path, about: dict[str, Any]) -> dict[str, float] | None:
+    file = output / "ceiling" / f"{about['task']}-{about['seed']}.safetensors"
+    if not file.exists():
+        return None
+    table = pd.read_parquet(folder / "scores.parquet", columns=["label", "planted"])
+    numbers = table["label"].map(read_json(folder / "summary.json")["classes"]).to_numpy()
+    outputs = read_tensors(file)[0]["outputs"].numpy()
+    scores = log_softmax(outputs, axis=1)[np.arange(len(numbers)), numbers]
+    return measured(scores, table["planted"].to_numpy())
+
+
+def _by_score(part: pd.DataFrame) -> list[str]:
+    """NDR@30 of every score by task, the mean over tasks with its interval, and the means of the other measures."""
+    tasks = list(dict.fromkeys(part["task"]))
+    lines = []
+    for name in _shown(part):
+        runs = _runs(part, name)
+        means = runs.groupby("task")["ndr30"].mean()
+        low, high = _interval(runs, "ndr30")
+        line = {"score": name} | {task: means[task] for task in tasks}
+        line |= {"mean": means.mean(), "95 %": f"{low:.3f} to {high:.3f}"}
+        line |= {title: runs.groupby("task")[key].mean().mean() for key, title in MEASURES.items() if key != "ndr30"}
+        lines.append(line)
+    table = pd.DataFrame(lines).sort_values("mean", ascending=False, kind="stable")
+    return markdown(table)
+
+
+def _gains(part: pd.DataFrame) -> list[str]:
+    """By how much auto is above its rivals, in pairs of the same audit."""
+    auto = _runs(part, "auto").set_index(["task", "seed"])
+    lines = []
+    for name in (HINDSIGHT, SINGLE, CEILING):
+        if name == CEILING and CEILING not in set(part["score"]):
+            continue
+        rival = _runs(part, name).set_index(["task", "seed"])
+        paired = auto.loc[rival.index, list(MEASURES)] - rival[list(MEASURES)]
+        paired = paired.reset_index()
+        line: dict[str, Any] = {"auto less": name}
+        for key, title in MEASURES.items():
+            low, high = _interval(paired, key)
+            line[title] = f"{paired.groupby('task')[key].mean().mean():+.3f} ({low:+.3f} to {high:+.3f})"
+        lines.append(line)
+    return markdown(pd.DataFrame(lines))
+
+
+def _shown(part: pd.DataFrame) -> list[str]:
+    """Auto, detectors, bounds, and the paper's configurations (Vote with .3 n)."""
+    names = list(dict.fromkeys(part["score"]))
+    paper = [name for name in names if (one := Configuration.parse(name)) and one.k in (None, 0.3)]
+    other = [name for name in names if Configuration.parse(name) is None]
+    return [*other, HINDSIGHT, SINGLE, *paper]
+
+
+def _runs(part: Any, name: str) -> Any:
+    """The audits' lines of one score, or of the one that is best by task, or over all tasks, knowing the errors."""
+    if name == HINDSIGHT:
+        candidates = part[~part["score"].isin(["auto", "oracle", CEILING])]
+        means = candidates.groupby(["task", "score"])["ndr30"].mean()
+        best = set(means.groupby("task").idxmax())
+        return candidates[[key in best for key in zip(candidates["task"], candidates["score"], strict=True)]]
+    if name == SINGLE:
+        detectors = part[part["score"].str.startswith("detector/")]
+        name = str(detectors.groupby(["score", "task"])["ndr30"].mean().groupby("score").mean().idxmax())
+    return part[part["score"] == name]
+
+
+def _interval(runs: Any, key: str) -> tuple[float, float]:
+    """95 % of the mean over tasks of the mean over seeds, seeds of each task drawn again with replacement."""
+    rng = np.random.default_rng(0)
+    values: Sequence[npt.NDArray[np.float64]] = [part[key].to_numpy() for _, part in runs.groupby("task")]
+    draws = np.mean([rng.choice(of_task, (DRAWS, len(of_task))).mean(1) for of_task in values], axis=0)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
