@@ -140,4 +140,4 @@ def _confidence(job: Job, candidates: Candidates, choice: Choice, opinions: _Opi
     if opinions is not None and opinions.given is not None:
         given, clean = candidates.merged(opinions.given), opinions.clean
     rate = error_rate(candidates, choice.held_out, given, clean, classes, job.config.seed)
-    return confidence(candidates, choice.suspicion, rate, classes)
+    return confidence(candidates, choice.suspicion, choice.held_out, rate, classes)

@@ -3,9 +3,12 @@
 Positive-unlabelled: canaries are known errors, of the other rows a share pi is wrong. Let f_c and f be the densities of
 the suspicion of canaries and of other rows, f_1 and f_0 those of wrong and right ones. A canary in a row that was wrong
 already may make it right: in delta = pi / (C - 1) of them, C classes. So f = pi f_1 + (1 - pi) f_0 and
-f_c = (1 - delta) f_1 + delta f_0, and with rho = f_c / f, which the choice gives,
+f_c = (1 - delta) f_1 + delta f_0. With L = f_1 / f_0, whose logarithm is taken to be linear in the suspicion and fitted
+so that the odds f_c / f which follow from it tell canaries from other rows,
 
-    P(wrong | suspicion) = pi f_1 / f = pi ((1 - pi) rho - delta) / (1 - pi - delta).
+    P(wrong | suspicion) = pi L / (pi L + 1 - pi).
+
+A line in log(f_c / f) itself would not do: that ratio cannot exceed (1 - delta) / pi.
 
 What is assumed: that errors are to canaries as one uniform draw to another. Two estimates of pi, one of which does not
 know the canaries, check it as far as it can be checked.
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
 
 from thresher.calibrate.candidates import Candidates
 from thresher.data.noise.draw import Flags
@@ -25,6 +29,7 @@ from thresher.scores.aggregate import Floats
 DRAWS = 4000
 FOUND, FAR = np.array([0.25, 0.5, 0.75, 1.0]), 2.5  # 1.96 at all four places (Bonferroni)
 SURE, MOST = 0.99, 0.45  # no row is certain; above, right and wrong could not be told apart
+FARTHEST = 30.0
 
 
 @dataclass(frozen=True)
@@ -59,19 +64,42 @@ class Confidence:
         return int((self.probability > 0.5).sum())
 
 
-def confidence(candidates: Candidates, suspicion: Floats, rate: ErrorRate, classes: int) -> Confidence:
-    """Of each row as it was given. ``suspicion`` [M] are log odds of being a canary rather than another row."""
+def confidence(
+    candidates: Candidates, suspicion: Floats, held_out: Floats, rate: ErrorRate, classes: int
+) -> Confidence:
+    """Of each row as it was given.
+
+    ``suspicion`` [M] judges the looks, larger = more suspicious; ``held_out`` [M] is the same by what was not fitted to
+    the look, and tells how much a suspicion means.
+    """
     merged = candidates.merged(suspicion)
-    others, canaries = (~candidates.canary).sum(), candidates.canary.sum()
-    ratio = np.exp(merged) * others / canaries
     pi = float(np.clip(rate.estimate, 0.5 / len(merged), MOST))
-    delta = _made_right(pi, classes)
-    wrong = np.clip(pi * ((1 - pi) * ratio - delta) / (1 - pi - delta), 1 - SURE, SURE)
+    slope, shift = _link(held_out, candidates.canary, pi, _made_right(pi, classes))
+    odds = pi / (1 - pi) * _ratio(slope * merged + shift)
+    wrong = np.minimum(odds / (1 + odds), SURE)
     order = np.argsort(-merged, kind="stable")
     right_so_far = np.cumsum(1 - wrong[order]) / np.arange(1, len(order) + 1)
     q_value = np.empty(len(order))
     q_value[order] = np.minimum.accumulate(right_so_far[::-1])[::-1]
     return Confidence(wrong, q_value, rate)
+
+
+def _link(suspicion: Floats, canary: Flags, pi: float, delta: float) -> tuple[float, float]:
+    """Slope (at least 0) and shift of log L in the suspicion, by which canaries are likeliest to be the canaries."""
+    odds_before = np.log(canary.sum() / (~canary).sum())
+
+    def cost(point: Floats) -> float:
+        ratio = _ratio(point[0] * suspicion + point[1])
+        odds = odds_before + np.log((1 - delta) * ratio + delta) - np.log(pi * ratio + 1 - pi)
+        return float((np.logaddexp(0, odds) - canary * odds).sum())
+
+    start = np.array([1.0, -odds_before])
+    found = minimize(cost, start, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
+    return float(found[0]), float(found[1])
+
+
+def _ratio(log_ratio: Floats) -> Floats:
+    return np.exp(np.clip(log_ratio, -FARTHEST, FARTHEST))
 
 
 def error_rate(
