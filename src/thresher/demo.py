@@ -28,6 +28,7 @@ def demo_audit(config: DemoConfig) -> AuditConfig:
     quotes = critic_quotes(config.rows, config.queries, config.test_rows, config.seed)
     tables = {"train": quotes.train, "validation": quotes.validation, "test": quotes.test}
     files = {name: config.output / "data" / f"{name}.jsonl" for name in tables}
+    recipe: dict[str, Any] = {**RECIPE, "epochs": config.epochs}
     audit = AuditConfig(
         model=str(packaged_model()),
         train=str(files["train"]),
@@ -38,7 +39,7 @@ def demo_audit(config: DemoConfig) -> AuditConfig:
         output=config.output,
         plant=config.plant,
         seed=config.seed,
-        **{**RECIPE, "epochs": config.epochs},
+        **recipe,
         max_length=64,
         retrain=True,
         device=best_device(),
