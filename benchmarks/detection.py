@@ -95,7 +95,8 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
         if place.summary.exists() and not (place.path / "accuracy.json").exists():
             console.print(cell.name, highlight=False)
             job = prepare(audit_of(cell, output, glue_dir))
-            sets = dict(training_sets(job, decide(job, place))) | _rivals(job, decide(job, place))
+            decision = decide(job, place)
+            sets = dict(training_sets(job, decision)) | _rivals(job, decision)
             write_json(place.path / "accuracy.json", retrained(job, place, sets, Shown(console)))
 
 

@@ -75,6 +75,14 @@ def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> Non
     assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary["accuracy"])
 
 
+def test_features_are_of_rows_that_fit_the_model(place: Path, tmp_path: Path) -> None:
+    """The tiny model has 64 positions and --max-length more: every pass over the rows must cut them."""
+    rows = [{**row, "text": " ".join([row["text"]] * 60)} for row in reviews(24, 4)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    short = {"train": str(tmp_path / "train.jsonl"), "epochs": 1, "max_length": 500}
+    assert len(thresher.audit(options(place, tmp_path / "run", **short)).scores) == 24
+
+
 def test_what_is_easy_is_found(finished: thresher.AuditResult) -> None:
     """Words tell the class of these rows, so a useful ranking finds most of what was planted."""
     assert thresher.noise_detection_rate(finished.scores["score"], finished.scores["planted"]) > 0.6

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from thresher.calibrate.candidates import Candidates, side_by_side
+from thresher.calibrate.candidates import Candidates, as_given, side_by_side
 from thresher.calibrate.choice import Choice, choose
 from thresher.calibrate.confidence import Confidence, confidence, error_rate
 from thresher.calibrate.repair import suggest
@@ -87,17 +86,12 @@ def _written(
 
 def _said(job: Job, place: RunDirectory) -> Predictions:
     """What the model of the first round in which it was no canary says of each row."""
-    losses, outputs = None, None
-    for one in reversed(job.rounds):
-        found = read_predictions(place.round(one.number).predictions, "train")
-        true = torch.from_numpy(~one.wrong)
-        rows = torch.from_numpy(one.rows)[true]
-        if losses is None or outputs is None:
-            losses = torch.empty(len(job.encoded["train"]))
-            outputs = torch.empty(len(losses), found.outputs.shape[1])
-        losses[rows], outputs[rows] = found.losses[true], found.outputs[true]
-    assert losses is not None
-    assert outputs is not None
+    first = read_predictions(place.predictions, "train")
+    count = len(job.encoded["train"])  # copies of rows come after them
+    losses, outputs = first.losses[:count].clone(), first.outputs[:count].clone()
+    for number, rows in as_given(place, range(count)).items():
+        found = read_predictions(place.round(number).predictions, "train") if number else first
+        losses[rows], outputs[rows] = found.losses[rows], found.outputs[rows]
     return Predictions(losses, outputs)
 
 

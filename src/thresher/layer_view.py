@@ -17,6 +17,7 @@ from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
+from thresher.model.names import ModuleName
 from thresher.prepare import planted, planted_kind
 from thresher.progress import Progress, Silent
 from thresher.run import RunDirectory, open_finished, read_audited
@@ -116,6 +117,7 @@ def explain_rows(
 ) -> list[Explanation]:
     """:func:`explain` for several rows of a run at once: the tensor is read once for all of them."""
     run = _open(folder)
+    modules = described(run.tensor)
     rows = list(dict.fromkeys(rows))
     methods = _methods(run, methods)
     how = _aggregation(aggregation or _shown(run).aggregation)
@@ -125,16 +127,21 @@ def explain_rows(
     for number, here in as_given(run.place, rows).items():
         if here:
             tensor = TensorFile(run.place.round(number).tensor).open()
-            ranks = layer_ranks(tensor, described(tensor), methods, here, how, run.config.k, progress)
-            found |= _explained(replace(run, tensor=tensor), here, ranks, name, queries)
+            ranks = layer_ranks(tensor, modules, methods, here, how, run.config.k, progress)
+            found |= _explained(replace(run, tensor=tensor), modules, here, ranks, name, queries)
     return [found[row] for row in rows]
 
 
 def _explained(
-    run: _Run, rows: Sequence[int], ranks: Sequence[pd.DataFrame], aggregation: str, queries: int
+    run: _Run,
+    modules: Sequence[ModuleName],
+    rows: Sequence[int],
+    ranks: Sequence[pd.DataFrame],
+    aggregation: str,
+    queries: int,
 ) -> dict[int, Explanation]:
     shown = _shown(run)
-    influence = query_influence(run.tensor[shown.influence], described(run.tensor), shown.group, rows)
+    influence = query_influence(run.tensor[shown.influence], modules, shown.group, rows)
     return {
         row: Explanation(
             **_about(run, row),

@@ -62,7 +62,8 @@ def run(job: Job, progress: Progress) -> AuditResult:
     """Run, or go on with, a prepared audit."""
     place = RunDirectory(job.config.output)
     place.open(job.config, job.inputs)
-    frozen = frozen_features(job, place)
+    with place.timed("features"):
+        frozen = frozen_features(job, place)
     histories: list[History | None] = []
     for one in job.rounds:
         shown = Within(progress, f"round {one.number + 1} of {len(job.rounds)}") if job.auto else progress

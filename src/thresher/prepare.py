@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.calibrate.canaries import AUTO, Round, plan_rounds
+from thresher.calibrate.canaries import AUTO, Round, canary_kind, plan_rounds
 from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import Flags
@@ -82,7 +82,7 @@ class Job:
     @property
     def canary_kind(self) -> CanaryKind:
         """What kind of canaries there are, if any."""
-        return self.config.canary_kind or self.task.canary_kinds[0]
+        return canary_kind(self.task, self.config)
 
     @property
     def planted_errors(self) -> str:
@@ -107,9 +107,9 @@ class Job:
 
     def looks_at(self, features: Literal["frozen", "tuned"]) -> bool:
         """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
-        name = self.config.detector.removeprefix(DETECTOR)
-        asked = DETECTORS if self.auto else {name} & set(DETECTORS)
-        return has(self.subject, features) and any(features in DETECTORS[one].needs for one in asked)
+        there = usable(partial(has, self.subject))
+        asked = there if self.auto else {self.config.detector.removeprefix(DETECTOR)} & set(there)
+        return any(features in DETECTORS[one].needs for one in asked)
 
     def put_back(self) -> None:
         """Give the trainable weights the values that they had before any fine-tuning."""
@@ -162,7 +162,7 @@ def prepare(config: AuditConfig) -> Job:
     config, checkpoints = _checkpoints(config, subject)
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
-    longest = min(config.max_length, most_tokens(subject.model))
+    longest = most_tokens(subject.model, config.max_length)
     task, flags = planted(task, config, partial(task.guess, subject, longest, config))
     encoding = task.encode(subject, longest)
     for warning in encoding.warnings:

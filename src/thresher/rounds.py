@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from thresher.calibrate.canaries import Round
 from thresher.data.encode import EncodedRows
@@ -32,6 +33,7 @@ from thresher.model.checkpoints import Checkpoint, read_checkpoints
 from thresher.model.classes import CLASSES_FILE
 from thresher.model.features import pooled_features
 from thresher.model.finetune import CHECKPOINTS, History, finetune, said_while_training
+from thresher.model.load import most_tokens
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.quiet import quiet
@@ -64,7 +66,8 @@ def run_round(
                 advance(1)
             if job.config.retrain:
                 write_json(place.judged, job.judge())
-            write_tensors(place.opinions, _opinions(evidence))
+            if job.auto:
+                write_tensors(place.opinions, _opinions(evidence))
             with written(place.candidates) as temporary:
                 pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
     return history
@@ -86,7 +89,7 @@ def frozen_features(job: Job, place: RunDirectory) -> Features | None:
 
 
 def _features_apart(job: Job, part: Side) -> Singles:
-    texts = job.task.apart(job.subject, part, job.config.max_length)
+    texts = job.task.apart(job.subject, part, most_tokens(job.subject.model, job.config.max_length))
     pooled = [pooled_features(job.subject, rows, job.config.batch_size) for rows in texts]
     if len(pooled) == 1:
         return pooled[0]
@@ -96,21 +99,18 @@ def _features_apart(job: Job, part: Side) -> Singles:
 
 
 def _evidence(job: Job, one: Round, place: RunDirectory, frozen: Features | None) -> Evidence:
-    said = said_while_training(place.training) if job.subject.kind == "lora" else []
     train, query = one.train, job.encoded["query"]
     now = read_predictions(place.predictions, "train")
     tuned = None
     if job.looks_at("tuned"):
         features = [pooled_features(job.subject, rows, job.config.batch_size) for rows in (train, query)]
         tuned = Features(*features)
-    width = now.outputs.shape[1]
+    said = said_while_training(place.training) if job.subject.kind == "lora" else []
     return Evidence(
         labels=train.classes.numpy(),
-        classes=width if has(job.subject, "classes") else 0,
-        epoch_losses=np.stack([epoch.losses.numpy() for epoch in said]) if said else np.empty((0, len(train)), "f4"),
-        epoch_outputs=np.stack([epoch.outputs.numpy() for epoch in said])
-        if said
-        else np.empty((0, len(train), width), "f4"),
+        classes=now.outputs.shape[1] if has(job.subject, "classes") else 0,
+        epoch_losses=_epochs([epoch.losses for epoch in said], now.losses),
+        epoch_outputs=_epochs([epoch.outputs for epoch in said], now.outputs),
         losses=now.losses.numpy(),
         outputs=now.outputs.numpy(),
         query_labels=query.classes.numpy(),
@@ -119,6 +119,11 @@ def _evidence(job: Job, one: Round, place: RunDirectory, frozen: Features | None
         seed=one.seed,
         rows=one.rows,
     )
+
+
+def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
+    """What was said epoch by epoch, [E, ...], each of the shape of what is said ``now``; E may be 0."""
+    return torch.stack(list(said)).numpy() if said else now[None][:0].numpy()
 
 
 def _opinions(evidence: Evidence) -> dict[str, torch.Tensor]:

@@ -22,8 +22,9 @@ class RunDirectory:
 
     config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors, then of the
     first training model/, training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr,
-    predictions.safetensors, cancellation.parquet and candidates.parquet, of each other one the same in rounds/NUMBER,
-    and of all scores.parquet, retrained/, summary.json.
+    predictions.safetensors, cancellation.parquet, candidates.parquet, opinions.safetensors (with canaries) and
+    judged.json (with retraining), of each other one the same in rounds/NUMBER, and of all scores.parquet, retrained/,
+    summary.json.
     """
 
     def __init__(self, path: Path) -> None:

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from thresher.config import AuditConfig
+from thresher.config import AuditConfig, CanaryKind
 from thresher.data.encode import EncodedRows, Indices
 from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
@@ -49,11 +49,7 @@ def plan_rounds(
     every = np.arange(len(train))
     if config.detector != AUTO:
         return (Round(0, config.seed, train, every, np.zeros(len(train), bool)),)
-    kind = config.canary_kind or task.canary_kinds[0]
-    if kind not in task.canary_kinds:
-        raise ConfigError(
-            f"--canary-kind {kind}: --task {config.task} knows {', '.join(task.canary_kinds)}; choose one."
-        )
+    kind = canary_kind(task, config)
     sets = canary_rows(len(train), config.canaries, config.rounds, config.seed)
     rng = np.random.default_rng([config.seed, 3])
     guess = cache(guess)
@@ -71,6 +67,16 @@ def plan_rounds(
     return (
         Round(0, config.seed, train.joined(spoiled(copied).take(copied)), rows, np.arange(len(rows)) >= len(every)),
     )
+
+
+def canary_kind(task: Task, config: AuditConfig) -> CanaryKind:
+    """The kind of canaries to plant. Raises :class:`ConfigError` for one that the task does not know."""
+    kind = config.canary_kind or task.canary_kinds[0]
+    if kind not in task.canary_kinds:
+        raise ConfigError(
+            f"--canary-kind {kind}: --task {config.task} knows {', '.join(task.canary_kinds)}; choose one."
+        )
+    return kind
 
 
 def canary_rows(count: int, share: float, rounds: int, seed: int) -> list[Indices]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,15 +182,15 @@ def _new_head(classes: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def most_tokens(model: nn.Module) -> int:
-    """How many tokens a row may have: as many as the model has positions for."""
+def most_tokens(model: nn.Module, asked: int) -> int:
+    """How many tokens a row may have: as many as are ``asked`` for, and the model has positions for."""
     config: Any = model.config
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
-        return sys.maxsize
+        return asked
     # Models of RoBERTa's kind count positions from the one after the pad id.
     offsets = [m.padding_idx for name, m in model.named_modules() if name.endswith("position_embeddings")]
-    return positions - (max((offset for offset in offsets if isinstance(offset, int)), default=-1) + 1)
+    return min(asked, positions - (max((offset for offset in offsets if isinstance(offset, int)), default=-1) + 1))
 
 
 def _untrained_parts(heads: Sequence[str], source: str, missing: Iterable[str]) -> tuple[str, ...]:

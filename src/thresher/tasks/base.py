@@ -72,8 +72,8 @@ class Task(ABC):
         raise NotImplementedError
 
     def apart(self, subject: Subject, part: Part, max_length: int) -> list[EncodedRows]:
-        """The rows' texts, each by itself: what features of the model as it came are made of; one text by default."""
-        return [self.encode(subject, max_length).rows[part]]
+        """The rows' texts, each by itself: what features of the model as it came are made of; as :meth:`guess`."""
+        raise NotImplementedError
 
     @abstractmethod
     def with_canaries(self, rows: Indices, kind: CanaryKind, rng: np.random.Generator, guess: Guess) -> Self:
