@@ -153,7 +153,7 @@ def test_a_model_trained_elsewhere_is_audited_beside_copies(
     assert table["canary"].sum() == 16
     assert len(found.scores) == ROWS
     assert found.summary["auto"]["learned"] is False
-    assert found.summary["auto"]["error_rate"]["source"] == "canaries"
+    assert found.summary["auto"]["error_rate"]["queries"] is None
     assert not any("frozen" in name or "aum" in name for name in found.scores if is_score(name))
 
 

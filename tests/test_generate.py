@@ -342,6 +342,6 @@ def test_auto_swaps_completions_as_canaries(place: Path, tmp_path: Path) -> None
     auto = found.summary["auto"]
     assert auto["canary_kind"] == "swap"
     assert set(auto["members"]) == {"influence", "training"}
-    assert auto["error_rate"]["source"] == "canaries"
+    assert auto["error_rate"]["queries"] is None
     assert "suggested" not in found.scores
     assert found.scores["probability_wrong"].between(0, 1).all()

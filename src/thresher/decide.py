@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from thresher.calibrate.candidates import Candidates, as_given, side_by_side
 from thresher.calibrate.choice import Choice, choose
-from thresher.calibrate.confidence import Confidence, confidence, error_rate
+from thresher.calibrate.confidence import Confidence, confidence
+from thresher.calibrate.error_rate import error_rate
 from thresher.calibrate.repair import suggest
 from thresher.data.encode import Indices
 from thresher.files import read_tensors, written
@@ -129,9 +130,8 @@ class _Opinions:
 
 
 def _confidence(job: Job, candidates: Candidates, choice: Choice, opinions: _Opinions | None) -> Confidence:
-    classes = len(job.subject.classes)
     given = clean = None
     if opinions is not None and opinions.given is not None:
         given, clean = candidates.merged(opinions.given), opinions.clean
-    rate = error_rate(candidates, choice.held_out, given, clean, classes, job.config.seed)
-    return confidence(candidates, choice.suspicion, choice.held_out, rate, classes)
+    posterior = error_rate(choice.held_out, candidates.canary, given, clean, len(job.subject.classes))
+    return confidence(candidates, choice.suspicion, posterior)

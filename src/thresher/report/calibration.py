@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from thresher.calibrate.error_rate import ErrorRate
 from thresher.decide import Decision
 from thresher.prepare import Job
 from thresher.scores.table import Configuration, is_score
@@ -30,10 +31,16 @@ def calibration(job: Job, decision: Decision) -> dict[str, Any]:
             "best_single": choice.single,
             "canaries_auroc": choice.auroc,
             "canaries_auroc_error": choice.auroc_error,
-            "error_rate": asdict(sure.rate),
+            "error_rate": _error_rate(sure.rate),
             "more_likely_wrong": sure.more_likely_wrong,
         }
     }
+
+
+def _error_rate(rate: ErrorRate) -> dict[str, Any]:
+    ways = {"canaries": rate.canaries, "queries": rate.queries}
+    by = {name: share and asdict(share) for name, share in ways.items()}
+    return {**asdict(rate.share), **by, "plausible": rate.plausible}
 
 
 def shown_influence(decision: Decision) -> Configuration:

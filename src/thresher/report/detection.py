@@ -78,23 +78,27 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
         f"Ranking: {made}. It tells canaries from other rows with an AUROC of {found:.2f} ± {1.96 * error:.2f} "
         f"(judged on rows it was not fitted to; the best single score, {auto['best_single']}: "
         f"{auto['canaries_auroc']['single']:.2f}).",
-        f"Errors: about {rate['estimate']:.0%} of the labels are wrong ({rate['low']:.0%} to {rate['high']:.0%}, from "
-        f"{_SOURCES[rate['source']]}); {drop:,} rows are more likely wrong than right.",
+        f"Errors: about {rate['estimate']:.0%} of the labels are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "
+        f"are more likely wrong than right.",
     ]
     if not auto["learned"]:
         lines.append("The model was trained elsewhere and did not learn the canaries: errors are harder to find.")
     if rate["plausible"] is False:
         lines.append(
-            "Fewer rows than that look like canaries, so real errors are not like canaries here: trust the order more "
-            "than the probabilities."
+            "The two contradict one another: errors are not like canaries here, or clean queries not like the rows. "
+            "Trust the order more than the probabilities."
         )
     return Group(*(Text(line) for line in lines))
 
 
-_SOURCES = {
-    "queries": "clean queries and rows, both judged by a probe that was not fitted to them",
-    "canaries": "how many rows look like canaries, which is an upper bound",
-}
+def _interval(share: Mapping[str, Any]) -> str:
+    return f"{share['low']:.0%} to {share['high']:.0%}"
+
+
+def _ways(rate: Mapping[str, Any]) -> str:
+    if rate["queries"] is None:
+        return " by how many rows look like canaries"
+    return f"; by canaries alone {_interval(rate['canaries'])}, by clean queries alone {_interval(rate['queries'])}"
 
 
 def _planted(summary: Mapping[str, Any]) -> str:
