@@ -141,6 +141,35 @@ def explain(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run directories of finished audits with planted errors.")],
+    metric: Annotated[str, typer.Option(help="ndr30, auc_ndr, auroc, average_precision or precision50.")] = "ndr30",
+    score: Annotated[
+        list[str] | None, typer.Option(help="Score to compare; by default all that the runs share.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(help="How many to show and test, best mean first; by default 10, or all named.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Score that the others are tested against; by default the best.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the comparison into a .csv, .md or .json file.")] = None,
+) -> None:
+    """Compare the scores of audits with planted errors: which finds most, and which differ by more than chance."""
+    from thresher.compare import compare_runs
+    from thresher.report.comparison import check_output, save_comparison, show_comparison
+
+    if output is not None:
+        check_output(output)
+    console = _console()
+    found = compare_runs(runs, metric, score or (), top, reference)
+    show_comparison(console, found)
+    if output is not None:
+        save_comparison(found, output)
+        console.print(f"\nThe comparison is in {output}.", highlight=False, markup=False)
+
+
+@app.command()
 def methods() -> None:
     """List the influence functions: formula, cost and source."""
     from thresher.report.methods import show_methods

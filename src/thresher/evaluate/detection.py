@@ -7,6 +7,7 @@ so a constant score is worth exactly as much as chance.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,15 +55,19 @@ def precision_at(scores: Any, noise: Any, count: int = 50) -> float:
     return float(found[inspected - 1] * np.sum(noise) / inspected)
 
 
+METRICS: dict[str, Callable[[Any, Any], float]] = {
+    "ndr30": noise_detection_rate,
+    "auc_ndr": noise_detection_auc,
+    "auroc": auroc,
+    "average_precision": average_precision,
+    "precision50": precision_at,
+}
+"""By the name that each has in summary.json. Larger = more is found."""
+
+
 def measured(scores: Any, noise: Any) -> dict[str, float]:
-    """Every measure by the name that it has in summary.json."""
-    return {
-        "ndr30": noise_detection_rate(scores, noise),
-        "auc_ndr": noise_detection_auc(scores, noise),
-        "auroc": auroc(scores, noise),
-        "average_precision": average_precision(scores, noise),
-        "precision50": precision_at(scores, noise),
-    }
+    """Every one of ``METRICS``."""
+    return {name: metric(scores, noise) for name, metric in METRICS.items()}
 
 
 def detection_curve(scores: Any, noise: Any) -> Floats:

@@ -1,4 +1,4 @@
-"""What groups of layers and training sets are called in front of people."""
+"""What groups of layers, training sets and metrics are called in front of people."""
 
 from __future__ import annotations
 
@@ -19,4 +19,11 @@ TRAINED_ON_TITLES = {
     "relabelled": "after relabelling by Thresher",
     "dropped_at_random": "after dropping as many at random",
     "errors_removed": "with the planted errors really gone",
+}
+METRIC_TITLES = {
+    "ndr30": "NDR@30",
+    "auc_ndr": "AUC-NDR",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "precision50": "precision at 50",
 }
