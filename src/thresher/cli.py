@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.logging import RichHandler
 
-from thresher.config import AuditConfig, DemoConfig, Section, make_config
+from thresher.config import AuditConfig, DemoConfig, Section, StudyFlags, WorkersConfig, make_config
 from thresher.errors import ThresherError
 
 app = typer.Typer(
@@ -167,6 +167,36 @@ def compare(
     if output is not None:
         save_comparison(found, output)
         console.print(f"\nThe comparison is in {output}.", highlight=False, markup=False)
+
+
+@app.command()
+@flags(StudyFlags)
+def study(
+    *,
+    config: Annotated[Path, typer.Argument(help="YAML file: models, tasks, seeds, options of the audits.")],
+    dry_run: DryRun = False,
+    **options: Any,
+) -> None:
+    """Rerun the paper's experiment: audits with planted errors, retraining, tables and figures."""
+    from thresher.report.study import show_end, show_jobs
+    from thresher.study.config import read_study
+    from thresher.study.gather import gather
+    from thresher.study.report import write_report
+    from thresher.study.run import executor_of, run_study
+    from thresher.study.timing import expected
+
+    where = {name: options.pop(name) for name in WorkersConfig.model_fields if name in options}
+    plan = read_study(config, options)
+    executor = executor_of(plan, make_config(WorkersConfig, where))
+    console = _console()
+    if dry_run:
+        show_jobs(console, plan, expected(plan))
+        return
+    failed = run_study(plan, executor, console)
+    write_report(gather(plan), plan.output / "report")
+    show_end(console, failed, plan.output / "report" / "report.md")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -17,7 +17,8 @@ _RETRAININGS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing."""
+    """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing, and
+    ``training_seconds`` are those of one training among them."""
 
     rows: int
     queries: int
@@ -34,6 +35,7 @@ class Plan:
     checkpoints: str
     optimizer: str
     seconds: float
+    training_seconds: float
 
 
 def make_plan(job: Job) -> Plan:
@@ -46,10 +48,9 @@ def make_plan(job: Job) -> Plan:
     trained = rows * config.epochs if job.subject.kind == "lora" else 0
     looked_at = sum(len(one.rows) for one in job.rounds)
     trainings = len(job.rounds) + _RETRAININGS * config.retrain + 2 * job.auto * config.retrain
-    forward = 0.35 * (rows * (2 * len(job.rounds) + 1) * job.auto + queries * config.epochs * bool(trained) * trainings)
-    passes = (
-        (looked_at + queries * len(job.rounds)) * (1 + job.summed_checkpoints) + 1.3 * trained * trainings + forward
-    )
+    training = (1.3 * trained + 0.35 * queries * config.epochs) * bool(trained)
+    passes = (looked_at + queries * len(job.rounds)) * (1 + job.summed_checkpoints)
+    passes += training * trainings + 0.35 * rows * (2 * len(job.rounds) + 1) * job.auto
     groups: dict[str, int] = {}
     for module in job.modules:
         groups[module.group] = groups.get(module.group, 0) + 1
@@ -70,6 +71,7 @@ def make_plan(job: Job) -> Plan:
         * bool(job.summed_checkpoints),
         optimizer=_optimizer(job) if config.optimizer_aware else "",
         seconds=a_row * passes,
+        training_seconds=a_row * training,
     )
 
 

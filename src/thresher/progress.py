@@ -85,3 +85,10 @@ class Shown:
 
         yield advance
         self._console.print(f"{name}: {total} done in {time.monotonic() - started:.0f} s")
+
+
+def duration(seconds: float) -> str:
+    """``52 s``, ``12 min``, ``3.4 h``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +13,8 @@ from thresher.calibrate.repair import mended
 from thresher.data.encode import EncodedRows, Indices
 from thresher.decide import Decision
 from thresher.files import read_json, write_json
-from thresher.model.finetune import finetune
+from thresher.model.checkpoints import load_checkpoint, read_checkpoints
+from thresher.model.finetune import CHECKPOINTS, finetune
 from thresher.prepare import Job
 from thresher.progress import Progress
 from thresher.run import RunDirectory
@@ -21,11 +23,12 @@ RowsOf = Callable[[], EncodedRows]
 
 
 def retrained(
-    job: Job, place: RunDirectory, sets: Mapping[str, RowsOf], progress: Progress
+    job: Job, place: RunDirectory, sets: Mapping[str, RowsOf], progress: Progress, *, every_epoch: bool = False
 ) -> dict[str, dict[str, float]]:
     """What the test rows say of each training set; one that is finished is not trained on again.
 
-    ``all_rows`` of an audit without canaries were trained on already.
+    ``all_rows`` of an audit without canaries were trained on already. The model is judged at the epoch that the queries
+    chose; with ``every_epoch`` also at the one that the test rows themselves would choose (``best_epoch_accuracy``).
     """
     found: dict[str, dict[str, float]] = {}
     for name, rows in sets.items():
@@ -38,15 +41,25 @@ def retrained(
                 job.subject,
                 rows(),
                 job.encoded["query"],
-                job.config.model_copy(update={"keep_checkpoints": False}),
+                job.config.model_copy(update={"keep_checkpoints": every_epoch}),
                 seed=job.config.seed,
                 folder=place.retrained / name,
                 progress=progress,
                 name=f"retraining: {name.replace('_', ' ')}",
             )
-            write_json(file, job.judge())
+            judged = job.judge()
+            write_json(file, judged | (_best_epoch(job, place.retrained / name) if every_epoch else {}))
         found[name] = read_json(file)
     return found
+
+
+def _best_epoch(job: Job, folder: Path) -> dict[str, float]:
+    first = job.task.measures[0].key
+    said: list[float] = []
+    for checkpoint in read_checkpoints(folder / CHECKPOINTS):
+        load_checkpoint(job.subject.model, checkpoint)
+        said.append(job.judge()[first])
+    return {f"best_epoch_{first}": max(said)}
 
 
 def training_sets(job: Job, decision: Decision) -> Mapping[str, RowsOf]:

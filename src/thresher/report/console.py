@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thresher.plan import Plan
+from thresher.progress import duration
 from thresher.report.detection import calibration_lines, detector_table, influence_table
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.tasks.base import Task
@@ -38,7 +39,7 @@ def show_plan(console: Console, plan: Plan) -> None:
         table.add_row("optimizer", plan.optimizer)
     if plan.row_by_row:
         table.add_row("row by row", f"{len(plan.row_by_row)} modules fit no rule: {', '.join(plan.row_by_row[:3])} ...")
-    table.add_row("expected time", _time(plan.seconds))
+    table.add_row("expected time", f"about {duration(plan.seconds)}")
     console.print(table)
     console.print()
 
@@ -128,9 +129,3 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count} bytes"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +108,12 @@ def resolve(asked: str, names: Collection[str], k: float) -> str:
 
 def lowest(table: pd.DataFrame, share: float) -> npt.NDArray[np.int64]:
     """The floor(share n) rows of lowest score in scores.parquet, most detrimental first."""
-    order = np.argsort(table["rank"].to_numpy(), kind="stable")
+    return lowest_of(table["rank"].to_numpy(), share)
+
+
+def lowest_of(scores: npt.NDArray[Any], share: float) -> npt.NDArray[np.int64]:
+    """The floor(share n) lowest of ``scores`` [n], the lowest first; of those that tie the first of the file."""
+    order = np.argsort(scores, kind="stable")
     return order[: math.floor(share * len(order) + 1e-9)]
 
 

@@ -1,0 +1,40 @@
+"""A study's plan and its end, on the console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from thresher.progress import duration
+from thresher.study.config import StudyConfig
+from thresher.study.jobs import audits
+from thresher.study.outcome import Outcome
+from thresher.study.timing import Expected
+
+
+def show_jobs(console: Console, study: StudyConfig, expected: Iterable[Expected]) -> None:
+    """What is planned and not done, and how long it takes one job after another."""
+    table = Table(
+        "model", "task", "audits", "each", "retrainings", "each", "hours", title="Jobs to do", title_justify="left"
+    )
+    hours = 0.0
+    for one in expected:
+        hours += one.seconds / 3600
+        each = (duration(one.audit_seconds), duration(one.retraining_seconds) if one.retrainings else "")
+        cells = (str(one.audits), each[0], str(one.retrainings), each[1], f"{one.seconds / 3600:.1f}")
+        table.add_row(one.model, one.task, *cells)
+    console.print(table)
+    done = sum(job.result(study).exists() for job in audits(study))
+    console.print(
+        f"{done} of {len(audits(study))} audits are done; the rest takes about {hours:.1f} hours on one worker."
+    )
+
+
+def show_end(console: Console, failed: Iterable[Outcome], written: Path) -> None:
+    """Where the report is, and what is missing from it."""
+    for outcome in failed:
+        console.print(f"FAILED {outcome.name}: {outcome.error}", markup=False, highlight=False)
+    console.print(f"Tables and figures: {written}", markup=False, highlight=False)

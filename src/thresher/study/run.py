@@ -1,0 +1,105 @@
+"""Drive a study: what is not done yet goes to an executor, audits first; then tables and figures."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+
+from thresher.config import WorkersConfig
+from thresher.errors import ConfigError
+from thresher.files import read_json, write_json
+from thresher.progress import Shown, duration
+from thresher.study.clusters import Ray, Slurm
+from thresher.study.config import StudyConfig
+from thresher.study.executors import Executor, Here, Processes
+from thresher.study.jobs import StudyJob, audits, retrainings
+from thresher.study.outcome import Outcome
+from thresher.study.place import open_study
+from thresher.study.work import work
+
+MANIFEST = "manifest.json"
+
+
+def run_study(study: StudyConfig, executor: Executor, console: Console) -> list[Outcome]:
+    """Do every job that is not done, and keep ``manifest.json`` of all. Returns the outcomes of those that failed."""
+    open_study(study)
+    manifest = _Manifest(study)
+    shown = Shown(console) if isinstance(executor, Here) else None
+    failed: list[Outcome] = []
+    for stage in (audits, retrainings):
+        jobs = stage(study)
+        manifest.plan(jobs)
+        waiting = [job for job in jobs if not job.result(study).exists()]
+        view = _View(console, waiting, len(jobs))
+        for outcome in executor.run([job.name for job in waiting], partial(work, study.output, progress=shown)):
+            manifest.end(outcome)
+            view.tell(outcome)
+            failed += [outcome] if outcome.error is not None else []
+    return failed
+
+
+def executor_of(study: StudyConfig, where: WorkersConfig) -> Executor:
+    """Where the jobs run. Raises :class:`ConfigError` for two places at once."""
+    if sum((where.workers > 1, where.slurm is not None, where.ray is not None)) > 1:
+        raise ConfigError("--workers, --slurm and --ray are three places to run jobs at; name one.")
+    if where.slurm is not None:
+        return Slurm(study.output / "slurm", where.slurm, study.slurm_options)
+    if where.ray is not None:
+        return Ray(None if where.ray == "local" else where.ray, study.ray_options)
+    return Processes(where.workers) if where.workers > 1 else Here()
+
+
+class _Manifest:
+    """Every job that was planned, and how it stands: planned, done or failed."""
+
+    def __init__(self, study: StudyConfig) -> None:
+        self._study = study
+        self._file = study.output / MANIFEST
+        self._jobs: dict[str, dict[str, Any]] = {one["name"]: one for one in read_json(self._file, [])}
+
+    def plan(self, jobs: Sequence[StudyJob]) -> None:
+        for job in jobs:
+            done = job.result(self._study).exists()
+            before = self._jobs.get(job.name, {"name": job.name, "seconds": None})
+            self._jobs[job.name] = before | {"state": "done" if done else "planned", "error": None}
+        self._write()
+
+    def end(self, outcome: Outcome) -> None:
+        self._jobs[outcome.name] = asdict(outcome) | {"state": "done" if outcome.error is None else "failed"}
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self._file, list(self._jobs.values()))
+
+
+@dataclass
+class _View:
+    """A line a job: how it ended, how many are left, and about how long they take at the pace so far."""
+
+    console: Console
+    waiting: list[StudyJob]
+    total: int
+    started: float = field(default_factory=time.monotonic)
+    took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def tell(self, outcome: Outcome) -> None:
+        job = next(job for job in self.waiting if job.name == outcome.name)
+        self.waiting.remove(job)
+        self.took[job.kind].append(outcome.seconds)
+        done = self.total - len(self.waiting)
+        said = f"done in {duration(outcome.seconds)}" if outcome.error is None else f"FAILED: {outcome.error}"
+        left = f"; about {duration(self._left())} left" if self.waiting else ""
+        self.console.print(f"[{done} of {self.total}] {outcome.name}: {said}{left}", highlight=False, markup=False)
+
+    def _left(self) -> float:
+        means = {kind: sum(took) / len(took) for kind, took in self.took.items()}
+        usual = sum(means.values()) / len(means)
+        work_left = sum(means.get(job.kind, usual) for job in self.waiting)
+        at_once = sum(sum(took) for took in self.took.values()) / max(time.monotonic() - self.started, 1e-3)
+        return work_left / max(at_once, 1e-3)
