@@ -180,7 +180,8 @@ def test_without_scikit_posthocs_all_but_nemenyi_is_there(runs: list[Path], monk
 
 def test_what_cannot_be_compared_is_refused_in_one_sentence(runs: list[Path], tmp_path: Path) -> None:
     two = runs[:2]
-    assert "--metric accuracy: choose ndr30, auc_ndr" in refused(two, "--metric", "accuracy")
+    assert "--metric f1: choose ndr30, auc_ndr" in refused(two, "--metric", "f1")
+    assert "run-0: this audit has no accuracy after retraining" in refused(two, "--metric", "accuracy")
     message = refused(two, "--score", "datainf/layers/votes@0.3")
     assert "--score datainf/layers/votes@0.3: not among" in message
     assert "there is datainf/layers/vote@0.3" in message

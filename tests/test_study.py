@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app
+from thresher.compare import outcomes_of
 from thresher.errors import ConfigError, RunError
 from thresher.evaluate.detection import noise_detection_rate
 from thresher.scores.table import lowest_of
@@ -217,3 +218,15 @@ def test_views_are_whole_before_an_audit_counts_as_done(finished: StudyConfig) -
         names = {file.stem for file in views_of(finished, cell).glob("*.parquet")}
         assert names == {"detection", "modules", "moves", "cancellation"}
         assert len(pd.read_parquet(views_of(finished, cell) / "moves.parquet"))
+
+
+def test_a_study_is_compared_as_its_audits(finished: StudyConfig) -> None:
+    results = gather(finished)
+    for metric, table in (("ndr30", results.detection), ("accuracy", results.accuracy)):
+        found = outcomes_of([finished.output], metric)
+        assert found.shape == (2, table["score"].nunique())
+        for (seed, part), row in zip(table.groupby("seed"), found.to_numpy(), strict=True):
+            assert dict(zip(found, row, strict=True)) == dict(zip(part["score"], part[metric], strict=True)), seed
+    shown = CliRunner().invoke(app, ["compare", str(finished.output), "--metric", "accuracy"])
+    assert shown.exit_code == 0
+    assert "accuracy after retraining over 2 runs" in shown.output

@@ -142,8 +142,10 @@ def explain(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories of finished audits with planted errors.")],
-    metric: Annotated[str, typer.Option(help="ndr30, auc_ndr, auroc, average_precision or precision50.")] = "ndr30",
+    runs: Annotated[list[Path], typer.Argument(help="Run directories of audits with planted errors, or studies.")],
+    metric: Annotated[
+        str, typer.Option(help="ndr30, auc_ndr, auroc, average_precision, precision50; or accuracy, after retraining.")
+    ] = "ndr30",
     score: Annotated[
         list[str] | None, typer.Option(help="Score to compare; by default all that the runs share.")
     ] = None,
@@ -155,7 +157,7 @@ def compare(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the comparison into a .csv, .md or .json file.")] = None,
 ) -> None:
-    """Compare the scores of audits with planted errors: which finds most, and which differ by more than chance."""
+    """Compare the scores of audits with planted errors, or of studies: which is best, which differ beyond chance."""
     from thresher.compare import compare_runs
     from thresher.report.comparison import check_output, save_comparison, show_comparison
 

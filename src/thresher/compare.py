@@ -1,4 +1,4 @@
-"""Several finished audits with planted errors: which score finds most, and which differ by more than chance."""
+"""Several finished audits with planted errors, or studies: which score is best, and which differ beyond chance."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from thresher.errors import ConfigError, RunError
 from thresher.evaluate.detection import METRICS
 from thresher.evaluate.ranking import Friedman, friedman, fronts, means, nemenyi, wilcoxon_holm, win_rate
 from thresher.run import open_finished
+from thresher.study.gather import gather
+from thresher.study.place import PLAN, read_plan
 
 TOP = 10
 BOUNDS = ("chance", "oracle")
+ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def compare_runs(
     top: int | None = None,
     reference: str | None = None,
 ) -> Comparison:
-    """Compare the scores of the runs by ``metric``, a name of :data:`METRICS`.
+    """Compare the scores of the runs by ``metric``, a name of :data:`METRICS` or "accuracy" (after retraining).
 
     ``scores`` are the ones to compare (default: all that every run has), of which the ``top`` of largest mean (default:
     10, or all that were named) and the ``reference`` (default: the best) are kept; everything is computed among these.
@@ -72,20 +75,23 @@ def compare_runs(
 
 
 def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
-    """What every score found in every run: one line a folder, one column a score that all runs have, float.
+    """What every score reached in every run: one line a run, one column a score that all runs have, float.
 
-    Raises :class:`ConfigError` for a metric that there is not, fewer than two runs, or one named twice, and
-    :class:`RunError` for a folder that is no finished audit with planted errors, or runs without a score in common.
+    A folder is an audit, which is one run, or a study, each of whose audits is one. Raises :class:`ConfigError` for a
+    metric that there is not, fewer than two runs, or a folder named twice, and :class:`RunError` for a folder that is
+    no finished audit with planted errors, nor a study, or runs without a score in common.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"--metric {metric}: choose {', '.join(METRICS)}.")
+    if metric not in (*METRICS, ACCURACY):
+        raise ConfigError(f"--metric {metric}: choose {', '.join(METRICS)}, {ACCURACY}.")
     places = [folder.resolve() for folder in folders]
     for number, place in enumerate(places):
         if place in places[:number]:
             raise ConfigError(f"{folders[number]}: this run is named twice, and would count twice; name it once.")
-    if len(folders) < 2:
-        raise ConfigError("One run says nothing of chance; name two run directories or more.")
-    found = {str(folder): _measured(folder, metric) for folder in folders}
+    found: dict[str, dict[str, float]] = {}
+    for folder in folders:
+        found |= _of_study(folder, metric) if (folder / PLAN).exists() else {str(folder): _measured(folder, metric)}
+    if len(found) < 2:
+        raise ConfigError("One run says nothing of chance; name two run directories or more, or a study of several.")
     first, *others = found.values()
     shared = [name for name in first if all(name in other for other in others)]
     if not shared:
@@ -96,11 +102,26 @@ def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
 
 def _measured(folder: Path, metric: str) -> dict[str, float]:
     _, _, _, summary = open_finished(folder)
+    if metric == ACCURACY:
+        if ACCURACY not in summary:
+            raise RunError(f"{folder}: this audit has no accuracy after retraining; use --retrain.")
+        return summary[ACCURACY]
     if "detection" not in summary:
         raise RunError(
             f"{folder}: no errors were planted in this audit, so nothing tells which score is right; use --plant."
         )
     return {entry["score"]: entry[metric] for entry in summary["detection"] if entry["score"] not in BOUNDS}
+
+
+def _of_study(folder: Path, metric: str) -> dict[str, dict[str, float]]:
+    results = gather(read_plan(folder))
+    table: Any = results.accuracy if metric == ACCURACY else results.detection
+    if table.empty:
+        raise RunError(f"{folder}: nothing was retrained in this study yet; use --retrain.")
+    return {
+        f"{folder}: {model}-{task}-{seed}": dict(zip(part["score"], part[metric], strict=True))
+        for (model, task, seed), part in table.groupby(["model", "task", "seed"], sort=False)
+    }
 
 
 def _check(outcomes: pd.DataFrame, option: str, name: str) -> None:

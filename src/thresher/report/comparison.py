@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thresher.compare import Comparison
+from thresher.compare import ACCURACY, Comparison
 from thresher.errors import ConfigError
 from thresher.evaluate.ranking import NEMENYI_MISSING
 from thresher.files import write_json, written
@@ -56,7 +56,8 @@ def save_comparison(found: Comparison, target: Path) -> None:
 def _title(found: Comparison) -> str:
     shown = len(found.table)
     which = f"{shown} scores" if shown == found.shared else f"{shown} of {found.shared} scores"
-    return f"{METRIC_TITLES[found.metric]} of planted errors over {len(found.outcomes)} runs: {which}, best mean first"
+    of = "" if found.metric == ACCURACY else " of planted errors"
+    return f"{METRIC_TITLES[found.metric]}{of} over {len(found.outcomes)} runs: {which}, best mean first"
 
 
 def _headers(found: Comparison) -> list[str]:

@@ -26,4 +26,5 @@ METRIC_TITLES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
     "precision50": "precision at 50",
+    "accuracy": "accuracy after retraining",
 }
