@@ -86,6 +86,23 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert again == history
 
 
+def test_epochs_are_told_when_they_end_and_again_after_a_kill(tmp_path: Path) -> None:
+    rows, queries, heard = data(18, 1), data(6, 2), []
+
+    def told(number: int, epoch: Epoch) -> None:
+        heard.append((number, epoch))
+        if len(heard) == 2:
+            raise KeyboardInterrupt
+
+    given: dict[str, Any] = {"seed": 0, "folder": tmp_path, "progress": Silent(), "told": told}
+    with pytest.raises(KeyboardInterrupt):
+        finetune(subject(), rows, queries, RECIPE, **given)
+    before, heard = heard, [None] * 9
+    history = finetune(subject(), rows, queries, RECIPE, **given)
+    assert heard[9:] == list(enumerate(history.epochs, start=1))
+    assert before == heard[9:11]
+
+
 def test_the_kept_epoch_has_the_lowest_query_loss_and_the_later_wins_a_tie() -> None:
     assert History((Epoch(1, 0.5), Epoch(1, 0.4), Epoch(1, 0.4), Epoch(1, 0.6))).chosen == 2
 

@@ -8,6 +8,7 @@ as one that was not.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from thresher.model.quantise import differentiable
 from thresher.progress import Advance, Progress
 
 CHECKPOINTS = "checkpoints"
+STATE = "state.safetensors"
 SAID = "said"
 BUCKET = 16  # batches that are sorted by length together; the batches themselves stay in random order
 
@@ -52,7 +54,11 @@ class History:
         return max(i for i, loss in enumerate(losses) if loss == min(losses))
 
 
-def finetune(
+Told = Callable[[int, Epoch], None]
+"""What is told of each finished epoch: its number, counted from 1, and its losses."""
+
+
+def finetune(  # noqa: PLR0913 (each says something else of one training)
     subject: Subject,
     train: EncodedRows,
     query: EncodedRows,
@@ -62,16 +68,19 @@ def finetune(
     folder: Path,
     progress: Progress,
     name: str = "fine-tuning",
+    told: Told = lambda number, epoch: None,
 ) -> History:
     """Train the trainable parameters with AdamW; leave the model at its best epoch on the queries, in eval mode.
 
     State goes to ``folder`` after each epoch, and what is found there is taken up; so does what the model said of each
     row as it trained on it (:func:`said_while_training`), and if the recipe keeps checkpoints, each epoch's in
-    ``checkpoints``. Raises :class:`ModelError` where the loss is no longer finite.
+    ``checkpoints``. ``told`` hears of every epoch when it ends, and first of those of an earlier call. Raises
+    :class:`ModelError` where the loss is no longer finite.
     """
     weights = {key: p for key, p in subject.model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(weights, recipe)
-    done = _resume(folder / "state.safetensors", weights, optimizer)
+    done = _resume(folder / STATE, weights, optimizer)
+    retell(folder, told)
     with differentiable(subject.model), progress.stage(name, recipe.epochs * len(train)) as advance:
         advance(len(done) * len(train))
         for epoch in range(len(done), recipe.epochs):
@@ -88,11 +97,19 @@ def finetune(
                 steps = math.ceil(len(train) / recipe.batch_size)
                 rate = mean_rate(epoch, steps, recipe)
                 write_checkpoint(folder / CHECKPOINTS, (epoch + 1) * steps, rate, weights, optimizer)
-            _save(folder / "state.safetensors", weights, optimizer, done)
+            _save(folder / STATE, weights, optimizer, done)
+            told(len(done), done[-1])
     best, _ = read_tensors(folder / "best.safetensors")
     _load(weights, best)
     subject.model.eval()
     return History(done)
+
+
+def retell(folder: Path, told: Told) -> None:
+    """Tell of the epochs of a :func:`finetune` that are in its ``folder``, if any."""
+    if (folder / STATE).exists():
+        for number, epoch in enumerate(_epochs(read_tensors(folder / STATE, ())[1]), start=1):
+            told(number, epoch)
 
 
 def said_while_training(folder: Path) -> list[Predictions]:
@@ -188,7 +205,11 @@ def _resume(file: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim
                 "step": tensors[f"{name}|step"],
                 **moments,
             }  # the count stays on the CPU
-    return tuple(Epoch(**epoch) for epoch in epochs)
+    return _epochs(epochs)
+
+
+def _epochs(notes: Sequence[Mapping[str, float]]) -> tuple[Epoch, ...]:
+    return tuple(Epoch(**epoch) for epoch in notes)
 
 
 @torch.no_grad()
