@@ -24,6 +24,7 @@ PlantKind = Literal[
 ]
 RowLoss = Literal["mean", "sum"]
 CanaryKind = Literal["uniform", "confusable", "swap"]
+LogTo = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
@@ -202,11 +203,20 @@ class ScoreConfig(Section):
     )
 
 
+class TrackConfig(Section):
+    """Where an audit is followed, and compared with others."""
+
+    log_to: LogTo | None = Field(
+        default=None,
+        description="Log configuration, losses and results: tensorboard, wandb (offline), mlflow, trackio.",
+    )
+
+
 S = TypeVar("S", bound=Section)
 
 
 class AuditConfig(
-    ScoreConfig, CanaryConfig, InfluenceConfig, Recipe, ModelConfig, DataConfig
+    TrackConfig, ScoreConfig, CanaryConfig, InfluenceConfig, Recipe, ModelConfig, DataConfig
 ):  # fields come out the other way round
     """Everything ``thresher audit`` can be told."""
 
@@ -250,7 +260,7 @@ class StudyFlags(WorkersConfig):
     )
 
 
-NOT_PART_OF_THE_RESULT = ("output", "memory")
+NOT_PART_OF_THE_RESULT = ("output", "memory", "log_to")
 """Options that may differ between a killed run and the one that goes on with it."""
 
 

@@ -21,10 +21,11 @@ from thresher.influences.tensor import TensorFile
 from thresher.model.finetune import History
 from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent, Within
-from thresher.report.summary import Findings, summarise
+from thresher.report.summary import Findings, results, summarise
 from thresher.retrain import retrained, training_sets
 from thresher.rounds import frozen_features, run_round
 from thresher.run import RunDirectory, open_finished
+from thresher.track import Tracker, curves, tracking
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,30 @@ def run(job: Job, progress: Progress) -> AuditResult:
     """Run, or go on with, a prepared audit."""
     place = RunDirectory(job.config.output)
     place.open(job.config, job.inputs)
+    with tracking(job.config.log_to, place.path) as tracker:
+        _run(job, place, progress, tracker)
+    return load_result(place.path)
+
+
+def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) -> None:
+    """Every stage that is not finished, up to summary.json."""
+    tracker.parameters(job.config.model_dump(mode="json"))
     with place.timed("features"):
         frozen = frozen_features(job, place)
     histories: list[History | None] = []
     for one in job.rounds:
         shown = Within(progress, f"round {one.number + 1} of {len(job.rounds)}") if job.auto else progress
-        histories.append(run_round(job, one, place.round(one.number), frozen, shown, place.timed))
+        told = curves(tracker, f"round_{one.number + 1}" if job.auto else "training")
+        histories.append(run_round(job, one, place.round(one.number), frozen, shown, place.timed, told))
     with place.timed("scores"):
         decision = decide(job, place)
     with place.timed("retraining"):
-        judged = retrained(job, place, training_sets(job, decision), progress) if job.config.retrain else None
-    write_json(place.summary, summarise(job, place, Findings(decision, histories[0], judged)))
-    return load_result(place.path)
+        judged = None
+        if job.config.retrain:
+            judged = retrained(job, place, training_sets(job, decision), progress, tracker=tracker)
+    summary = summarise(job, place, Findings(decision, histories[0], judged))
+    write_json(place.summary, summary)
+    tracker.numbers(results(summary))
 
 
 def load_result(folder: Path) -> AuditResult:

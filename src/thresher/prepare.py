@@ -34,6 +34,7 @@ from thresher.model.source import model_fingerprint
 from thresher.scores.table import DETECTOR, available, resolve
 from thresher.tasks.base import Part, Task
 from thresher.tasks.registry import TASKS
+from thresher.track import check_tracker
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +149,7 @@ class Job:
 
 def prepare(config: AuditConfig) -> Job:
     """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
+    check_tracker(config.log_to)
     check_methods(config.methods, projected=config.projection > 0)
     refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
     if config.optimizer_aware and config.projection:

@@ -14,16 +14,23 @@ from thresher.data.encode import EncodedRows, Indices
 from thresher.decide import Decision
 from thresher.files import read_json, write_json
 from thresher.model.checkpoints import load_checkpoint, read_checkpoints
-from thresher.model.finetune import CHECKPOINTS, finetune
+from thresher.model.finetune import CHECKPOINTS, finetune, retell
 from thresher.prepare import Job
 from thresher.progress import Progress
 from thresher.run import RunDirectory
+from thresher.track import Tracker, Untracked, curves
 
 RowsOf = Callable[[], EncodedRows]
 
 
 def retrained(
-    job: Job, place: RunDirectory, sets: Mapping[str, RowsOf], progress: Progress, *, every_epoch: bool = False
+    job: Job,
+    place: RunDirectory,
+    sets: Mapping[str, RowsOf],
+    progress: Progress,
+    *,
+    every_epoch: bool = False,
+    tracker: Tracker | None = None,
 ) -> dict[str, dict[str, float]]:
     """What the test rows say of each training set; one that is finished is not trained on again.
 
@@ -33,9 +40,12 @@ def retrained(
     found: dict[str, dict[str, float]] = {}
     for name, rows in sets.items():
         file = place.retrained / f"{name}.json"
+        told = curves(tracker or Untracked(), f"retraining_{name}")
         if not file.exists() and name == "all_rows" and not job.auto and place.judged.exists():
             write_json(file, read_json(place.judged))
-        if not file.exists():
+        if file.exists():
+            retell(place.retrained / name, told)
+        else:
             job.put_back()
             finetune(
                 job.subject,
@@ -46,6 +56,7 @@ def retrained(
                 folder=place.retrained / name,
                 progress=progress,
                 name=f"retraining: {name.replace('_', ' ')}",
+                told=told,
             )
             judged = job.judge()
             write_json(file, judged | (_best_epoch(job, place.retrained / name) if every_epoch else {}))

@@ -32,7 +32,7 @@ from thresher.influences.tensor import TensorFile, labelled
 from thresher.model.checkpoints import Checkpoint, read_checkpoints
 from thresher.model.classes import CLASSES_FILE
 from thresher.model.features import pooled_features
-from thresher.model.finetune import CHECKPOINTS, History, finetune, said_while_training
+from thresher.model.finetune import CHECKPOINTS, History, Told, finetune, said_while_training
 from thresher.model.load import most_tokens
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
@@ -46,15 +46,15 @@ Timed = Callable[[str], AbstractContextManager[None]]
 
 
 def run_round(
-    job: Job, one: Round, place: RunDirectory, frozen: Features | None, progress: Progress, timed: Timed
+    job: Job, one: Round, place: RunDirectory, frozen: Features | None, progress: Progress, timed: Timed, told: Told
 ) -> History | None:
     """Everything up to ``candidates.parquet`` in ``place``: one line a row of the round, one column a score.
 
     ``frozen`` are features of all rows and queries by the model as it came; ``timed`` gives the context in which a
-    stage's seconds are counted. Returns the training's history, if it was ours.
+    stage's seconds are counted; ``told`` hears of the training's epochs. Returns its history, if it was ours.
     """
     with timed("fine-tuning"):
-        history = _finetuned(job, one, place, progress)
+        history = _finetuned(job, one, place, progress, told)
     with timed("influence"):
         _influence(job, one, place, progress)
     with timed("scores"):
@@ -136,7 +136,7 @@ def _opinions(evidence: Evidence) -> dict[str, torch.Tensor]:
     return opinions
 
 
-def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress) -> History | None:
+def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:
     if job.subject.kind != "lora":
         return None
     job.put_back()
@@ -148,6 +148,7 @@ def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress) ->
         seed=one.seed,
         folder=place.training,
         progress=progress,
+        told=told,
     )
     model: Any = job.subject.model
     with quiet():

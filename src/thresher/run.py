@@ -24,7 +24,7 @@ class RunDirectory:
     first training model/, training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr,
     predictions.safetensors, cancellation.parquet, candidates.parquet, opinions.safetensors (with canaries) and
     judged.json (with retraining), of each other one the same in rounds/NUMBER, and of all scores.parquet, retrained/,
-    summary.json.
+    summary.json. A tracker puts its local files beside them.
     """
 
     def __init__(self, path: Path) -> None:

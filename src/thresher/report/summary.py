@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -23,6 +24,7 @@ from thresher.prepare import Job
 from thresher.report.calibration import calibration, shown_influence
 from thresher.run import RunDirectory
 from thresher.scores.table import hurt_queries, is_score, lowest
+from thresher.tasks.registry import TASKS
 
 SHOWN_ROWS, SHOWN_QUERIES = 10, 2
 
@@ -74,6 +76,23 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         for key in judged["all_rows"]:
             summary[key] = {trained_on: values[key] for trained_on, values in judged.items()}
     return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
+
+
+def results(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers that runs are compared by, named by their place in ``summary``.
+
+    What the ranking score finds of planted errors, what the test rows say of each training set, the share of wrong
+    labels with its interval, and seconds by stage: each where the run has it.
+    """
+    found = {entry["score"]: entry for entry in summary.get("detection", ())}
+    rate = summary["auto"]["error_rate"] if "auto" in summary else {}
+    groups: dict[str, Mapping[str, Any]] = {
+        "detection": {name: value for name, value in found.get(summary["score"], {}).items() if name != "score"},
+        **{one.key: summary.get(one.key, {}) for one in TASKS[summary["config"]["task"]].measures},
+        "error_rate": {name: rate[name] for name in ("estimate", "low", "high") if name in rate},
+        "seconds": summary["seconds"],
+    }
+    return {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
 def _cancellation(table: pd.DataFrame) -> list[dict[str, Any]]:
