@@ -230,3 +230,18 @@ def test_a_study_is_compared_as_its_audits(finished: StudyConfig) -> None:
     shown = CliRunner().invoke(app, ["compare", str(finished.output), "--metric", "accuracy"])
     assert shown.exit_code == 0
     assert "accuracy after retraining over 2 runs" in shown.output
+
+
+def test_what_jobs_come_to_is_logged(place: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    file = plan(place, tmp_path / "study", seeds=1, influences=["tracin"], beside=[])
+    assert run(str(file), "--log-to", "tensorboard").exit_code == 0
+    results = gather(read_study(file, {}))
+    events = accumulator.EventAccumulator(str(tmp_path / "study" / "tensorboard"))
+    events.Reload()
+    told = {name: events.Scalars(name)[0].value for name in events.Tags()["scalars"]}
+    for table, column, kind in ((results.detection, "ndr30", "ndr30"), (results.accuracy, "accuracy", "accuracy")):
+        for line in table[~table["score"].str.contains("detector|self")].itertuples():
+            if kind == "accuracy" or (line.influence == "tracin" and line.group != "layers"):
+                name = f"{kind}/tiny-reviews-0/{line.score}"
+                assert told[name] == pytest.approx(getattr(line, column), abs=1e-6)

@@ -258,6 +258,7 @@ class StudyFlags(WorkersConfig):
         default=None,
         description="What is retrained: none; best, of each influence the best score; all, the whole grid.",
     )
+    log_to: LogTo | None = Field(default=None, description="As of an audit; the study logs what its jobs come to.")
 
 
 NOT_PART_OF_THE_RESULT = ("output", "memory", "log_to")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from thresher.config import Aggregation, AuditConfig, Names, Section, make_config
+from thresher.config import Aggregation, AuditConfig, LogTo, Names, Section, make_config
 from thresher.data.glue import GLUE
 from thresher.errors import ConfigError
 from thresher.scores.table import AGGREGATIONS, Configuration
@@ -34,7 +34,8 @@ class StudyConfig(Section):
     ``audit`` holds options of every audit (``thresher audit --help``); those of a model come before them, and those
     under the model's ``tasks: TASK:`` before these. ``own_tasks`` are data of the user's, each with its ``train``,
     ``validation`` and ``test``, and other options of an audit. The grid is influences x groups x aggregations, and the
-    scores ``beside`` it. ``slurm_options`` are submitit's, ``ray_options`` those of Ray's tasks.
+    scores ``beside`` it; ``drop`` is the share of the rows that a retraining leaves out. ``keep_tensors`` keeps every
+    influence tensor. ``slurm_options`` are submitit's, ``ray_options`` those of Ray's tasks.
     """
 
     models: dict[str, Options] = Field(min_length=1)
@@ -53,6 +54,7 @@ class StudyConfig(Section):
     retrain: Retrain = "none"
     retrain_tasks: Names | None = None
     keep_tensors: bool = False
+    log_to: LogTo | None = None
     slurm_options: Options = Field(default={})
     ray_options: Options = Field(default={})
     output: Path = Path("runs/study")
@@ -126,7 +128,12 @@ def audit_of(study: StudyConfig, cell: Cell) -> AuditConfig:
     of_task: Options = dict(model.pop("tasks", {}).get(cell.task, {}))
     options: Options = {"plant": 0.2, "methods": study.methods, "detector": f"{study.influences[0]}/layers/vote"}
     options |= study.audit | rows_of(study, cell) | model | of_task
-    options |= {"seed": cell.seed, "retrain": False, "output": str(study.output / "runs" / cell.name)}
+    options |= {
+        "log_to": study.log_to,
+        "seed": cell.seed,
+        "retrain": False,
+        "output": str(study.output / "runs" / cell.name),
+    }
     try:
         config = make_config(AuditConfig, options)
     except ConfigError as error:

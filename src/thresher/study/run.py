@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 from thresher.config import WorkersConfig
@@ -18,10 +19,11 @@ from thresher.progress import Shown, duration
 from thresher.study.clusters import Ray, Slurm
 from thresher.study.config import StudyConfig
 from thresher.study.executors import Executor, Here, Processes
-from thresher.study.jobs import StudyJob, audits, retrainings
+from thresher.study.jobs import StudyJob, audits, grid, retrainings
 from thresher.study.outcome import Outcome
 from thresher.study.place import open_study
 from thresher.study.work import work
+from thresher.track import tracking
 
 MANIFEST = "manifest.json"
 
@@ -32,16 +34,29 @@ def run_study(study: StudyConfig, executor: Executor, console: Console) -> list[
     manifest = _Manifest(study)
     shown = Shown(console) if isinstance(executor, Here) else None
     failed: list[Outcome] = []
-    for stage in (audits, retrainings):
-        jobs = stage(study)
-        manifest.plan(jobs)
-        waiting = [job for job in jobs if not job.result(study).exists()]
-        view = _View(console, waiting, len(jobs))
-        for outcome in executor.run([job.name for job in waiting], partial(work, study.output, progress=shown)):
-            manifest.end(outcome)
-            view.tell(outcome)
-            failed += [outcome] if outcome.error is not None else []
+    with tracking(study.log_to, study.output) as tracker:
+        tracker.parameters(study.model_dump(mode="json"))
+        for stage in (audits, retrainings):
+            jobs = stage(study)
+            manifest.plan(jobs)
+            waiting = {job.name: job for job in jobs if not job.result(study).exists()}
+            view = _View(console, list(waiting.values()), len(jobs))
+            for outcome in executor.run(list(waiting), partial(work, study.output, progress=shown)):
+                manifest.end(outcome)
+                view.tell(outcome)
+                if outcome.error is None:
+                    tracker.numbers(_found(study, waiting[outcome.name]))
+                else:
+                    failed.append(outcome)
     return failed
+
+
+def _found(study: StudyConfig, job: StudyJob) -> dict[str, float]:
+    """The numbers of a finished job that a tracker is told."""
+    if job.score is not None:
+        return {f"accuracy/{job.cell.name}/{job.score}": read_json(job.result(study))["accuracy"]}
+    found: Any = pd.read_parquet(job.result(study)).set_index("score")["ndr30"]
+    return {f"ndr30/{job.cell.name}/{score}": float(found[score]) for score in grid(study, found.index)}
 
 
 def executor_of(study: StudyConfig, where: WorkersConfig) -> Executor:
