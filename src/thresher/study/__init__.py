@@ -1,1 +1,1 @@
-"""The paper's experiment: a grid of audits with planted errors, retraining, tables and figures."""
+"""A study: the same audit over models, tasks and seeds, and what all of them say together."""

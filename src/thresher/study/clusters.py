@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +31,8 @@ class Slurm:
 
     ``options`` are what submitit's ``AutoExecutor.update_parameters`` takes: ``timeout_min`` (a day where not given),
     ``cpus_per_task``, ``mem_gb``, ``gpus_per_node``, ``slurm_partition``, ``slurm_array_parallelism``, ... A job whose
-    time is up is queued again by submitit, three times, and goes on where it was. ``folder`` holds submitit's own files;
-    every node must see it. Raises :class:`ConfigError` where submitit is missing, finds no cluster or refuses an option.
+    time is up is queued again, three times, and goes on where it was. ``folder`` holds submitit's own files; every node
+    must see it. Raises :class:`ConfigError` where submitit is missing, finds no cluster or refuses an option.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Slurm:
         except (AssertionError, NameError, RuntimeError, TypeError, ValueError) as error:
             raise ConfigError(f"executor slurm: {first_line(error)}") from None
 
-    def run(self, names: Sequence[str], work: Work) -> Iterator[Outcome]:
+    def run(self, names: Sequence[str], work: Work) -> Generator[Outcome]:
         """See :meth:`thresher.study.executors.Executor.run`."""
         submitted = _Submitted(self._executor, work)
         try:
@@ -111,14 +111,15 @@ def _submitted(name: str, job: Any) -> Outcome | None:
         return job.result()
     except FailedJobError:
         return Outcome(name, 0.0, f"it could not be run; see {job.paths.stderr}.")
-    except UncompletedJobError:  # no result: its node failed or its process was killed
+    except UncompletedJobError:  # its node failed or its process was killed
+        job.cancel(check=False)  # Slurm, too, may be about to run it again
         return None
 
 
 class Ray:
     """Tasks of a Ray cluster: the one at ``address`` ("auto" finds it), one that is already connected, or a local one.
 
-    ``options`` are what ``ray.remote`` takes, above all ``num_cpus`` and ``num_gpus`` of one job. Raises
+    ``options`` are what ``ray.remote`` takes, above all ``num_cpus`` (1) and ``num_gpus`` (0) of one job. Raises
     :class:`ConfigError` where ray is missing, does not answer, or refuses an option.
     """
 
@@ -136,10 +137,12 @@ class Ray:
         except (TypeError, ValueError) as error:
             raise ConfigError(f"executor ray: {first_line(error)}") from None
 
-    def run(self, names: Sequence[str], work: Work) -> Iterator[Outcome]:
+    def run(self, names: Sequence[str], work: Work) -> Generator[Outcome]:
         """See :meth:`thresher.study.executors.Executor.run`."""
         import ray
 
+        if not names:
+            return
         ours = not ray.is_initialized()
         if ours:
             self._connect()

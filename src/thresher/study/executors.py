@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -30,8 +30,8 @@ ATTEMPTS = 3
 class Executor(Protocol):
     """Runs jobs somewhere."""
 
-    def run(self, names: Sequence[str], work: Work) -> Iterator[Outcome]:
-        """Exactly one outcome for each of the different ``names``, as they come. What runs ends with the iterator."""
+    def run(self, names: Sequence[str], work: Work) -> Generator[Outcome]:
+        """Exactly one outcome for each of the different ``names``, as they come. Closing it ends what still runs."""
         ...
 
 
@@ -47,7 +47,7 @@ class Place(Protocol):
         ...
 
 
-def outcomes(names: Sequence[str], place: Place) -> Iterator[Outcome]:
+def outcomes(names: Sequence[str], place: Place) -> Generator[Outcome]:
     """Run all jobs in a place, and those again whose process was killed."""
     runs = Counter(names)
     place.start(names)
@@ -69,9 +69,9 @@ def _killed(name: str) -> Outcome:
 class Here:
     """One job after another, in this process."""
 
-    def run(self, names: Sequence[str], work: Work) -> Iterator[Outcome]:
+    def run(self, names: Sequence[str], work: Work) -> Generator[Outcome]:
         """See :meth:`Executor.run`."""
-        return map(work, names)
+        yield from map(work, names)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Processes:
         if self.count < 1:
             raise ConfigError(f"{self.count} processes: name at least one.")
 
-    def run(self, names: Sequence[str], work: Work) -> Iterator[Outcome]:
+    def run(self, names: Sequence[str], work: Work) -> Generator[Outcome]:
         """See :meth:`Executor.run`."""
         pools = _Pools(self.count, work)
         try:
@@ -111,7 +111,7 @@ class _Pools:
         self._busy: dict[Future[Outcome], tuple[str, ProcessPoolExecutor]] = {}
 
     def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._spawn, _prepare, (self._line, self._threads))
+        return ProcessPoolExecutor(1, self._spawn, _prepare, (self._line,))
 
     def start(self, names: Sequence[str]) -> None:
         self._waiting.extend(names)
@@ -128,11 +128,12 @@ class _Pools:
             self._begin(self._waiting.popleft(), self._free.pop())
 
     def _begin(self, name: str, pool: ProcessPoolExecutor) -> None:
-        try:
-            future = pool.submit(self._work, name)
-        except BrokenProcessPool:  # its process was killed when it had nothing to do
-            pool = self._pool()
-            future = pool.submit(self._work, name)
+        with _threads_of_children(self._threads):
+            try:
+                future = pool.submit(self._work, name)
+            except BrokenProcessPool:  # its process was killed when it had nothing to do
+                pool = self._pool()
+                future = pool.submit(self._work, name)
         self._busy[future] = (name, pool)
 
     def _settled(self, future: Future[Outcome]) -> tuple[str, Outcome | None]:
@@ -154,14 +155,23 @@ class _Pools:
         self._line.close()
 
 
-def _prepare(line: Connection, threads: int) -> None:
-    """Make a new process ready for jobs. Ctrl-C is for the process that started it to answer."""
-    Thread(target=_end_with, args=(line,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries not loaded yet
-    import torch
+@contextmanager
+def _threads_of_children(count: int) -> Generator[None]:
+    """Processes that start meanwhile use ``count`` threads: torch and numpy read it once, when they are loaded."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    try:
+        yield
+    finally:
+        del os.environ["OMP_NUM_THREADS"]
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
-    torch.set_num_threads(threads)
+
+def _prepare(line: Connection) -> None:
+    """Make a new process ready for jobs. Ctrl-C is for the process that started it to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with, args=(line,), daemon=True).start()
 
 
 def _end_with(line: Connection) -> None:
