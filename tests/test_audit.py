@@ -93,7 +93,7 @@ def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: t
     assert set(summary["accuracy"]) == {"all_rows", "dropped", "dropped_at_random", "errors_removed"}
     assert all(0 <= value <= 1 for value in summary["accuracy"].values())
     assert summary["config"] == yaml.safe_load((finished.folder / "config.yaml").read_text())
-    assert set(summary["seconds"]) == {"fine-tuning", "influence", "scores", "retraining"}
+    assert set(summary["seconds"]) == {"features", "fine-tuning", "influence", "scores", "retraining"}
     found = {entry["score"]: entry for entry in summary["detection"]}
     assert found.pop("chance")["ndr30"] == pytest.approx(0.3)
     assert found.pop("oracle")["auroc"] == 1

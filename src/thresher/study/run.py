@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -41,13 +42,16 @@ def run_study(study: StudyConfig, executor: Executor, console: Console) -> list[
             manifest.plan(jobs)
             waiting = {job.name: job for job in jobs if not job.result(study).exists()}
             view = _View(console, list(waiting.values()), len(jobs))
-            for outcome in executor.run(list(waiting), partial(work, study.output, progress=shown)):
-                manifest.end(outcome)
-                view.tell(outcome)
-                if outcome.error is None:
-                    tracker.numbers(_found(study, waiting[outcome.name]))
-                else:
-                    failed.append(outcome)
+            # A worker may stand in another folder.
+            do = partial(work, study.output.absolute(), progress=shown)
+            with closing(executor.run(list(waiting), do)) as outcomes:
+                for outcome in outcomes:
+                    manifest.end(outcome)
+                    view.tell(outcome)
+                    if outcome.error is None:
+                        tracker.numbers(_found(study, waiting[outcome.name]))
+                    else:
+                        failed.append(outcome)
     return failed
 
 
