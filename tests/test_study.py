@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app
 from thresher.compare import outcomes_of
-from thresher.errors import ConfigError, RunError
+from thresher.errors import ConfigError, RunError, ThresherError
 from thresher.evaluate.detection import noise_detection_rate
 from thresher.scores.table import lowest_of
 from thresher.study.config import REFERENCES, StudyConfig, audit_of, cells, read_study
@@ -146,16 +146,25 @@ def test_a_retraining_leaves_out_the_lowest_rows(finished: StudyConfig, monkeypa
 
 
 def test_a_failed_job_is_reported_and_the_rest_goes_on(place: Path, tmp_path: Path) -> None:
-    broken = {"models": {"tiny": {"model": str(place / "encoder")}, "gone": {"model": str(tmp_path / "nowhere")}}}
-    file = plan(place, tmp_path / "study", **broken, seeds=1, retrain="none")
+    encoder = str(place / "encoder")
+    both = {"models": {"tiny": {"model": encoder}, "hot": {"model": encoder, "learning_rate": 1e30}}}
+    file = plan(place, tmp_path / "study", **both, seeds=1, retrain="none")
     ended = run(str(file))
     assert ended.exit_code == 1
     study = read_study(file, {})
     states = {name: one["state"] for name, one in manifest(study).items()}
-    assert states == {"audit/tiny-reviews-0": "done", "audit/gone-reviews-0": "failed"}
-    assert "FAILED audit/gone-reviews-0" in ended.output
-    assert "Traceback" in (study.output / "logs" / "audit-gone-reviews-0.txt").read_text()
+    assert states == {"audit/tiny-reviews-0": "done", "audit/hot-reviews-0": "failed"}
+    assert "FAILED audit/hot-reviews-0" in ended.output
+    assert "ModelError" in (study.output / "logs" / "audit-hot-reviews-0.txt").read_text()
     assert (study.output / "report" / "report.md").exists()
+
+
+def test_a_model_that_is_not_there_is_refused_before_any_job(place: Path, tmp_path: Path) -> None:
+    file = plan(place, tmp_path / "study", models={"gone": {"model": str(tmp_path / "nowhere")}})
+    ended = run(str(file))
+    assert isinstance(ended.exception, ThresherError)
+    assert "nowhere" in str(ended.exception)
+    assert not (tmp_path / "study" / "manifest.json").exists()
 
 
 def test_seeds_may_be_added_and_options_not_changed(finished: StudyConfig, place: Path) -> None:

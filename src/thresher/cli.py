@@ -241,6 +241,7 @@ def main() -> None:
     )
     # PEFT imports it where it is installed, and it then warns of kernels that it would fetch.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
     try:
         app()
     except ThresherError as error:

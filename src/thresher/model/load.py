@@ -62,8 +62,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
     where a label of the data is none of a fine-tuned model's.
     """
     source = model_folder(config.model)
-    with quiet(), _explained(source, "a sequence classifier"):
-        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    settings = read_settings(source, "a sequence classifier")
     has_head = any(name.endswith("ForSequenceClassification") for name in settings.architectures or [])
     kind = _kind(config, trained=has_head)
     packed = _packing(config, kind, settings, classifies=True)
@@ -92,6 +91,12 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
     return Subject(model, tokenizer, numbers, kind, untrained, assumed, head)
 
 
+def read_settings(source: str, what: str) -> Any:
+    """The configuration of a model. Raises :class:`ModelError` that says it cannot be loaded as ``what``."""
+    with quiet(), _explained(source, what):
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+
+
 def load_generator(config: ModelConfig) -> Subject:
     """Load a causal LM, its tokenizer and, if named, its adapter. Raises :class:`ModelError` where it cannot be used.
 
@@ -100,8 +105,7 @@ def load_generator(config: ModelConfig) -> Subject:
     """
     source = model_folder(config.model)
     kind = _kind(config, trained=False)
-    with quiet(), _explained(source, "a causal language model"):
-        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    settings = read_settings(source, "a causal language model")
     packed = _packing(config, kind, settings, classifies=False)
     with quiet(), _explained(source, "a causal language model"):
         tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -23,7 +23,7 @@ from thresher.study.executors import Executor, Here, Processes
 from thresher.study.jobs import StudyJob, audits, grid, retrainings
 from thresher.study.outcome import Outcome
 from thresher.study.place import open_study
-from thresher.study.work import work
+from thresher.study.work import check_sources, work
 from thresher.track import tracking
 
 MANIFEST = "manifest.json"
@@ -32,6 +32,7 @@ MANIFEST = "manifest.json"
 def run_study(study: StudyConfig, executor: Executor, console: Console) -> list[Outcome]:
     """Do every job that is not done, and keep ``manifest.json`` of all. Returns the outcomes of those that failed."""
     open_study(study)
+    check_sources(study)
     manifest = _Manifest(study)
     shown = Shown(console) if isinstance(executor, Here) else None
     failed: list[Outcome] = []

@@ -17,12 +17,14 @@ from thresher.data.glue import glue_rows
 from thresher.data.table import write_table
 from thresher.errors import first_line
 from thresher.files import write_json, written
+from thresher.model.load import read_settings
+from thresher.model.source import model_folder
 from thresher.pipeline import run
 from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent
 from thresher.retrain import retrained
 from thresher.scores.table import lowest_of
-from thresher.study.config import Cell, StudyConfig, audit_of, rows_of
+from thresher.study.config import Cell, StudyConfig, audit_of, cells, rows_of
 from thresher.study.jobs import StudyJob, file_name, named, run_of, views_of
 from thresher.study.outcome import Outcome
 from thresher.study.place import made_with, read_plan
@@ -65,6 +67,14 @@ def _audit(study: StudyConfig, cell: Cell, progress: Progress) -> None:
     write_views(place, views_of(study, cell), cell.seed, progress)
     if not study.keep_tensors:
         shutil.rmtree(place.tensor, ignore_errors=True)
+
+
+def check_sources(study: StudyConfig) -> None:
+    """Raise the :class:`ThresherError` that every job of a model or task would end with, where there is no such."""
+    for model in study.models.values():
+        read_settings(model_folder(model["model"]), "a sequence classifier")
+    for task in study.tasks:
+        draw_rows(study, next(cell for cell in cells(study) if cell.task == task))
 
 
 def draw_rows(study: StudyConfig, cell: Cell) -> None:
