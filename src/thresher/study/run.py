@@ -113,7 +113,8 @@ class _View:
         self.waiting.remove(job)
         self.took[job.kind].append(outcome.seconds)
         done = self.total - len(self.waiting)
-        said = f"done in {duration(outcome.seconds)}" if outcome.error is None else f"FAILED: {outcome.error.rstrip('.')}"
+        failed = outcome.error and f"FAILED: {outcome.error.rstrip('.')}"
+        said = failed or f"done in {duration(outcome.seconds)}"
         left = f"; about {duration(self._left())} left" if self.waiting else ""
         self.console.print(f"[{done} of {self.total}] {outcome.name}: {said}{left}", highlight=False, markup=False)
 
