@@ -222,6 +222,19 @@ def test_options_of_a_model_and_task_come_before_those_of_all() -> None:
     assert set(rates.values()) == {3e-4}
 
 
+def test_a_worker_may_stand_in_another_folder(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    parts = {part: f"{part}.jsonl" for part in ("train", "validation", "test")}
+    given = {"models": {"tiny": {"model": "encoder"}}, "own_tasks": {"reviews": parts}, "glue_dir": "glue"}
+    study = read_study(plan(place, tmp_path / "study", **given), {"output": "study"})
+    open_study(study.model_copy(update={"output": tmp_path / "study"}))
+    monkeypatch.chdir(tmp_path)
+    found = read_plan(tmp_path / "study")
+    assert found.models["tiny"]["model"] == str(place / "encoder")
+    assert found.own_tasks["reviews"]["test"] == str(place / "test.jsonl")
+    assert (found.glue_dir, study.output) == (place / "glue", place / "study")
+
+
 def test_views_are_whole_before_an_audit_counts_as_done(finished: StudyConfig) -> None:
     for cell in cells(finished):
         names = {file.stem for file in views_of(finished, cell).glob("*.parquet")}

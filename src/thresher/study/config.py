@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from thresher.config import Aggregation, AuditConfig, LogTo, Names, Section, make_config
 from thresher.data.glue import GLUE
@@ -16,6 +16,7 @@ from thresher.scores.table import AGGREGATIONS, Configuration
 
 Retrain = Literal["none", "best", "all"]
 Options = dict[str, Any]
+FILES = ("model", "adapter", "train", "validation", "test")
 REFERENCES = ("all_rows", "errors_removed", "random")
 """Training sets that no score chose: nothing dropped, every planted error dropped, as many rows dropped by chance."""
 
@@ -28,6 +29,22 @@ def _text(value: Any) -> Any:
     return tuple(str(one) for one in value) if isinstance(value, (list, tuple)) else value
 
 
+def _located(value: Any) -> Any:
+    """Options by name whose files are where they are, wherever a worker stands."""
+    if not isinstance(value, dict):
+        return value
+    given: dict[str, Any] = value
+    return {name: _absolute(options) if isinstance(options, dict) else options for name, options in given.items()}
+
+
+def _absolute(options: Options) -> Options:
+    there = {key: Path(str(value)) for key, value in options.items() if key in FILES}
+    return options | {key: str(path.absolute()) for key, path in there.items() if path.exists()}
+
+
+Located = Annotated[dict[str, Options], BeforeValidator(_located)]
+
+
 class StudyConfig(Section):
     """Everything ``thresher study`` can be told.
 
@@ -38,12 +55,12 @@ class StudyConfig(Section):
     influence tensor. ``slurm_options`` are submitit's, ``ray_options`` those of Ray's tasks.
     """
 
-    models: dict[str, Options] = Field(min_length=1)
+    models: Located = Field(min_length=1)
     tasks: Names = Field(default=())
-    own_tasks: dict[str, Options] = Field(default={})
+    own_tasks: Located = Field(default={})
     seeds: Annotated[tuple[int, ...], BeforeValidator(_count)] = Field(default=(0,), min_length=1)
     audit: Options = Field(default={})
-    glue_dir: Path | None = None
+    glue_dir: Annotated[Path, AfterValidator(Path.absolute)] | None = None
     train_rows: int = Field(default=4500, ge=20)
     clean_rows: int = Field(default=1000, ge=4)
     influences: Names = ("datainf", "tracin", "cosine")
@@ -57,7 +74,7 @@ class StudyConfig(Section):
     log_to: LogTo | None = None
     slurm_options: Options = Field(default={})
     ray_options: Options = Field(default={})
-    output: Path = Path("runs/study")
+    output: Annotated[Path, AfterValidator(Path.absolute)] = Field(default=Path("runs/study"), validate_default=True)
 
     @property
     def every_task(self) -> tuple[str, ...]:

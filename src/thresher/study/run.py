@@ -43,8 +43,7 @@ def run_study(study: StudyConfig, executor: Executor, console: Console) -> list[
             manifest.plan(jobs)
             waiting = {job.name: job for job in jobs if not job.result(study).exists()}
             view = _View(console, list(waiting.values()), len(jobs))
-            # A worker may stand in another folder.
-            do = partial(work, study.output.absolute(), progress=shown)
+            do = partial(work, study.output, progress=shown)
             with closing(executor.run(list(waiting), do)) as outcomes:
                 for outcome in outcomes:
                     manifest.end(outcome)
