@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check bench detection clean
+.PHONY: demo test check bench detection study clean
 
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
@@ -26,6 +26,13 @@ detection: .venv/demo
 		$(BIN)/python benchmarks/detection.py $$step --output runs/detection $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
 	done
 	$(BIN)/python benchmarks/detection.py tables --output runs/detection
+
+# The paper's experiment on MiniLM, and a decoder; hours, and goes on where it was stopped. GLUE as above.
+study: .venv/demo .venv/generate
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[study]'
+	for size in minilm smollm2; do \
+		$(BIN)/thresher study configs/small/$$size.yaml --workers 2 --output runs/$$size $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
+	done
 
 .venv/base: constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
