@@ -15,6 +15,7 @@ from scipy.special import log_softmax
 from thresher.evaluate.detection import measured
 from thresher.files import read_json, read_tensors
 from thresher.scores.table import Configuration
+from thresher.study.pieces import markdown
 
 MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
 CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"
@@ -34,7 +35,7 @@ def write_tables(output: Path, console: Console) -> None:
         if len(table):
             by_task: Any = table.groupby(["kind", "share", "task"], sort=False)
             means = by_task.mean().drop(columns="seed").assign(seeds=by_task.size())
-            lines += [f"### {name}", "", *markdown(means.reset_index()), ""]
+            lines += [f"### {name}", "", *_texts(means.reset_index()), ""]
     (output / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -81,12 +82,6 @@ def confidence(output: Path) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def markdown(table: pd.DataFrame) -> list[str]:
-    """A Markdown table, numbers with three decimals."""
-    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|---" * len(table.columns) + "|"]
-    return lines + ["| " + " | ".join(map(_cell, row)) + " |" for row in table.itertuples(index=False)]
-
-
 def _finished(output: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Folders of finished audits, with task, kind, share and seed."""
     found: list[tuple[Path, dict[str, Any]]] = []
@@ -122,7 +117,7 @@ def _by_score(part: pd.DataFrame) -> list[str]:
         line |= {title: runs.groupby("task")[key].mean().mean() for key, title in MEASURES.items() if key != "ndr30"}
         lines.append(line)
     table = pd.DataFrame(lines).sort_values("mean", ascending=False, kind="stable")
-    return markdown(table)
+    return _texts(table)
 
 
 def _gains(part: pd.DataFrame) -> list[str]:
@@ -140,7 +135,7 @@ def _gains(part: pd.DataFrame) -> list[str]:
             low, high = _interval(paired, key)
             line[title] = f"{paired.groupby('task')[key].mean().mean():+.3f} ({low:+.3f} to {high:+.3f})"
         lines.append(line)
-    return markdown(pd.DataFrame(lines))
+    return _texts(pd.DataFrame(lines))
 
 
 def _shown(part: pd.DataFrame) -> list[str]:
@@ -171,6 +166,11 @@ def _interval(runs: Any, key: str) -> tuple[float, float]:
     draws = np.mean([rng.choice(of_task, (DRAWS, len(of_task))).mean(1) for of_task in values], axis=0)
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _texts(table: pd.DataFrame) -> list[str]:
+    """A Markdown table, numbers with three decimals."""
+    return markdown(table.map(_cell))
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@ combination only where it is better by more than one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ from thresher.calibrate.candidates import Candidates, normal
 from thresher.calibrate.stack import Stack, fit_stack, found_canaries
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
+from thresher.detectors.probe import stratified_folds
 from thresher.scores.aggregate import Floats
 
 FOLDS = 5
@@ -68,30 +70,26 @@ def choose(candidates: Candidates, seed: int) -> Choice:
 
 def folds(candidates: Candidates, seed: int) -> Indices:
     """A fold for every look, [M]: all looks at a row in one, canaries spread evenly."""
-    rng = np.random.default_rng([seed, 4])
-    ever = np.bincount(candidates.row, candidates.canary) > 0
-    order = np.lexsort((rng.random(len(ever)), ever))
-    fold = np.empty(len(ever), dtype=np.int64)
-    fold[order] = np.arange(len(ever)) % FOLDS
-    return fold[candidates.row]
+    ever = (np.bincount(candidates.row, candidates.canary) > 0).astype(np.int64)
+    return stratified_folds(ever, FOLDS, np.random.default_rng([seed, 4]))[candidates.row]
 
 
 def _held_out(candidates: Candidates, fold: Indices, strength: float) -> Floats:
     """The combination's log odds of every look, fitted without the look's fold, [M]."""
-    found = np.empty(len(fold))
-    for number in range(FOLDS):
-        judged = fold == number
-        found[judged] = fit_stack(candidates, ~judged, strength).suspicion(candidates)[judged]
-    return found
+    return _by_fold(fold, lambda used: fit_stack(candidates, used, strength).suspicion(candidates))
 
 
 def _best_held_out(candidates: Candidates, fold: Indices) -> Floats:
     """Normal deviate of the candidate that is best without the look's fold, [M]; larger = more suspicious."""
+    return _by_fold(fold, lambda used: -normal(candidates.places[:, int(found_canaries(candidates, used).argmax())]))
+
+
+def _by_fold(fold: Indices, fitted: Callable[[Flags], Floats]) -> Floats:
+    """What is said of every look, [M], by what was ``fitted`` to the looks of the other folds."""
     found = np.empty(len(fold))
     for number in range(FOLDS):
         judged = fold == number
-        best = int(found_canaries(candidates, ~judged).argmax())
-        found[judged] = -normal(candidates.places[judged, best])
+        found[judged] = fitted(~judged)[judged]
     return found
 
 

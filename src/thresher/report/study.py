@@ -27,10 +27,8 @@ def show_jobs(console: Console, study: StudyConfig, expected: Iterable[Expected]
         cells = (str(one.audits), each[0], str(one.retrainings), each[1], f"{one.seconds / 3600:.1f}")
         table.add_row(one.model, one.task, *cells)
     console.print(table)
-    done = sum(job.result(study).exists() for job in audits(study))
-    console.print(
-        f"{done} of {len(audits(study))} audits are done; the rest takes about {hours:.1f} hours on one worker."
-    )
+    done = [job.done(study) for job in audits(study)]
+    console.print(f"{sum(done)} of {len(done)} audits are done; the rest takes about {hours:.1f} hours on one worker.")
 
 
 def show_end(console: Console, failed: Iterable[Outcome], written: Path) -> None:

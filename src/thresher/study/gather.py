@@ -17,7 +17,7 @@ from thresher.study.views import parts
 
 def gather(study: StudyConfig) -> Results:
     """Every finished job's numbers. Raises :class:`RunError` where no audit is finished."""
-    cells = [job.cell for job in audits(study) if job.result(study).exists()]
+    cells = [job.cell for job in audits(study) if job.done(study)]
     if not cells:
         raise RunError(f"{study.output}: no audit of this study is finished yet.")
     views = {name: _views(study, cells, name) for name in ("detection", "cancellation", "modules", "moves")}

@@ -33,6 +33,10 @@ class StudyJob:
         """Jobs of one kind take about as long."""
         return f"{self.name.split('/')[0]} {self.cell.model} {self.cell.task}"
 
+    def done(self, study: StudyConfig) -> bool:
+        """Whether its result is there."""
+        return self.result(study).exists()
+
     def result(self, study: StudyConfig) -> Path:
         """The file that is there once the job is done."""
         place = run_of(study, self.cell)
@@ -77,7 +81,7 @@ def retrainings(study: StudyConfig) -> list[StudyJob]:
     if study.retrain == "none":
         return []
     tasks = study.retrained_tasks
-    finished = [job.cell for job in audits(study) if job.cell.task in tasks and job.result(study).exists()]
+    finished = [job.cell for job in audits(study) if job.cell.task in tasks and job.done(study)]
     scores = _best(study, finished) if study.retrain == "best" else {cell: _grid(study, cell) for cell in finished}
     return [StudyJob(cell, score) for cell in finished for score in (*REFERENCES, *scores[cell])]
 

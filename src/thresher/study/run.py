@@ -41,7 +41,7 @@ def run_study(study: StudyConfig, executor: Executor, console: Console) -> list[
         for stage in (audits, retrainings):
             jobs = stage(study)
             manifest.plan(jobs)
-            waiting = {job.name: job for job in jobs if not job.result(study).exists()}
+            waiting = {job.name: job for job in jobs if not job.done(study)}
             view = _View(console, list(waiting.values()), len(jobs))
             do = partial(work, study.output, progress=shown)
             with closing(executor.run(list(waiting), do)) as outcomes:
@@ -84,7 +84,7 @@ class _Manifest:
 
     def plan(self, jobs: Sequence[StudyJob]) -> None:
         for job in jobs:
-            done = job.result(self._study).exists()
+            done = job.done(self._study)
             before = self._jobs.get(job.name, {"name": job.name, "seconds": None})
             self._jobs[job.name] = before | {"state": "done" if done else "planned", "error": None}
         self._write()

@@ -34,6 +34,8 @@ class Expected:
 
 def expected(study: StudyConfig) -> Iterator[Expected]:
     """One a model and task, as they are measured. Nothing is written into the study's folder."""
+    undone = [one.cell for one in audits(study) if not one.done(study)]
+    planned = [one.cell for one in retrainings(study) if not one.done(study)]
     for cell in cells(study):
         if cell.seed != study.seeds[0]:
             continue
@@ -43,14 +45,12 @@ def expected(study: StudyConfig) -> Iterator[Expected]:
             job = prepare(audit_of(elsewhere, cell))
             plan = make_plan(job)
             names = [one.name for one in available(job.modules, job.config.methods, job.ks)]
-        here = [one for one in cells(study) if (one.model, one.task) == (cell.model, cell.task)]
-        done = {one.cell for one in audits(study) if one.result(study).exists()}
-        planned = [one for one in retrainings(study) if one.cell in here]
-        waiting = sum(not one.result(study).exists() for one in planned)
+        left, waiting = (
+            sum((one.model, one.task) == (cell.model, cell.task) for one in waited) for waited in (undone, planned)
+        )
         if cell.task in study.retrained_tasks:
-            waiting += _retrainings(study, len(grid(study, names))) * sum(one not in done for one in here)
-        undone = sum(one not in done for one in here)
-        yield Expected(cell.model, cell.task, undone, plan.seconds, waiting, plan.training_seconds)
+            waiting += _retrainings(study, len(grid(study, names))) * left
+        yield Expected(cell.model, cell.task, left, plan.seconds, waiting, plan.training_seconds)
 
 
 def _retrainings(study: StudyConfig, scores: int) -> int:

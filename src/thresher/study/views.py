@@ -18,7 +18,7 @@ from thresher.influences.tensor import TensorFile, described
 from thresher.model.names import ModuleName
 from thresher.progress import Progress
 from thresher.run import RunDirectory
-from thresher.scores.aggregate import correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import DEFAULT_K, correct_or_all, sums_by_place, votes_against
 from thresher.scores.layers import layer_ranks
 from thresher.scores.table import Configuration, is_score
 
@@ -88,7 +88,7 @@ def moves(
     drawn = [rng.permutation(np.flatnonzero(flags))[:MOVING] for flags in (planted, ~planted)]
     rows = np.concatenate(drawn).tolist()
     methods = [name for name in INFLUENCE if name in tensor]
-    tables = layer_ranks(tensor, modules, methods, rows, "rank", 0.3, progress)
+    tables = layer_ranks(tensor, modules, methods, rows, "rank", DEFAULT_K, progress)
     long = [
         table.rename_axis("layer").reset_index().melt("layer", var_name="influence", value_name="rank").assign(row=row)
         for row, table in zip(rows, tables, strict=True)

@@ -50,7 +50,7 @@ def work(folder: Path, name: str, progress: Progress | None = None) -> Outcome:
 def do(study: StudyConfig, name: str, progress: Progress) -> None:
     """The same, and errors are raised."""
     job = named(study, name)
-    if job.result(study).exists():
+    if job.done(study):
         return
     if job.score is None:
         _audit(study, job.cell, progress)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from thresher.study.figures.style import GREY, HEAT, LINE_STYLES, finish, panel_title, panels, some
 from thresher.study.frames import largest, only, parts, seen
-from thresher.study.grid import in_order, title, usual_k
+from thresher.study.grid import CHANCE, in_order, title, usual_k
 from thresher.study.intervals import task_means
 from thresher.study.pieces import Absent, Drawing, around, decimal, listed
 from thresher.study.results import Results
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 LAYERS = "NDR@30 by layer, query and value, A and B"
 SHARES = "NDR@30 of Vote by k, layer and module"
 NOTHING = "the modules of attention layers were not measured one by one"
-CHANCE = 0.3
 
 
 def layer_figure(results: Results, grid: pd.DataFrame) -> Drawing | Absent:

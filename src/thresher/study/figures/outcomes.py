@@ -8,7 +8,7 @@ import pandas as pd
 
 from thresher.study.figures.style import AGGREGATION_STYLES, GREY, finish, panel_title, panels
 from thresher.study.frames import Line, largest, lines, only, parts, seen
-from thresher.study.grid import ACCURACY, MEASURE_TITLES, NDR, called, in_order, title
+from thresher.study.grid import ACCURACY, CHANCE, MEASURE_TITLES, NDR, called, in_order, title
 from thresher.study.intervals import task_means
 from thresher.study.pieces import Absent, Drawing, around, listed
 from thresher.study.results import Results
@@ -21,7 +21,6 @@ NAME, TITLE = "F1", "Accuracy after filtering by task and configuration"
 OTHER = "no influence"
 BOUNDS = {"all_rows": ("all rows", "-"), "random": ("as many at random", "--"), "errors_removed": ("errors gone", ":")}
 ENOUGH_FOR_A_BOX = 5
-CHANCE = 0.3
 NOTES = (
     "Boxes over seeds: quartiles, median, whiskers to the farthest value; every value as a point where there are fewer "
     f"than {ENOUGH_FOR_A_BOX} seeds. Only what was retrained is shown; of a model of which nothing was, NDR@30.",
