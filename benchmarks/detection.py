@@ -69,6 +69,7 @@ def cells(glue_dir: Path | None) -> list[Cell]:
     """Every audit, the most important first."""
     tasks = TASKS if glue_dir else TASKS[:1]
     found = [Cell(task, "flip", 0.2, seed) for seed in SEEDS for task in tasks]
+    found.sort(key=lambda cell: cell.task not in LEARNED)
     further: tuple[tuple[PlantKind, float], ...] = (("flip", 0.1), ("likeliest", 0.2))
     found += [
         Cell(task, kind, share, seed) for seed in SEEDS for kind, share in further for task in LEARNED if task in tasks
@@ -94,7 +95,7 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
         place = RunDirectory(output / cell.name)
         if place.summary.exists() and not (place.path / "accuracy.json").exists():
             console.print(cell.name, highlight=False)
-            job = prepare(audit_of(cell, output, glue_dir))
+            job = prepare(_quick(audit_of(cell, output, glue_dir)))
             decision = decide(job, place)
             sets = dict(training_sets(job, decision)) | _rivals(job, decision)
             write_json(place.path / "accuracy.json", retrained(job, place, sets, Shown(console)))
@@ -109,7 +110,7 @@ def ceiling(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: 
         if not file.exists():
             console.print(f"ceiling of {cell.task}, seed {cell.seed}", highlight=False)
             config = audit_of(cell, output, glue_dir).model_copy(update={"plant": 0.0, "detector": "loss"})
-            write_tensors(file, {"outputs": _out_of_fold(prepare(config), file.with_suffix(""))})
+            write_tensors(file, {"outputs": _out_of_fold(prepare(_quick(config)), file.with_suffix(""))})
 
 
 @app.command()
@@ -135,6 +136,11 @@ def audit_of(cell: Cell, output: Path, glue_dir: Path | None) -> AuditConfig:
         seed=cell.seed,
         output=output / cell.name,
     )
+
+
+def _quick(config: AuditConfig) -> AuditConfig:
+    """What is only trained and judged is trained in mixed precision: a third of the time less on these CPUs."""
+    return config.model_copy(update={"bf16": True})
 
 
 def _rows(cell: Cell, folder: Path, glue_dir: Path | None) -> Path:

@@ -64,11 +64,12 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     assert not same(first, other)
 
 
-@pytest.mark.parametrize("stop_in", [1, 2, 3])
+@pytest.mark.parametrize(("stop_in", "bf16"), [(1, False), (2, False), (3, False), (2, True)])
 def test_a_killed_training_goes_on_to_the_same_weights(
-    tmp_path: Path, stop_in: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, stop_in: int, bf16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, history = trained(tmp_path / "whole")
+    recipe = RECIPE.model_copy(update={"bf16": bf16})
+    expected, history = trained(tmp_path / "whole", recipe)
     epoch_of = module._train_epoch
 
     def stops(*args: Any) -> float:
@@ -78,10 +79,10 @@ def test_a_killed_training_goes_on_to_the_same_weights(
 
     monkeypatch.setattr(module, "_train_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "killed")
+        trained(tmp_path / "killed", recipe)
     monkeypatch.setattr(module, "_train_epoch", epoch_of)
     torch.rand(7)  # the state of the generator must not matter
-    found, again = trained(tmp_path / "killed")
+    found, again = trained(tmp_path / "killed", recipe)
     assert same(found, expected)
     assert again == history
 
@@ -147,3 +148,21 @@ def test_what_was_said_while_training_is_kept_row_by_row(tmp_path: Path) -> None
         torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.outputs, expected.outputs, rtol=1e-4, atol=1e-5)
         assert epoch.train_loss == pytest.approx(found.mean_loss)
+
+
+def test_mixed_precision_multiplies_in_bfloat16_and_keeps_weights_in_float32(tmp_path: Path) -> None:
+    seen: set[torch.dtype] = set()
+    recipe = RECIPE.model_copy(update={"bf16": True})
+    one = subject()
+    named = dict(one.model.named_modules())
+    layer = next(module for name, module in named.items() if name.endswith("query.base_layer"))
+    layer.register_forward_hook(lambda _layer, _given, out: seen.add(out.dtype))
+    history = finetune(one, data(18, 1), data(6, 2), recipe, seed=0, folder=tmp_path / "mixed", progress=Silent())
+    assert seen == {torch.bfloat16}
+    assert {p.dtype for p in one.model.parameters()} == {torch.float32}
+    exact, plain = trained(tmp_path / "plain")
+    weights = {name: p.detach() for name, p in one.model.named_parameters()}
+    assert not same(weights, exact)
+    for mixed, full in zip(history.epochs, plain.epochs, strict=True):  # as far as eight bits of a product reach
+        assert mixed.train_loss == pytest.approx(full.train_loss, abs=0.05)
+        assert mixed.query_loss == pytest.approx(full.query_loss, abs=0.05)

@@ -145,6 +145,34 @@ def test_a_retraining_leaves_out_the_lowest_rows(finished: StudyConfig, monkeypa
     assert len(random()) == 42
 
 
+def test_only_what_is_trained_again_is_in_mixed_precision(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from thresher.study import work as module
+
+    seen: dict[str, bool] = {}
+    audit, again = module.run, module.retrained
+
+    def audited(job: Any, *rest: Any) -> Any:
+        seen["audit"] = job.config.bf16
+        return audit(job, *rest)
+
+    def retrained(job: Any, *rest: Any, **more: Any) -> Any:
+        seen["retrain"] = job.config.bf16
+        return again(job, *rest, **more)
+
+    monkeypatch.setattr(module, "run", audited)
+    monkeypatch.setattr(module, "retrained", retrained)
+    study = read_study(plan(place, tmp_path / "study", seeds=1, retrain_bf16=True), {})
+    open_study(study)
+    (cell,) = cells(study)
+    for name in (f"audit/{cell.name}", f"retrain/{cell.name}/random"):
+        assert work(study.output, name).error is None
+    assert seen == {"audit": False, "retrain": True}
+    with pytest.raises(RunError, match="retrain_bf16 was True, now False"):
+        open_study(study.model_copy(update={"retrain_bf16": False}))
+
+
 def test_a_failed_job_is_reported_and_the_rest_goes_on(place: Path, tmp_path: Path) -> None:
     encoder = str(place / "encoder")
     both = {"models": {"tiny": {"model": encoder}, "hot": {"model": encoder, "learning_rate": 1e30}}}

@@ -102,7 +102,9 @@ def _training(job: Job) -> str:
         unlearned = "; the errors are planted after that training, and easier to find than ones it learned"
         return trained + unlearned * bool(config.plant)
     over = f" over a base in {config.quantize.removesuffix('bit')} bits" if config.quantize else ""
-    return f"LoRA r = {config.lora_rank} on query and value{over}, {config.epochs} epochs at {config.learning_rate:g}"
+    mixed = ", in mixed precision" * config.bf16
+    said = f"LoRA r = {config.lora_rank} on query and value{over}"
+    return f"{said}, {config.epochs} epochs at {config.learning_rate:g}{mixed}"
 
 
 def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:

@@ -28,6 +28,7 @@ from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.model.checkpoints import Checkpoint, checkpoint_of, refuse_unfit
 from thresher.model.load import Subject, audited_by_default, most_tokens
 from thresher.model.lora import with_lora
+from thresher.model.mixed import mixed_precision
 from thresher.model.names import ModuleName
 from thresher.model.predict import predict
 from thresher.model.source import model_fingerprint
@@ -122,7 +123,9 @@ class Job:
     def judge(self) -> dict[str, float]:
         """What the test rows say of the model as it is."""
         test = self.encoded["test"]
-        return self.task.judge(self.subject, test, predict(self.subject, test, self.config.batch_size))
+        with mixed_precision(self.subject, self.config):
+            said = predict(self.subject, test, self.config.batch_size)
+        return self.task.judge(self.subject, test, said)
 
     @property
     def needs_checkpoints(self) -> bool:

@@ -47,7 +47,7 @@ def retrained(
             retell(place.retrained / name, told)
         else:
             job.put_back()
-            finetune(
+            history = finetune(
                 job.subject,
                 rows(),
                 job.encoded["query"],
@@ -59,17 +59,20 @@ def retrained(
                 told=told,
             )
             judged = job.judge()
-            write_json(file, judged | (_best_epoch(job, place.retrained / name) if every_epoch else {}))
+            if every_epoch:
+                judged |= _best_epoch(job, place.retrained / name, history.chosen, judged)
+            write_json(file, judged)
         found[name] = read_json(file)
     return found
 
 
-def _best_epoch(job: Job, folder: Path) -> dict[str, float]:
+def _best_epoch(job: Job, folder: Path, chosen: int, judged: dict[str, float]) -> dict[str, float]:
     first = job.task.measures[0].key
-    said: list[float] = []
-    for checkpoint in read_checkpoints(folder / CHECKPOINTS):
-        load_checkpoint(job.subject.model, checkpoint)
-        said.append(job.judge()[first])
+    said = [judged[first]]
+    for number, checkpoint in enumerate(read_checkpoints(folder / CHECKPOINTS)):
+        if number != chosen:
+            load_checkpoint(job.subject.model, checkpoint)
+            said.append(job.judge()[first])
     return {f"best_epoch_{first}": max(said)}
 
 

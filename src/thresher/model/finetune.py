@@ -23,6 +23,7 @@ from thresher.files import read_tensors, write_tensors
 from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject
 from thresher.model.losses import batch_losses
+from thresher.model.mixed import mixed_precision
 from thresher.model.predict import Predictions, predict, read_predictions, write_predictions
 from thresher.model.quantise import differentiable
 from thresher.progress import Advance, Progress
@@ -86,7 +87,8 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
         for epoch in range(len(done), recipe.epochs):
             said = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
             loss = said.mean_loss
-            query_loss = predict(subject, query, recipe.batch_size).mean_loss
+            with mixed_precision(subject, recipe):
+                query_loss = predict(subject, query, recipe.batch_size).mean_loss
             if not math.isfinite(loss) or not math.isfinite(query_loss):
                 raise ModelError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
             done = (*done, Epoch(loss, query_loss))
@@ -139,7 +141,8 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = data.batch(rows, subject.pad_id, subject.device)
-        losses, outputs = batch_losses(subject.model, batch)
+        with mixed_precision(subject, recipe):
+            losses, outputs = batch_losses(subject.model, batch)
         losses.mean().backward()
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.max_grad_norm)
         optimizer.step()

@@ -51,8 +51,9 @@ class StudyConfig(Section):
     ``audit`` holds options of every audit (``thresher audit --help``); those of a model come before them, and those
     under the model's ``tasks: TASK:`` before these. ``own_tasks`` are data of the user's, each with its ``train``,
     ``validation`` and ``test``, and other options of an audit. The grid is influences x groups x aggregations, and the
-    scores ``beside`` it; ``drop`` is the share of the rows that a retraining leaves out. ``keep_tensors`` keeps every
-    influence tensor. ``slurm_options`` are submitit's, ``ray_options`` those of Ray's tasks.
+    scores ``beside`` it; ``drop`` is the share of the rows that a retraining leaves out, and ``retrain_bf16`` retrains
+    in mixed precision. ``keep_tensors`` keeps every influence tensor. ``slurm_options`` are submitit's, ``ray_options``
+    those of Ray's tasks.
     """
 
     models: Located = Field(min_length=1)
@@ -70,6 +71,7 @@ class StudyConfig(Section):
     drop: float = Field(default=0.3, gt=0, lt=1)
     retrain: Retrain = "none"
     retrain_tasks: Names | None = None
+    retrain_bf16: bool = False
     keep_tensors: bool = False
     log_to: LogTo | None = None
     slurm_options: Options = Field(default={})

@@ -46,4 +46,4 @@ def made_with(study: StudyConfig, cell: Cell) -> dict[str, Any]:
     if cell.task not in study.own_tasks:
         options |= {"train": cell.task, "validation": cell.task, "test": cell.task}  # wherever the folder lies
         options |= {"train_rows": study.train_rows, "clean_rows": study.clean_rows}
-    return options | {"drop": study.drop}
+    return options | {"drop": study.drop, "retrain_bf16": study.retrain_bf16}

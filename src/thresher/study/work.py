@@ -89,7 +89,8 @@ def draw_rows(study: StudyConfig, cell: Cell) -> None:
 
 
 def _retrain(study: StudyConfig, wanted: StudyJob, score: str, progress: Progress) -> None:
-    job, place = prepare(audit_of(study, wanted.cell)), run_of(study, wanted.cell)
+    config, place = audit_of(study, wanted.cell), run_of(study, wanted.cell)
+    job = prepare(config.model_copy(update={"bf16": config.bf16 or study.retrain_bf16}))
     scores = pd.read_parquet(place.scores)
     sets = {file_name(score): _kept(job, scores, score, study.drop)}
     retrained(job, place, sets, progress, every_epoch=True)

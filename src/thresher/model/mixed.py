@@ -1,0 +1,28 @@
+"""Mixed precision: matrix products in bfloat16 while the weights, and what AdamW adds to them, keep their dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from thresher.config import Recipe
+from thresher.model.load import Subject
+
+
+@contextmanager
+def mixed_precision(subject: Subject, recipe: Recipe) -> Generator[None]:
+    """For the duration the model runs as ``recipe.bf16`` says. Leave it between two steps.
+
+    Autocast remembers its bfloat16 copy of a trained weight until the outermost context ends.
+    """
+    device = subject.device.type
+    with ExitStack() as stack:
+        if recipe.bf16:
+            stack.enter_context(torch.autocast(device, torch.bfloat16))
+        if recipe.bf16 and device == "cpu":
+            # The fused attention's backward pass in bfloat16 takes eight times that in float32 there.
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
