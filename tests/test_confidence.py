@@ -25,7 +25,7 @@ def delta(errors: float, classes: int) -> float:
 def looks(row: Any, canary: Any) -> Candidates:
     """Looks without any candidates."""
     nothing = np.zeros(len(row), dtype=np.int64)
-    return Candidates((), np.empty((len(row), 0), np.float32), np.array(row), nothing, np.array(canary), nothing)
+    return Candidates((), np.empty((len(row), 0), np.float32), np.array(row), np.array(canary), nothing)
 
 
 def drawn(rng: np.random.Generator, rows: int, canaries: int, errors: float, classes: int, apart: float) -> Any:

@@ -25,14 +25,13 @@ class Candidates:
     """M looks at n rows: each row as each round saw it.
 
     ``places`` [M, K] are the scores of K candidates as the share of the round's rows that lie below, ties sharing the
-    middle of their places, in (0, 1); lower = suspicious. ``row``, ``round``, ``canary`` and ``label`` [M] say which
-    row it is, in which round, whether with a wrong label of ours, and the class that it was trained with.
+    middle of their places, in (0, 1); lower = suspicious. ``row``, ``canary`` and ``label`` [M] say which row it is,
+    whether with a wrong label of ours, and the class that it was trained with.
     """
 
     names: tuple[str, ...]
     places: npt.NDArray[np.float32]
     row: Indices
-    round: Indices
     canary: Flags
     label: Indices
 
@@ -64,7 +63,6 @@ def side_by_side(tables: Sequence[pd.DataFrame], labels: Sequence[Indices]) -> C
         tuple(names),
         np.concatenate([_places(table[names].to_numpy()) for table in tables]),
         np.concatenate([table["row"].to_numpy() for table in tables]),
-        np.concatenate([np.full(len(table), number) for number, table in enumerate(tables)]),
         np.concatenate([table["canary"].to_numpy() for table in tables]),
         np.concatenate(labels),
     )

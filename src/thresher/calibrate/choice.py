@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from thresher.calibrate.candidates import Candidates, normal
@@ -29,11 +28,11 @@ STRENGTHS = (3.0, 10.0, 30.0)
 class Choice:
     """What was chosen.
 
-    ``suspicion`` [M] are log odds of being a canary rather than another row, calibrated on looks that they were not
-    fitted to; larger = more suspicious. ``held_out`` [M] are the same by fits without the look's fold: a canary beside
-    other rows can only be judged by these. ``single`` is the candidate that finds canaries best, and ``combined`` says
-    that the ``stack`` is used and not that one. ``auroc`` and ``auroc_error`` say how well ``combination`` and
-    ``single`` tell canaries from the rest where they were not fitted to them.
+    ``suspicion`` [M] are the combination's log odds of being a canary rather than another row, or the single
+    candidate's normal deviates; larger = more suspicious. ``held_out`` [M] are the same by fits without the look's
+    fold: a canary beside other rows can only be judged by these. ``single`` is the candidate that finds canaries best,
+    and ``combined`` says that the ``stack`` is used and not that one. ``auroc`` and ``auroc_error`` say how well
+    ``combination`` and ``single`` tell canaries from the rest where they were not fitted to them.
     """
 
     combined: bool
@@ -63,9 +62,7 @@ def choose(candidates: Candidates, seed: int) -> Choice:
     stack = fit_stack(candidates, everything, strength)
     single = candidates.names[int(found_canaries(candidates, everything).argmax())]
     raw = stack.suspicion(candidates) if combined else -normal(candidates.column(single))
-    kept = held_out["combination" if combined else "single"]
-    slope, shift = calibration(kept, candidates.canary)
-    return Choice(combined, stack, single, auroc, errors, slope * raw + shift, slope * kept + shift)
+    return Choice(combined, stack, single, auroc, errors, raw, held_out["combination" if combined else "single"])
 
 
 def folds(candidates: Candidates, seed: int) -> Indices:
@@ -111,18 +108,3 @@ def auroc_error(auroc: float, canary: Flags) -> float:
     q1, q2 = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
     spread = auroc * (1 - auroc) + (positive - 1) * (q1 - auroc**2) + (negative - 1) * (q2 - auroc**2)
     return float(np.sqrt(max(spread, 0.0) / (positive * negative)))
-
-
-def calibration(odds: Floats, canary: Flags) -> tuple[float, float]:
-    """Slope (at least 0) and shift that make values [M] log odds (Platt 1999), with his smoothed targets."""
-    positive, negative = canary.sum(), (~canary).sum()
-    target = np.where(canary, (positive + 1) / (positive + 2), 1 / (negative + 2))
-
-    def cost(point: Floats) -> tuple[float, Floats]:
-        scaled = point[0] * odds + point[1]
-        wrong = 1 / (1 + np.exp(-scaled)) - target
-        return float((np.logaddexp(0, scaled) - target * scaled).sum()), np.array([wrong @ odds, wrong.sum()])
-
-    start = np.array([1.0, float(np.log(positive / negative))])
-    found = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
-    return float(found[0]), float(found[1])

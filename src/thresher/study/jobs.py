@@ -82,11 +82,11 @@ def retrainings(study: StudyConfig) -> list[StudyJob]:
         return []
     tasks = study.retrained_tasks
     finished = [job.cell for job in audits(study) if job.cell.task in tasks and job.done(study)]
-    scores = _best(study, finished) if study.retrain == "best" else {cell: _grid(study, cell) for cell in finished}
+    scores = _best(study, finished) if study.retrain == "best" else {cell: _all(study, cell) for cell in finished}
     return [StudyJob(cell, score) for cell in finished for score in (*REFERENCES, *scores[cell])]
 
 
-def grid(study: StudyConfig, scores: Iterable[str]) -> list[str]:
+def looked_at(study: StudyConfig, scores: Iterable[str]) -> list[str]:
     """The scores that the study looks at, of those that there are."""
     return [
         name
@@ -103,8 +103,8 @@ def grid(study: StudyConfig, scores: Iterable[str]) -> list[str]:
     ]
 
 
-def _grid(study: StudyConfig, cell: Cell) -> list[str]:
-    return grid(study, pd.read_parquet(views_of(study, cell) / "detection.parquet")["score"])
+def _all(study: StudyConfig, cell: Cell) -> list[str]:
+    return looked_at(study, pd.read_parquet(views_of(study, cell) / "detection.parquet")["score"])
 
 
 def _best(study: StudyConfig, finished: list[Cell]) -> dict[Cell, list[str]]:
@@ -113,7 +113,7 @@ def _best(study: StudyConfig, finished: list[Cell]) -> dict[Cell, list[str]]:
         here = [cell for cell in finished if (cell.model, cell.task) == key]
         tables = [pd.read_parquet(views_of(study, cell) / "detection.parquet") for cell in here]
         mean: Any = pd.concat(tables).groupby("score")["ndr30"].mean()
-        mean = mean[grid(study, mean.index)]
+        mean = mean[looked_at(study, mean.index)]
         influence = [name.split("/")[0] for name in mean.index]
         best = [str(name) for name in mean.groupby(influence).idxmax()]
         found |= dict.fromkeys(here, best)

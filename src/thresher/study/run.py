@@ -20,7 +20,7 @@ from thresher.progress import Shown, duration
 from thresher.study.clusters import Ray, Slurm
 from thresher.study.config import StudyConfig
 from thresher.study.executors import Executor, Here, Processes
-from thresher.study.jobs import StudyJob, audits, grid, retrainings
+from thresher.study.jobs import StudyJob, audits, looked_at, retrainings
 from thresher.study.outcome import Outcome
 from thresher.study.place import open_study
 from thresher.study.work import check_sources, work
@@ -60,7 +60,7 @@ def _found(study: StudyConfig, job: StudyJob) -> dict[str, float]:
     if job.score is not None:
         return {f"accuracy/{job.cell.name}/{job.score}": read_json(job.result(study))["accuracy"]}
     found: Any = pd.read_parquet(job.result(study)).set_index("score")["ndr30"]
-    return {f"ndr30/{job.cell.name}/{score}": float(found[score]) for score in grid(study, found.index)}
+    return {f"ndr30/{job.cell.name}/{score}": float(found[score]) for score in looked_at(study, found.index)}
 
 
 def executor_of(study: StudyConfig, where: WorkersConfig) -> Executor:

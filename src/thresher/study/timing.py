@@ -11,7 +11,7 @@ from thresher.plan import make_plan
 from thresher.prepare import prepare
 from thresher.scores.table import available
 from thresher.study.config import REFERENCES, StudyConfig, audit_of, cells
-from thresher.study.jobs import audits, grid, retrainings
+from thresher.study.jobs import audits, looked_at, retrainings
 from thresher.study.work import draw_rows
 
 
@@ -49,7 +49,7 @@ def expected(study: StudyConfig) -> Iterator[Expected]:
             sum((one.model, one.task) == (cell.model, cell.task) for one in waited) for waited in (undone, planned)
         )
         if cell.task in study.retrained_tasks:
-            waiting += _retrainings(study, len(grid(study, names))) * left
+            waiting += _retrainings(study, len(looked_at(study, names))) * left
         yield Expected(cell.model, cell.task, left, plan.seconds, waiting, plan.training_seconds)
 
 
