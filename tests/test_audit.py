@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 import thresher
 from folders import classifier_folder, decoder_folder, encoder_folder, reviews, write_rows
 from thresher.cli import app
+from thresher.config import AuditConfig, differences
 from thresher.errors import ThresherError
 from thresher.files import read_json
 
@@ -207,6 +208,16 @@ def test_a_run_directory_of_other_arguments_is_refused_naming_them(finished: thr
     assert (finished.folder / "scores.parquet").read_bytes() == before
     # The same arguments, and ones that cannot change the result, are welcome.
     assert CliRunner().invoke(app, ["audit", *flags(same | {"memory": "1G"})]).exit_code == 0
+
+
+def test_a_run_made_before_an_option_was_there_had_its_default(place: Path, tmp_path: Path) -> None:
+    now = AuditConfig(**options(place, tmp_path)).model_dump(mode="json")
+    before = {name: value for name, value in now.items() if name not in ("bf16", "epochs", "model")}
+    assert differences(before, now, AuditConfig) == [
+        "model was None, now " + repr(now["model"]),
+        "epochs was 10, now 2",
+    ]
+    assert differences(before, before | {"bf16": True}, AuditConfig) == ["bf16 was False, now True"]
 
 
 BAD_INPUT = [

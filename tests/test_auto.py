@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import thresher
 from folders import decoder_folder, encoder_folder, reviews, write_rows
+from thresher.calibrate.stack import FAMILIES
 from thresher.cli import app
 from thresher.config import AuditConfig
 from thresher.errors import ConfigError
@@ -67,7 +68,7 @@ def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> Non
     assert auto["canaries"] == [8, 8]
     assert summary["score"] in ("auto", auto["best_single"])
     assert summary["planted"] == 16  # canaries are none of them
-    assert {"influence", "training", "probe", "neighbours"} == set(auto["members"]) == set(auto["weights"])
+    assert set(FAMILIES) == set(auto["members"]) == set(auto["weights"])
     assert all(weight >= 0 for weight in auto["weights"].values())
     rate = auto["error_rate"]
     assert 0 <= rate["low"] <= rate["estimate"] <= rate["high"] <= 1

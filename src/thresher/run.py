@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 import yaml
 
-from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig
+from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig, differences
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, read_json, write_json, written
@@ -72,12 +72,8 @@ class RunDirectory:
                 raise RunError(f"{self.path}: holds other files ({min(others)}); name an empty --output.")
             return
         before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        now = config.model_dump(mode="json")
-        differs = [
-            f"{name} was {before.get(name)!r}, now {now.get(name)!r}"
-            for name in now
-            if name not in NOT_PART_OF_THE_RESULT and before.get(name) != now.get(name)
-        ]
+        now = config.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RESULT))
+        differs = differences(before, now, AuditConfig)
         stored = read_json(self.inputs, {})
         differs += [f"the contents of {name} changed" for name in inputs if stored.get(name) != inputs[name]]
         if differs:

@@ -21,7 +21,7 @@ from thresher.detectors.probe import stratified_folds
 from thresher.scores.aggregate import Floats
 
 FOLDS = 5
-STRENGTHS = (3.0, 10.0, 30.0)
+STRENGTHS = (10.0, 30.0, 100.0)
 
 
 @dataclass(frozen=True)

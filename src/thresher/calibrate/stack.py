@@ -36,10 +36,11 @@ def _detectors(*names: str) -> Callable[[str], bool]:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "influence": Family(lambda name: Configuration.parse(name) is not None, 0.25, 5),
+    "influence": Family(lambda name: Configuration.parse(name) is not None, 0.2, 5),
     "training": Family(_detectors("loss", "loss_mean", "aum", "margin", "el2n"), 0.25, 2),
-    "probe": Family(_detectors("probe_frozen", "confident"), 0.5, 1),
-    "neighbours": Family(_detectors("knn_frozen", "knn_tuned", "query_knn_frozen", "query_knn_tuned"), 0.1, 2),
+    "probe": Family(_detectors("probe_frozen", "confident"), 0.6, 1),
+    "frozen neighbours": Family(_detectors("knn_frozen", "query_knn_frozen"), 0.2, 1),
+    "tuned neighbours": Family(_detectors("knn_tuned", "query_knn_tuned"), 0.2, 1),
 }
 
 
