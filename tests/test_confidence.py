@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from thresher.calibrate.candidates import Candidates
 from thresher.calibrate.confidence import confidence
-from thresher.calibrate.error_rate import ErrorRate, Posterior, Share, error_rate
+from thresher.calibrate.error_rate import ErrorRate, Known, Posterior, Share, error_rate
 from thresher.calibrate.repair import mended, suggest
 
 CASES = [(2, 0.1), (2, 0.3), (4, 0.1), (4, 0.35), (0, 0.2)]
@@ -20,6 +20,11 @@ CASES = [(2, 0.1), (2, 0.3), (4, 0.1), (4, 0.35), (0, 0.2)]
 
 def delta(errors: float, classes: int) -> float:
     return errors / (classes - 1) if classes else 0.0
+
+
+def known(given: Any, clean: Any) -> Known:
+    """What a probe says of rows like the queries."""
+    return Known(given, clean, np.ones(len(given)))
 
 
 def looks(row: Any, canary: Any) -> Candidates:
@@ -48,7 +53,7 @@ def test_probabilities_are_the_true_posterior(classes: int, errors: float) -> No
     canary = np.arange(23000) >= 20000
     for unit in (1.0, 7.0):
         suspicion = unit * seen + 3
-        judged = error_rate(suspicion, canary, None, None, classes)
+        judged = error_rate(suspicion, canary, None, classes)
         assert judged.rate.share.estimate == pytest.approx(errors, abs=0.03)
         found = confidence(looks(np.arange(23000) % 20000, canary), suspicion, judged)
         truth = posterior(seen[:20000], errors, 2.5)
@@ -62,7 +67,7 @@ def test_q_values_are_the_share_of_right_rows_down_to_there(classes: int, errors
     rng = np.random.default_rng(classes)
     seen, wrong = drawn(rng, 40000, 4000, errors, classes, 2.5)
     canary = np.arange(44000) >= 40000
-    judged = error_rate(seen, canary, None, None, classes)
+    judged = error_rate(seen, canary, None, classes)
     found = confidence(looks(np.arange(44000) % 40000, canary), seen, judged)
     order = np.argsort(-seen[:40000])
     for depth in (1000, 4000, 8000, 20000):
@@ -105,7 +110,7 @@ def test_intervals_hold_the_share_of_errors(classes: int, errors: float, source:
     for _ in range(40):
         given, clean = opinions(rng, wrong, classes, 0.8), opinions(rng, np.zeros(200, bool), classes, 0.8)
         seen, _ = drawn(rng, 600, 60, errors, classes, apart)
-        found.append(error_rate(seen, canary, *((given, clean) if asks else (None, None)), classes).rate)
+        found.append(error_rate(seen, canary, known(given, clean) if asks else None, classes).rate)
     shares = [one.share for one in found]
     assert np.mean([share.low <= errors <= share.high for share in shares]) >= 0.9
     widest = {"canaries": 0.35, "queries": 0.25, "both": 0.2}[source]
@@ -119,12 +124,12 @@ def test_canaries_that_are_easier_to_find_than_the_errors_are_not_believed() -> 
     wrong, canary = np.arange(1000) < 300, np.arange(1100) >= 1000
     seen = rng.normal(size=1100) + np.where(canary, 6.0, np.arange(1100) < 300)
     given, clean = opinions(rng, wrong, 4, 0.8), opinions(rng, np.zeros(200, bool), 4, 0.8)
-    found = error_rate(seen, canary, given, clean, 4).rate
+    found = error_rate(seen, canary, known(given, clean), 4).rate
     assert found.plausible is False
     assert found.canaries.high < 0.1
     assert 0.2 < found.share.estimate < 0.4
     assert found.share.low == found.canaries.low
-    alike = error_rate(seen + 5 * (np.arange(1100) < 300), canary, given, clean, 4).rate
+    alike = error_rate(seen + 5 * (np.arange(1100) < 300), canary, known(given, clean), 4).rate
     assert alike.plausible is True
     assert alike.canaries.estimate == pytest.approx(0.3, abs=0.07)
 
@@ -133,8 +138,8 @@ def test_queries_that_tell_nothing_leave_it_to_the_canaries() -> None:
     rng = np.random.default_rng(2)
     seen, _ = drawn(rng, 600, 60, 0.1, 2, 3.0)
     canary = np.arange(660) >= 600
-    by_chance = error_rate(seen, canary, rng.normal(0.5, 0.05, 600), rng.normal(0.5, 0.05, 150), 2).rate
-    assert by_chance == error_rate(seen, canary, None, None, 2).rate
+    by_chance = error_rate(seen, canary, known(rng.normal(0.5, 0.05, 600), rng.normal(0.5, 0.05, 150)), 2).rate
+    assert by_chance == error_rate(seen, canary, None, 2).rate
     assert by_chance.plausible is None
     assert by_chance.share == by_chance.canaries
 
@@ -142,7 +147,7 @@ def test_queries_that_tell_nothing_leave_it_to_the_canaries() -> None:
 @pytest.mark.parametrize("classes", [2, 4, 0])
 def test_where_nothing_is_known_no_row_is_called_wrong(classes: int) -> None:
     canary = np.arange(500) < 50
-    found = error_rate(np.random.default_rng(0).normal(size=500), canary, None, None, classes)
+    found = error_rate(np.random.default_rng(0).normal(size=500), canary, None, classes)
     assert found.rate.share.high - found.rate.share.low > 0.3
     assert (found.wrong(np.linspace(-3, 3, 50)) < 0.5).all()
 
@@ -152,7 +157,7 @@ def test_looks_by_themselves_give_the_likeliest_line() -> None:
     rng = np.random.default_rng(3)
     canary = np.arange(3000) < 600
     seen = rng.normal(size=3000) + 1.5 * canary
-    found = error_rate(seen, canary, None, None, 0)
+    found = error_rate(seen, canary, None, 0)
     assert found.pi[0] < 0.01
     fitted = LogisticRegression(C=np.inf).fit(seen[:, None], canary)
     expected = [fitted.coef_[0, 0], fitted.intercept_[0] - np.log(600 / 2400)]
@@ -187,3 +192,23 @@ def test_rows_are_relabelled_where_the_suggestion_is_more_likely_right_than_not(
     relabelled, dropped = mended(table, np.array([3, 1, 0, 2]))
     assert relabelled.tolist() == [3, 0]
     assert dropped.tolist() == [1, 2]
+
+
+def test_rows_unlike_the_queries_do_not_count() -> None:
+    """Most rows are of a kind that the probe is surer of, and no query is: taken alike, they seem to hold no errors."""
+    rng, errors = np.random.default_rng(3), 0.2
+    canary = np.arange(1100) >= 1000
+    like, alone = [], []
+    for _ in range(20):
+        wrong, unlike = rng.random(1000) < errors, np.arange(1000) < 600
+        given = np.where(unlike, opinions(rng, wrong, 2, 0.95), opinions(rng, wrong, 2, 0.75))
+        said = Known(given, opinions(rng, np.zeros(200, bool), 2, 0.75), np.where(unlike, 0.0, 2.5))
+        assert said.alike == pytest.approx(0.4)
+        seen, _ = drawn(rng, 1000, 100, errors, 2, 0.0)
+        found = error_rate(seen, canary, said, 2).rate
+        assert found.alike == said.alike
+        like.append(found.share)
+        alone.append(error_rate(seen, canary, known(given, said.clean), 2).rate.share)
+    assert np.mean([share.estimate for share in like]) == pytest.approx(errors, abs=0.06)
+    assert np.mean([share.low <= errors <= share.high for share in like]) >= 0.9
+    assert np.mean([share.estimate for share in alone]) < 0.1

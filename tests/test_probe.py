@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from test_detectors import evidence, flipped, standardised
 from thresher.detectors import probe
-from thresher.detectors.evidence import Evidence
-from thresher.detectors.probe import Probe, out_of_fold, probe_frozen, stratified_folds
+from thresher.detectors.evidence import Evidence, Features
+from thresher.detectors.probe import Probe, out_of_fold, probe_frozen, query_likeness, stratified_folds
 from thresher.detectors.registry import detect
 
 
@@ -123,3 +124,15 @@ def test_probabilities_are_computed_once_for_all(monkeypatch: pytest.MonkeyPatch
     assert len(calls) == 1
     detect(flipped(made, 1))
     assert len(calls) == 2
+
+
+def test_likeness_to_queries_is_the_ratio_of_densities() -> None:
+    """Normal densities of one width: the log ratio is linear, and known."""
+    rng, apart = np.random.default_rng(0), 1.5
+    made = evidence(3000, classes=2, width=1, queries=2000)
+    frozen = Features(rng.normal(size=(3000, 1)).astype(np.float32), rng.normal(apart, 1, (2000, 1)).astype(np.float32))
+    found = query_likeness(replace(made, frozen=frozen))
+    truth = apart * frozen.train[:, 0] - apart**2 / 2
+    assert np.abs(np.log(found) - truth).mean() < 0.1
+    same = replace(frozen, query=rng.normal(size=(2000, 1)).astype(np.float32))
+    assert np.abs(query_likeness(replace(made, frozen=same)) - 1).mean() < 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from thresher.calibrate.candidates import Candidates, as_given, side_by_side
 from thresher.calibrate.choice import Choice, choose
 from thresher.calibrate.confidence import Confidence, confidence
-from thresher.calibrate.error_rate import error_rate
+from thresher.calibrate.error_rate import Known, error_rate
 from thresher.calibrate.repair import suggest
 from thresher.data.encode import Indices
 from thresher.files import read_tensors, written
@@ -98,14 +98,13 @@ def _said(job: Job, place: RunDirectory) -> Predictions:
 
 @dataclass(frozen=True)
 class _Opinions:
-    """Probabilities of the classes by those that judge the looks [M, C], and the probe's, where there is one.
+    """Probabilities of the classes by those that judge the looks [M, C].
 
-    ``given`` [M] and ``clean`` [Q] are the probe's of the labels of looks and of queries.
+    ``known`` is of the probe, where there is one, with a number a look [M] where it is a row's.
     """
 
     judges: tuple[Floats, ...]
-    given: Floats | None
-    clean: Floats | None
+    known: Known | None = None
 
     @classmethod
     def read(cls, job: Job, place: RunDirectory) -> _Opinions | None:
@@ -114,13 +113,15 @@ class _Opinions:
             return None
         tuned = np.concatenate([found["tuned"].double().numpy() for found in rounds])
         if "probe" not in rounds[0]:
-            return cls((tuned,), None, None)
+            return cls((tuned,))
         rows = len(job.rounds[0].train)
         probe = np.concatenate([found["probe"][:rows].numpy() for found in rounds])
         labels = np.concatenate([one.train.classes.numpy() for one in job.rounds])
         queries = np.mean([found["probe"][rows:].numpy() for found in rounds], axis=0)
         truth = job.encoded["query"].classes.numpy()
-        return cls((tuned, probe), probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth])
+        density = np.concatenate([found["query_likeness"].numpy() for found in rounds])
+        given, clean = probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth]
+        return cls((tuned, probe), Known(given, clean, density))
 
     def merged(self, candidates: Candidates) -> Floats:
         """Their geometric mean over rounds and judges, [n, C]."""
@@ -130,8 +131,8 @@ class _Opinions:
 
 
 def _confidence(job: Job, candidates: Candidates, choice: Choice, opinions: _Opinions | None) -> Confidence:
-    given = clean = None
-    if opinions is not None and opinions.given is not None:
-        given, clean = candidates.merged(opinions.given), opinions.clean
-    posterior = error_rate(choice.held_out, candidates.canary, given, clean, len(job.subject.classes))
+    known = opinions and opinions.known
+    if known is not None:
+        known = replace(known, given=candidates.merged(known.given), density=candidates.merged(known.density))
+    posterior = error_rate(choice.held_out, candidates.canary, known, len(job.subject.classes))
     return confidence(candidates, choice.suspicion, posterior)

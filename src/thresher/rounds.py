@@ -19,7 +19,7 @@ from torch import Tensor
 from thresher.calibrate.canaries import Round
 from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
-from thresher.detectors.probe import held_out
+from thresher.detectors.probe import held_out, query_likeness
 from thresher.detectors.registry import detect
 from thresher.errors import RunError
 from thresher.evaluate.cancellation import store_cancellation
@@ -127,12 +127,16 @@ def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
 
 
 def _opinions(evidence: Evidence) -> dict[str, torch.Tensor]:
-    """Probabilities of the classes: of the rows by the fine-tuned model, and by the probe of rows and queries."""
+    """Probabilities of the classes: of the rows by the fine-tuned model, and by the probe of rows and queries.
+
+    And how dense the queries lie where each row lies.
+    """
     if not evidence.has("classes"):
         return {}
     opinions = {"tuned": torch.from_numpy(evidence.outputs).softmax(-1)}
     if evidence.frozen is not None:
         opinions["probe"] = torch.from_numpy(held_out(evidence).mean(0))
+        opinions["query_likeness"] = torch.from_numpy(query_likeness(evidence))
     return opinions
 
 

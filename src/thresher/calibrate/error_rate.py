@@ -9,10 +9,11 @@ canaries from other rows has the odds
 
 which cannot exceed K (1 - delta) / (N pi): how far the odds rise tells pi. Clean queries tell it too, without canaries:
 a probe that learned from neither gives their labels the probability q on average, a wrong label (1 - q) / (C - 1) if it
-is any of the others, and so the rows' labels q - pi (q C - 1) / (C - 1) (Rogan & Gladen 1978).
+is any of the others, and so the rows' labels q - pi (q C - 1) / (C - 1) (Rogan & Gladen 1978). Rows count by how dense
+the queries lie there, so that rows of a kind that no query is of do not (covariate shift, Shimodaira 2000).
 
-What is assumed: that errors are to canaries as one uniform draw to another; that queries are as hard as rows. Where the
-two contradict one another, one of these is not so.
+What is assumed: that errors are to canaries as one uniform draw to another; that queries are as hard as rows like them,
+and these as often wrong as the others. Where the two contradict one another, one of these is not so.
 """
 
 from __future__ import annotations
@@ -41,16 +42,48 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Known:
+    """A probe's probabilities of the labels of rows, ``given`` [n], and of queries, ``clean`` [Q].
+
+    ``density`` [n] is how many times denser the queries lie where the row lies than the rows do.
+    """
+
+    given: Floats
+    clean: Floats
+    density: Floats
+
+    @property
+    def alike(self) -> float:
+        """The share of the rows that would tell as much if all of them counted alike (Kish 1965)."""
+        return float(self.density.sum() ** 2 / (self.density**2).sum() / len(self.density))
+
+    def log_likelihood(self, pi: Floats, classes: int) -> Floats:
+        """At each pi, of the mean probability of the rows' labels beside that of the queries', [G]."""
+        weights = self.density / self.density.sum()
+        mean, clean = weights @ self.given, self.clean.mean()
+        kept = 1 - pi * classes / (classes - 1)
+        variance = weights**2 @ (self.given - mean) ** 2 + kept**2 * self.clean.var() / len(self.clean)
+        apart = mean - kept * clean - pi / (classes - 1)
+        return -(apart**2) / (2 * variance) - 0.5 * np.log(variance)
+
+    def tells(self, classes: int) -> bool:
+        """Whether labels of queries are likelier to the probe than by chance, by two standard errors."""
+        return bool(self.clean.mean() - 2 * self.clean.std() / np.sqrt(len(self.clean)) > 1 / classes)
+
+
+@dataclass(frozen=True)
 class ErrorRate:
     """Share of the rows that is wrong.
 
     ``share`` is by canaries and queries together, or by canaries alone where ``queries`` is None. Where the two
-    contradict one another it is the queries', its interval reaching over both.
+    contradict one another it is the queries', its interval reaching over both. ``alike`` is the share of the rows that
+    the queries tell of.
     """
 
     share: Share
     canaries: Share
     queries: Share | None
+    alike: float | None = None
 
     @property
     def plausible(self) -> bool | None:
@@ -77,12 +110,11 @@ class Posterior:
         return found
 
 
-def error_rate(suspicion: Floats, canary: Flags, given: Floats | None, clean: Floats | None, classes: int) -> Posterior:
+def error_rate(suspicion: Floats, canary: Flags, known: Known | None, classes: int) -> Posterior:
     """The posterior of pi.
 
     ``suspicion`` [M] of looks, of which ``canary`` [M] are canaries, must come from what was not fitted to the look.
-    ``given`` [n] and ``clean`` [Q] are a probe's probabilities of the rows' and of the queries' labels, None where
-    there is none; one that does not know the queries' classes is not asked.
+    What is ``known`` by a probe is None where there is none; one that cannot tell the queries' classes is not asked.
     """
     most = MOST * ((classes - 1) / classes if classes > 1 else 1.0)
     pi = most * ((np.arange(STEPS) + 0.5) / STEPS) ** 1.5  # finer where it is small
@@ -90,9 +122,9 @@ def error_rate(suspicion: Floats, canary: Flags, given: Floats | None, clean: Fl
     by_canaries, links = _profile(suspicion, canary, pi, classes)
     weights = _normalised(prior + by_canaries)
     share = canaries = _share(pi, weights)
-    queries = None
-    if given is not None and clean is not None and _knows(clean, classes):
-        by_queries = _likelihood(given, clean, pi, classes)
+    queries = alike = None
+    if known is not None and known.tells(classes):
+        alike, by_queries = known.alike, known.log_likelihood(pi, classes)
         alone = _normalised(prior + by_queries)
         queries = _share(pi, alone)
         agree = _overlap(canaries, queries)
@@ -100,7 +132,7 @@ def error_rate(suspicion: Floats, canary: Flags, given: Floats | None, clean: Fl
         share = _share(pi, weights)
         if not agree:
             share = Share(share.estimate, min(canaries.low, share.low), max(canaries.high, share.high))
-    return Posterior(ErrorRate(share, canaries, queries), pi, weights, links)
+    return Posterior(ErrorRate(share, canaries, queries, alike), pi, weights, links)
 
 
 def _profile(suspicion: Floats, canary: Flags, pi: Floats, classes: int) -> tuple[Floats, Floats]:
@@ -124,19 +156,6 @@ def _profile(suspicion: Floats, canary: Flags, pi: Floats, classes: int) -> tupl
         point = found.x
         likelihood[place], links[place] = -found.fun, (point[0] / width, point[1] - point[0] * middle / width)
     return likelihood, links
-
-
-def _knows(clean: Floats, classes: int) -> bool:
-    """Whether labels of queries are likelier to the probe than by chance, by two standard errors."""
-    return bool(clean.mean() - 2 * clean.std() / np.sqrt(len(clean)) > 1 / classes)
-
-
-def _likelihood(given: Floats, clean: Floats, pi: Floats, classes: int) -> Floats:
-    """Log likelihood at each pi of the mean probability of rows' labels beside that of the queries', [G]."""
-    kept = 1 - pi * classes / (classes - 1)
-    variance = given.var() / len(given) + kept**2 * clean.var() / len(clean)
-    apart = given.mean() - kept * clean.mean() - pi / (classes - 1)
-    return -(apart**2) / (2 * variance) - 0.5 * np.log(variance)
 
 
 def _normalised(log_weights: Floats) -> Floats:

@@ -50,6 +50,20 @@ def held_out(evidence: Evidence) -> Floats:
     return _KEPT[evidence]
 
 
+def query_likeness(evidence: Evidence) -> Floats:
+    """How many times denser the queries lie where a row lies than the rows themselves, [n], by frozen features.
+
+    The odds of a probe that tells queries from rows, fitted without the row (Bickel, Brueckner & Scheffer 2007); 1
+    everywhere where it cannot tell them.
+    """
+    frozen = evidence.frozen
+    assert frozen is not None
+    rows, queries = len(frozen.train), len(frozen.query)
+    sides = np.repeat([0, 1], [rows, queries])
+    said = out_of_fold(np.concatenate([frozen.train, frozen.query]), sides, 2, evidence.seed)[:rows]
+    return said[:, 1] / said[:, 0] * rows / queries
+
+
 def out_of_fold(features: Singles, labels: Labels, classes: int, seed: int, folds: int = FOLDS) -> Floats:
     """Probabilities of every row, [n, C], by a multinomial logistic regression fitted on the other folds.
 

@@ -40,7 +40,7 @@ def calibration(job: Job, decision: Decision) -> dict[str, Any]:
 def _error_rate(rate: ErrorRate) -> dict[str, Any]:
     ways = {"canaries": rate.canaries, "queries": rate.queries}
     by = {name: share and asdict(share) for name, share in ways.items()}
-    return {**asdict(rate.share), **by, "plausible": rate.plausible}
+    return {**asdict(rate.share), **by, "plausible": rate.plausible, "alike": rate.alike}
 
 
 def shown_influence(decision: Decision) -> Configuration:

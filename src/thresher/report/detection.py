@@ -12,6 +12,7 @@ from rich.text import Text
 from thresher.report.titles import GROUP_TITLES
 from thresher.scores.table import DETECTOR, Configuration
 
+ALIKE = 0.5  # of rows that count among those like the queries; below, the report says so
 MEASURES = {"ndr30": "found in 30 %", "auroc": "AUROC", "average_precision": "average precision"}
 
 
@@ -83,6 +84,11 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
     ]
     if not auto["learned"]:
         lines.append("The model was trained elsewhere and did not learn the canaries: errors are harder to find.")
+    if rate["alike"] is not None and rate["alike"] < ALIKE:
+        lines.append(
+            "Clean queries are of another kind than most rows. What they say of the share of errors is said of rows "
+            f"that look like them, of some {rate['alike']:.0%}."
+        )
     if rate["plausible"] is False:
         lines.append(
             "The two contradict one another: errors are not like canaries here, or clean queries not like the rows. "
