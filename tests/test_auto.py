@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import thresher
@@ -114,6 +115,21 @@ def test_the_same_command_goes_on_to_the_same_bytes(
     found = thresher.audit(options(place, again, plant=0.2, retrain=True, canaries=0.1))
     assert (again / "scores.parquet").read_bytes() == before
     assert found.summary["auto"] == finished.summary["auto"]
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(
+    finished: thresher.AuditResult, place: Path, tmp_path: Path
+) -> None:
+    """Its rounds do not say how much rows are like queries; they count alike, and the ranking is the same."""
+    shutil.copytree(finished.folder, tmp_path / "run")
+    for file in (tmp_path / "run").rglob("opinions.safetensors"):
+        tensors = load_file(file)
+        del tensors["query_likeness"]
+        save_file(tensors, file)
+    (tmp_path / "run" / "summary.json").unlink()
+    again = thresher.audit(options(place, tmp_path / "run", plant=0.2, retrain=True, canaries=0.1))
+    assert again.scores["rank"].tolist() == finished.scores["rank"].tolist()
+    assert again.summary["auto"]["error_rate"]["alike"] in (None, 1.0)
 
 
 def test_a_canary_is_explained_where_it_is_none(finished: thresher.AuditResult) -> None:

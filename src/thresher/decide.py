@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from thresher.calibrate.candidates import Candidates, as_given, side_by_side
 from thresher.calibrate.choice import Choice, choose
@@ -119,7 +120,8 @@ class _Opinions:
         labels = np.concatenate([one.train.classes.numpy() for one in job.rounds])
         queries = np.mean([found["probe"][rows:].numpy() for found in rounds], axis=0)
         truth = job.encoded["query"].classes.numpy()
-        density = np.concatenate([found["query_likeness"].numpy() for found in rounds])
+        alike = torch.ones(rows)  # as rounds of an earlier version took them
+        density = np.concatenate([found.get("query_likeness", alike).numpy() for found in rounds])
         given, clean = probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth]
         return cls((tuned, probe), Known(given, clean, density))
 
