@@ -303,8 +303,9 @@ def test_missing_options_and_unknown_ones_are_named(tmp_path: Path) -> None:
     assert "this is not a run directory" in refused(["clean", str(tmp_path / "none"), "--output", "c.jsonl"])
 
 
-def test_the_demo_runs_and_goes_on_when_it_is_run_again(tmp_path: Path) -> None:
-    sizes = {"rows": 40, "queries": 8, "test_rows": 8, "epochs": 1, "output": tmp_path / "demo"}
+def test_the_demo_runs_and_goes_on_when_it_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes = {"rows": 40, "queries": 8, "test_rows": 8, "epochs": 1, "output": "demo"}
     assert CliRunner().invoke(app, ["demo", *flags(sizes)]).exit_code == 0
     before = (tmp_path / "demo/scores.parquet").read_bytes()
     again = CliRunner().invoke(app, ["demo", *flags(sizes)])

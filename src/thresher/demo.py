@@ -27,7 +27,8 @@ def demo_audit(config: DemoConfig) -> AuditConfig:
     """
     quotes = critic_quotes(config.rows, config.queries, config.test_rows, config.seed)
     tables = {"train": quotes.train, "validation": quotes.validation, "test": quotes.test}
-    files = {name: config.output / "data" / f"{name}.jsonl" for name in tables}
+    data = config.output.absolute() / "data"  # a configuration names files that are not there yet as it is given them
+    files = {name: data / f"{name}.jsonl" for name in tables}
     recipe: dict[str, Any] = {**RECIPE, "epochs": config.epochs}
     audit = AuditConfig(
         model=str(packaged_model()),
