@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import isnan
+from typing import Any
 
 import pandas as pd
 
 from thresher.evaluate.ranking import spearman_within
 from thresher.study import paper
 from thresher.study.frames import Line, lines, only, parts, seen
-from thresher.study.grid import ACCURACY, beside, disjoint, measured_by, title
+from thresher.study.grid import ACCURACY, RUN, WORD_EMBEDDING, beside, disjoint, title
 from thresher.study.intervals import NONE, spearman_bootstrap
 from thresher.study.pieces import Absent, Table, decimal, interval, listed
 from thresher.study.results import Results
@@ -24,18 +25,30 @@ NOTES = (
 
 
 def prediction_table(results: Results, grid: pd.DataFrame) -> Table | Absent:
-    """Correlations by model, influence function and aggregation, where all configurations of these were retrained."""
+    """Correlations by model, influence function and aggregation, over the runs that retrained all these groups."""
     found = beside(disjoint(grid), results.cancellation, "cancellation", "group")
-    blocks = [part for _, part in parts(found, "model", "column", "aggregation")]
-    complete = [part for part in blocks if measured_by(part) == ACCURACY]
-    if not complete:
+    retrained = _in_full(found)
+    if retrained.empty:
         some = bool(grid[ACCURACY].notna().any())
         why = "only some configurations were retrained" if some else "no configuration was retrained"
         return Absent(NAME, TITLE, f"{why}, so there is no accuracy after filtering to correlate with")
-    numbers = pd.DataFrame([line for part in complete for line in _correlated(part)])
-    left_out = len(blocks) - len(complete)
-    more = (f"Left out: {left_out} of {len(blocks)} lines, not retrained in full.",) if left_out else ()
+    numbers = pd.DataFrame(
+        [line for _, part in parts(retrained, "model", "column", "aggregation") for line in _correlated(part)]
+    )
+    runs, every = len(retrained.groupby(RUN)), len(found.groupby(RUN))
+    more = (f"{runs} of {every} runs were retrained; the rest is left out.",) if runs < every else ()
     return Table(NAME, TITLE, _sentence(numbers), numbers, _shown(numbers), (*NOTES, *more))
+
+
+def _in_full(found: pd.DataFrame) -> pd.DataFrame:
+    """Lines of the runs that retrained every group of their function and aggregation.
+
+    The functions of the word embedding alone stand beside the groups, and count where they were retrained.
+    """
+    there = found[ACCURACY].notna() | ~found["place"].isin(list(WORD_EMBEDDING.values()))
+    kept: Any = found[there]
+    whole = kept.groupby([*RUN, "column", "aggregation"])[ACCURACY].transform(lambda values: values.notna().all())
+    return kept[whole.astype(bool)]
 
 
 def _correlated(part: pd.DataFrame) -> list[Line]:
