@@ -255,6 +255,7 @@ def test_prediction_needs_accuracy_and_says_what_it_leaves_out() -> None:
     part = replace(both, accuracy=both.accuracy[both.accuracy["aggregation"] == "mean"])
     table = made(prediction_table, part)
     assert set(table.numbers["aggregation"]) == {"mean"}
+    assert "Left out: 1 of 2 lines, not retrained in full." in table.notes
     first = part.accuracy["seed"] == part.accuracy["seed"].min()
     fewer = made(prediction_table, replace(part, accuracy=part.accuracy[first]))
     assert (fewer.numbers["points"] < table.numbers["points"].min()).all()

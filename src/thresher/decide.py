@@ -120,8 +120,8 @@ class _Opinions:
         labels = np.concatenate([one.train.classes.numpy() for one in job.rounds])
         queries = np.mean([found["probe"][rows:].numpy() for found in rounds], axis=0)
         truth = job.encoded["query"].classes.numpy()
-        alike = torch.ones(rows)  # as rounds of an earlier version took them
-        density = np.concatenate([found.get("query_likeness", alike).numpy() for found in rounds])
+        even = torch.ones(rows)  # as rounds of an earlier version took it
+        density = np.concatenate([found.get("query_likeness", even).numpy() for found in rounds])
         given, clean = probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth]
         return cls((tuned, probe), Known(given, clean, density))
 

@@ -16,6 +16,7 @@ from thresher.study.pieces import Absent, Table, decimal, interval, listed
 from thresher.study.results import Results
 
 NAME, TITLE = "T4", "Spearman of C, NDR@30 and AUC-NDR with accuracy after filtering"
+BLOCK = ["model", "column", "aggregation"]
 PREDICTORS = {"cancellation": "C", "ndr30": "NDR@30", "auc_ndr": "AUC-NDR"}
 NOTES = (
     "Each cell: pooled over tasks, seeds and layer groups / the mean of the correlations within tasks [95 % by the "
@@ -32,12 +33,18 @@ def prediction_table(results: Results, grid: pd.DataFrame) -> Table | Absent:
         some = bool(grid[ACCURACY].notna().any())
         why = "only some configurations were retrained" if some else "no configuration was retrained"
         return Absent(NAME, TITLE, f"{why}, so there is no accuracy after filtering to correlate with")
-    numbers = pd.DataFrame(
-        [line for _, part in parts(retrained, "model", "column", "aggregation") for line in _correlated(part)]
-    )
-    runs, every = len(retrained.groupby(RUN)), len(found.groupby(RUN))
-    more = (f"{runs} of {every} runs were retrained; the rest is left out.",) if runs < every else ()
-    return Table(NAME, TITLE, _sentence(numbers), numbers, _shown(numbers), (*NOTES, *more))
+    numbers = pd.DataFrame([line for _, part in parts(retrained, *BLOCK) for line in _correlated(part)])
+    return Table(NAME, TITLE, _sentence(numbers), numbers, _shown(numbers), (*NOTES, *_left_out(found, retrained)))
+
+
+def _left_out(found: pd.DataFrame, retrained: pd.DataFrame) -> list[str]:
+    (shown, blocks), (used, runs) = ((len(retrained.groupby(of)), len(found.groupby(of))) for of in (BLOCK, RUN))
+    notes: list[str] = []
+    if shown < blocks:
+        notes.append(f"Left out: {blocks - shown} of {blocks} lines, not retrained in full.")
+    if used < runs:
+        notes.append(f"{used} of {runs} runs were retrained; the rest is left out.")
+    return notes
 
 
 def _in_full(found: pd.DataFrame) -> pd.DataFrame:
