@@ -129,6 +129,19 @@ def test_rank_against_mean_by_hand() -> None:
     assert table.sentence.endswith("Rank in 0 of 2 cases better, in 0 worse.")
 
 
+def test_functions_of_the_embedding_that_only_mean_retrains_do_not_keep_the_others_from_accuracy() -> None:
+    lines = [line | {"influence": "tracin"} for line in pairs({"t": [[0.01, 0.02, 0.03], [0.04, 0.05, 0.06]]})]
+    of_embedding = {"task": "t", "group": "WE", "influence": "tracin_we"}
+    lines += [of_embedding | {"seed": seed, "value": 0.5} for seed in (0, 1)]
+    lines += [of_embedding | {"seed": seed, "value": nan, "ndr30": 0.9, "aggregation": "rank"} for seed in (0, 1)]
+    numbers = made(aggregation_table, by_hand(lines)).numbers
+    assert numbers["measure"].tolist() == ["accuracy"] and numbers["pairs"].tolist() == [6]
+    assert numbers["difference"].tolist() == pytest.approx([0.035])
+    lines[1] |= {"value": nan, "ndr30": 0.51}  # Rank of a layer group
+    numbers = made(aggregation_table, by_hand(lines)).numbers
+    assert numbers["measure"].tolist() == ["ndr30"] and numbers["pairs"].tolist() == [8]
+
+
 def test_significance_is_marked() -> None:
     steps = np.arange(1, 13).reshape(4, 3) / 1000
     table = made(aggregation_table, by_hand(pairs({"up": steps.tolist(), "down": (-steps).tolist()})))
