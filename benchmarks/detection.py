@@ -7,8 +7,8 @@
 
 The first three do one small job after another, each in a folder of its own under ``--output``; a job that is done is
 not done again, and a killed one goes on. ``--part 0/2`` and ``--part 1/2`` share them between two processes. GLUE tasks
-are folders of train.jsonl and validation.jsonl with official columns; without ``--glue-dir`` only the demo's critics'
-quotes are audited.
+are folders of train.jsonl and validation.jsonl with official columns, beside which there may be ``grammars``, sentences
+transformed in ten ways (``answer``, ``variation``); without ``--glue-dir`` only the demo's critics' quotes are audited.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import torch
 import typer
 from rich.console import Console
 
+from detection_rows import FOUR, QUOTES, TEN, has_rows, write_rows
 from thresher.config import AuditConfig, PlantKind
-from thresher.data.packaged import critic_quotes, packaged_model
-from thresher.data.table import Table, read_table, write_table
+from thresher.data.packaged import packaged_model
 from thresher.decide import Decision, decide
 from thresher.demo import RECIPE
 from thresher.files import write_json, write_tensors
@@ -37,11 +37,12 @@ from thresher.progress import Shown, Silent
 from thresher.retrain import retrained, training_sets
 from thresher.run import RunDirectory
 
-TASKS = ("quotes", "sst2", "stsb", "mrpc", "cola", "rte")
-LEARNED = ("quotes", "sst2", "stsb")
+TASKS = (QUOTES, "sst2", "stsb", "mrpc", "cola", "rte")
+LEARNED = (QUOTES, "sst2", "stsb")
 """Tasks of the further kinds of errors: those that the model learns."""
 SEEDS = (0, 1, 2)
-ROWS, QUERIES, TEST_ROWS = 1000, 200, 600
+SHARE = 0.2
+OTHERS: tuple[PlantKind, ...] = ("confusion", "burst", "duplicate", "empty", "language")
 RIVALS = ("detector/loss", "detector/loss_mean", "detector/probe_frozen", "datainf/layers/vote@0.3")
 FOLDS = 4
 
@@ -66,22 +67,26 @@ class Cell:
 
 
 def cells(glue_dir: Path | None) -> list[Cell]:
-    """Every audit, the most important first."""
-    tasks = TASKS if glue_dir else TASKS[:1]
-    found = [Cell(task, "flip", 0.2, seed) for seed in SEEDS for task in tasks]
+    """The audits whose rows are there, the most important first."""
+    found = [Cell(task, "flip", SHARE, seed) for seed in SEEDS for task in TASKS]
     found.sort(key=lambda cell: cell.task not in LEARNED)
-    further: tuple[tuple[PlantKind, float], ...] = (("flip", 0.1), ("likeliest", 0.2))
-    found += [
-        Cell(task, kind, share, seed) for seed in SEEDS for kind, share in further for task in LEARNED if task in tasks
-    ]
-    return found
+    further: tuple[tuple[PlantKind, float], ...] = (("flip", 0.1), ("likeliest", SHARE))
+    found += [Cell(task, kind, share, seed) for seed in SEEDS for kind, share in further for task in LEARNED]
+    return [cell for cell in found if has_rows(cell.task, glue_dir)]
+
+
+def further_cells(glue_dir: Path | None) -> list[Cell]:
+    """One audit each of more classes and of other kinds of error, on which nothing was tuned."""
+    found = [Cell(task, "flip", SHARE, SEEDS[0]) for task in (FOUR, TEN)]
+    found += [Cell(task, kind, SHARE, SEEDS[0]) for kind in OTHERS for task in (QUOTES, FOUR)]
+    return [cell for cell in found if has_rows(cell.task, glue_dir)]
 
 
 @app.command()
 def find(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
     """Audit every task with every kind of error and seed."""
     console = Console(width=120)
-    for cell in _mine(cells(glue_dir), part):
+    for cell in _mine(cells(glue_dir) + further_cells(glue_dir), part):
         if not RunDirectory(output / cell.name).summary.exists():
             console.print(cell.name, highlight=False)
             run(prepare(audit_of(cell, output, glue_dir)), Shown(console))
@@ -105,7 +110,7 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
 def ceiling(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
     """Fine-tune on the true labels of the other folds: the outputs on each row, by a model that no error misled."""
     console = Console(width=120)
-    for cell in _mine([cell for cell in cells(glue_dir) if (cell.kind, cell.share) == ("flip", 0.2)], part):
+    for cell in _mine([cell for cell in cells(glue_dir) if (cell.kind, cell.share) == ("flip", SHARE)], part):
         file = output / "ceiling" / f"{cell.task}-{cell.seed}.safetensors"
         if not file.exists():
             console.print(f"ceiling of {cell.task}, seed {cell.seed}", highlight=False)
@@ -123,7 +128,7 @@ def tables(output: Path = Path("runs/detection")) -> None:
 
 def audit_of(cell: Cell, output: Path, glue_dir: Path | None) -> AuditConfig:
     """The audit of a cell; its rows are written first."""
-    rows = _rows(cell, output / "rows" / f"{cell.task}-{cell.seed}", glue_dir)
+    rows = write_rows(cell.task, cell.seed, glue_dir, output / "rows" / f"{cell.task}-{cell.seed}")
     return AuditConfig(
         **RECIPE,
         model=str(packaged_model()),
@@ -141,39 +146,6 @@ def audit_of(cell: Cell, output: Path, glue_dir: Path | None) -> AuditConfig:
 def _quick(config: AuditConfig) -> AuditConfig:
     """What is only trained and judged is trained in mixed precision: a third of the time less on these CPUs."""
     return config.model_copy(update={"bf16": True})
-
-
-def _rows(cell: Cell, folder: Path, glue_dir: Path | None) -> Path:
-    if not (folder / "test.jsonl").exists():
-        for name, table in _drawn(cell, glue_dir).items():
-            write_table(table, folder / f"{name}.jsonl")
-    return folder
-
-
-def _drawn(cell: Cell, glue_dir: Path | None) -> dict[str, Table]:
-    """Training rows drawn by the seed; of GLUE, official validation rows shared between queries and test."""
-    if cell.task == "quotes":
-        quotes = critic_quotes(ROWS, QUERIES, TEST_ROWS, cell.seed)
-        columns = {"train": quotes.train, "validation": quotes.validation, "test": quotes.test}
-        return {name: Table(table.source, table.records, ("text", "label")) for name, table in columns.items()}
-    assert glue_dir is not None
-    rng = np.random.default_rng(cell.seed)
-    train, clean = (
-        _binary(read_table(str(glue_dir / cell.task / f"{part}.jsonl"))) for part in ("train", "validation")
-    )
-    chosen, order = rng.permutation(len(train))[:ROWS], rng.permutation(len(clean))
-    queries = min(QUERIES, len(clean) // 2)  # rte has few
-    return {
-        "train": train.take(chosen.tolist()),
-        "validation": clean.take(order[:queries].tolist()),
-        "test": clean.take(order[queries : queries + TEST_ROWS].tolist()),
-    }
-
-
-def _binary(table: Table) -> Table:
-    """stsb's similarities become classes (SPEC 6)."""
-    records = [{**r, "label": int(r["label"] >= 3)} if isinstance(r["label"], float) else r for r in table.records]
-    return Table(table.source, records, table.columns)
 
 
 def _rivals(job: Job, decision: Decision) -> dict[str, Any]:
