@@ -12,30 +12,39 @@ import pandas as pd
 from rich.console import Console
 from scipy.special import log_softmax
 
+from detection_rows import FOUR, TEN
 from thresher.evaluate.detection import measured
 from thresher.files import read_json, read_tensors
 from thresher.scores.table import Configuration
 from thresher.study.pieces import markdown
 
 MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
+VOTE = "datainf/layers/vote@0.3"
 CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"
+SHOWN = ("auto", "detector/probe_frozen", "detector/confident", "detector/loss", "detector/loss_mean")
+"""Scores of the audits of which there is only one; DataInf by Vote and the best in hindsight are beside them."""
 DRAWS = 2000
 
 
 def write_tables(output: Path, console: Console) -> None:
     """detection.csv, accuracy.csv, confidence.csv and tables.md in ``output``, and the last on the console."""
     found = detection(output)
-    found.to_csv(output / "detection.csv", index=False)
     lines: list[str] = []
-    settings: Any = found.groupby(["kind", "share"], sort=False)
+    single: Any = ~found["kind"].isin(["flip", "likeliest"]) | found["task"].isin([FOUR, TEN])
+    settings: Any = found[~single].groupby(["kind", "share"], sort=False)
     for (kind, share), part in settings:
         lines += [f"### {share:.0%} {kind}", "", *_by_score(part), "", *_gains(part), ""]
-    for name, table in {"accuracy": accuracy(output), "confidence": confidence(output)}.items():
+    if single.any():
+        lines += ["### NDR@30, one audit each", "", *_by_audit(found[single]), ""]
+    retrained, sure = accuracy(output), confidence(output)
+    settings = retrained.groupby(["kind", "share"], sort=False) if len(retrained) else ()
+    for (kind, share), part in settings:
+        lines += [f"### accuracy, {share:.0%} {kind}", "", *_by_rows(part), ""]
+    by_task: Any = sure.groupby(["kind", "share", "task"], sort=False)
+    means = by_task.mean().drop(columns="seed").assign(seeds=by_task.size())
+    lines += ["### confidence", "", *_texts(means.reset_index()), ""]
+    for name, table in {"detection": found, "accuracy": retrained, "confidence": sure}.items():
         table.to_csv(output / f"{name}.csv", index=False)
-        if len(table):
-            by_task: Any = table.groupby(["kind", "share", "task"], sort=False)
-            means = by_task.mean().drop(columns="seed").assign(seeds=by_task.size())
-            lines += [f"### {name}", "", *_texts(means.reset_index()), ""]
     (output / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -120,6 +129,18 @@ def _by_score(part: pd.DataFrame) -> list[str]:
     return _texts(table)
 
 
+def _by_audit(part: Any) -> list[str]:
+    """NDR@30 of some scores, and of the one that is best in hindsight, one line an audit."""
+    lines: list[dict[str, Any]] = []
+    audits: Any = part.groupby(["task", "kind"], sort=False)
+    for (task, kind), audit in audits:
+        found = audit.set_index("score")["ndr30"]
+        best = str(found.drop(["auto", "oracle", CEILING], errors="ignore").idxmax())
+        shown = {name.removeprefix("detector/"): found.get(name, np.nan) for name in (*SHOWN, VOTE)}
+        lines.append({"task": task, "errors": kind} | shown | {HINDSIGHT: f"{found[best]:.3f} ({best})"})
+    return _texts(pd.DataFrame(lines))
+
+
 def _gains(part: pd.DataFrame) -> list[str]:
     """By how much auto is above its rivals, in pairs of the same audit."""
     auto = _runs(part, "auto").set_index(["task", "seed"])
@@ -135,6 +156,19 @@ def _gains(part: pd.DataFrame) -> list[str]:
             low, high = _interval(paired, key)
             line[title] = f"{paired.groupby('task')[key].mean().mean():+.3f} ({low:+.3f} to {high:+.3f})"
         lines.append(line)
+    return _texts(pd.DataFrame(lines))
+
+
+def _by_rows(part: Any) -> list[str]:
+    """Test accuracy by task of what was trained on each set of rows, and its gain on all rows in pairs."""
+    lines: list[dict[str, Any]] = []
+    seeds = part.groupby("task", sort=False).size()
+    for name in [name for name in part if name not in ("task", "kind", "share", "seed")]:
+        paired = part.assign(gain=part[name] - part["all_rows"])
+        means, (low, high) = paired.groupby("task", sort=False)[name].mean(), _interval(paired, "gain")
+        line = {"trained on": name} | {f"{task} ({seeds[task]})": mean for task, mean in means.items()}
+        gain = paired.groupby("task")["gain"].mean().mean()
+        lines.append(line | {"mean": means.mean(), "less all rows": f"{gain:+.3f} ({low:+.3f} to {high:+.3f})"})
     return _texts(pd.DataFrame(lines))
 
 
