@@ -62,12 +62,16 @@ def detection(output: Path) -> pd.DataFrame:
 
 
 def accuracy(output: Path) -> pd.DataFrame:
-    """One line an audit whose training sets were tried: test accuracy of each."""
-    return pd.DataFrame(
+    """One line an audit whose training sets were tried: test accuracy of each.
+
+    Where nothing was dropped, that of all rows.
+    """
+    found = pd.DataFrame(
         about | {name: judged["accuracy"] for name, judged in read_json(folder / "accuracy.json").items()}
         for folder, about in _finished(output)
         if (folder / "accuracy.json").exists()
     )
+    return found.assign(**{name: found[name].fillna(found["all_rows"]) for name in found})
 
 
 def confidence(output: Path) -> pd.DataFrame:

@@ -77,17 +77,16 @@ def _best_epoch(job: Job, folder: Path, chosen: int, judged: dict[str, float]) -
 
 
 def training_sets(job: Job, decision: Decision) -> Mapping[str, RowsOf]:
-    """Rows to train on, by name."""
+    """Rows to train on, by name; those of dropping and relabelling only where there is a row to drop."""
     train = job.encoded["train"]
     every = np.arange(len(train))
-    at_random = np.random.default_rng([job.config.seed, 1]).choice(every, len(decision.dropped), replace=False)
-    sets: dict[str, RowsOf] = {
-        "all_rows": lambda: train,
-        "dropped": lambda: train.take(np.setdiff1d(every, decision.dropped)),
-        "dropped_at_random": lambda: train.take(np.setdiff1d(every, at_random)),
-    }
-    if "suggested" in decision.table:
-        sets["relabelled"] = lambda: _relabelled(job, decision)
+    sets: dict[str, RowsOf] = {"all_rows": lambda: train}
+    if len(decision.dropped):
+        at_random = np.random.default_rng([job.config.seed, 1]).choice(every, len(decision.dropped), replace=False)
+        sets["dropped"] = lambda: train.take(np.setdiff1d(every, decision.dropped))
+        sets["dropped_at_random"] = lambda: train.take(np.setdiff1d(every, at_random))
+        if "suggested" in decision.table:
+            sets["relabelled"] = lambda: _relabelled(job, decision)
     if job.config.plant:
         sets["errors_removed"] = lambda: train.take(np.flatnonzero(~job.planted))
     return sets

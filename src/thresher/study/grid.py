@@ -64,7 +64,7 @@ def measured_by(part: pd.DataFrame) -> str:
 
     Rank and Vote of the word embedding's own functions may lack it: SPEC 6 has their Mean only, and they have no pair.
     """
-    asked = part[~part["place"].isin(list(WORD_EMBEDDING.values())) | (part["aggregation"] == "mean")]
+    asked: Any = part[~part["place"].isin(list(WORD_EMBEDDING.values())) | (part["aggregation"] == "mean")]
     return ACCURACY if len(asked) and bool(asked[ACCURACY].notna().all()) else NDR
 
 
