@@ -23,7 +23,11 @@ bench: .venv/demo
 detection: .venv/demo
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[confident]'
 	for step in find act ceiling; do \
-		$(BIN)/python benchmarks/detection.py $$step --output runs/detection $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
+		for part in 0/2 1/2; do \
+			OMP_NUM_THREADS=1 $(BIN)/python benchmarks/detection.py $$step --part $$part --output runs/detection \
+				$(if $(GLUE),--glue-dir $(GLUE)) & jobs="$$jobs $$!"; \
+		done; \
+		for job in $$jobs; do wait $$job || exit 1; done; jobs=; \
 	done
 	$(BIN)/python benchmarks/detection.py tables --output runs/detection
 

@@ -13,6 +13,8 @@ from thresher.data.table import Record, Table, read_table, write_table
 ROWS, QUERIES, TEST_ROWS = 1000, 200, 600
 QUOTES, FOUR, TEN = "quotes", "stsb4", "grammars"
 """Of a package; similarities in four classes; ten ways to transform a sentence."""
+LEARNED = (QUOTES, "sst2", "stsb")
+"""Tasks that the model learns."""
 
 
 def has_rows(task: str, folder: Path | None) -> bool:

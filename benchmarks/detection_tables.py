@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from scipy.special import log_softmax
 
-from detection_rows import FOUR, TEN
+from detection_rows import FOUR, LEARNED, TEN
 from thresher.evaluate.detection import measured
 from thresher.files import read_json, read_tensors
 from thresher.scores.table import Configuration
@@ -31,23 +31,28 @@ def write_tables(output: Path, console: Console) -> None:
     found = detection(output)
     lines: list[str] = []
     single: Any = ~found["kind"].isin(["flip", "likeliest"]) | found["task"].isin([FOUR, TEN])
-    settings: Any = found[~single].groupby(["kind", "share"], sort=False)
-    for (kind, share), part in settings:
-        lines += [f"### {share:.0%} {kind}", "", *_by_score(part), "", *_gains(part), ""]
+    for title, part in _settings(found[~single]):
+        lines += [f"### {title}", "", *_by_score(part), "", *_gains(part), ""]
     if single.any():
         lines += ["### NDR@30, one audit each", "", *_by_audit(found[single]), ""]
     retrained, sure = accuracy(output), confidence(output)
-    settings = retrained.groupby(["kind", "share"], sort=False) if len(retrained) else ()
-    for (kind, share), part in settings:
-        lines += [f"### accuracy, {share:.0%} {kind}", "", *_by_rows(part), ""]
-    by_task: Any = sure.groupby(["kind", "share", "task"], sort=False)
-    means = by_task.mean().drop(columns="seed").assign(seeds=by_task.size())
-    lines += ["### confidence", "", *_texts(means.reset_index()), ""]
+    for title, part in _settings(retrained) if len(retrained) else ():
+        lines += [f"### accuracy, {title}", "", *_by_rows(part), ""]
+    lines += ["### confidence", "", *_texts(_over_seeds(sure)), ""]
     for name, table in {"detection": found, "accuracy": retrained, "confidence": sure}.items():
         table.to_csv(output / f"{name}.csv", index=False)
     (output / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _settings(found: Any) -> Iterator[tuple[str, Any]]:
+    """Audits of one kind and share of errors; where tasks are among them that are not learned, the learned ones too."""
+    for (kind, share), part in found.groupby(["kind", "share"], sort=False):
+        title, learned = f"{share:.0%} {kind}", part["task"].isin(LEARNED)
+        yield title, part
+        if not learned.all():
+            yield f"{title}, tasks that are learned", part[learned]
 
 
 def detection(output: Path) -> pd.DataFrame:
@@ -88,11 +93,20 @@ def confidence(output: Path) -> pd.DataFrame:
             "Brier": np.mean((wrong - planted) ** 2),
             "Brier of a constant": planted.mean() * (1 - planted.mean()),
             "to drop": sure.sum(),
-            "of them wrong": planted[sure].mean() if sure.any() else np.nan,
-            "said to be wrong": wrong[sure].mean() if sure.any() else np.nan,
+            "of them wrong": planted[sure].sum(),
+            "said to be wrong": wrong[sure].sum(),
         }
         lines.append(about | true | estimated | calibrated)
     return pd.DataFrame(lines)
+
+
+def _over_seeds(sure: pd.DataFrame) -> pd.DataFrame:
+    """Means over the audits of a task and kind of error; of the rows to drop, all of them together."""
+    audits: Any = sure.groupby(["kind", "share", "task"], sort=False)
+    found = audits.mean().drop(columns="seed").assign(audits=audits.size(), covered=audits["covered"].sum())
+    for count in ("of them wrong", "said to be wrong"):
+        found[count] /= found["to drop"]
+    return found.reset_index()
 
 
 def _finished(output: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -198,12 +212,22 @@ def _runs(part: Any, name: str) -> Any:
 
 
 def _interval(runs: Any, key: str) -> tuple[float, float]:
-    """95 % of the mean over tasks of the mean over seeds, seeds of each task drawn again with replacement."""
+    """95 % of the mean over tasks of the mean over seeds; tasks are as they are, seeds drawn again with replacement.
+
+    A mean of n values drawn from n varies by (n - 1) / n of what the mean of n new ones does: distances are widened.
+    """
     rng = np.random.default_rng(0)
     values: Sequence[npt.NDArray[np.float64]] = [part[key].to_numpy() for _, part in runs.groupby("task")]
-    draws = np.mean([rng.choice(of_task, (DRAWS, len(of_task))).mean(1) for of_task in values], axis=0)
+    draws = np.mean([_drawn_again(of_task, rng) for of_task in values], axis=0)
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _drawn_again(values: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """Means [DRAWS] of so many of the values; nan for a single one."""
+    count, mean = len(values), values.mean()
+    means = rng.choice(values, (DRAWS, count)).mean(axis=1)
+    return mean + (means - mean) * np.sqrt(count / (count - 1)) if count > 1 else np.full(DRAWS, np.nan)
 
 
 def _texts(table: pd.DataFrame) -> list[str]:

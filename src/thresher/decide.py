@@ -65,8 +65,11 @@ def decide(job: Job, place: RunDirectory) -> Decision:
         )
         names = {number: name for name, number in job.subject.classes.items()}
         found |= {"suggested": [names[int(number)] for number in suggested], "suggestion_confidence": confident}
+    score = -candidates.merged(choice.suspicion)
     scores = {name: candidates.merged(candidates.column(name)) for name in candidates.names}
-    table = _written(job, place, choice.name, -candidates.merged(choice.suspicion), said | found, scores)
+    if not choice.combined:
+        scores[choice.single] = score  # in the unit of the ranking that was judged
+    table = _written(job, place, choice.name, score, said | found, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
     return Decision(choice.name, table, lowest(table, share), choice, sure)
 

@@ -32,7 +32,7 @@ from thresher.model.mixed import mixed_precision
 from thresher.model.names import ModuleName
 from thresher.model.predict import predict
 from thresher.model.source import model_fingerprint
-from thresher.scores.table import DETECTOR, available, resolve
+from thresher.scores.table import DETECTOR, Configuration, available, resolve
 from thresher.tasks.base import Part, Task
 from thresher.tasks.registry import TASKS
 from thresher.track import check_tracker
@@ -105,7 +105,7 @@ class Job:
     @property
     def ks(self) -> tuple[float, ...]:
         """The shares of the rows that Vote is tried with."""
-        return tuple(sorted({*(VOTES if self.auto else ()), self.config.k}))
+        return _ks(self.config)
 
     def looks_at(self, features: Literal["frozen", "tuned"]) -> bool:
         """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
@@ -198,10 +198,16 @@ def has(subject: Subject, need: Need) -> bool:
     return subject.kind == "lora"
 
 
+def _ks(config: AuditConfig) -> tuple[float, ...]:
+    named = Configuration.parse(config.detector)
+    more = VOTES if config.detector == AUTO else (named.k,) if named and named.k else ()
+    return tuple(sorted({*more, config.k}))
+
+
 def _refuse_unknown_score(config: AuditConfig, subject: Subject, modules: list[ModuleName]) -> None:
     if config.detector != AUTO:
         detectors = [DETECTOR + name for name in usable(partial(has, subject))]
-        names = [*(one.name for one in available(modules, config.methods, (config.k,))), *detectors]
+        names = [*(one.name for one in available(modules, config.methods, _ks(config))), *detectors]
         resolve(config.detector, names, config.k)
 
 

@@ -62,7 +62,8 @@ def detector_table(summary: Mapping[str, Any]) -> RenderableType:
             for measure in MEASURES
         ]
         table.add_row(title.removeprefix(DETECTOR) + star, *values)
-    return Group(table, Text("* the score that ranks the rows; auto did not see which rows were planted.", style="dim"))
+    blind = "; auto did not see which rows were planted" * ("auto" in entries)
+    return Group(table, Text(f"* the score that ranks the rows{blind}.", style="dim"))
 
 
 def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
@@ -71,19 +72,16 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
     rate, drop = auto["error_rate"], auto["more_likely_wrong"]
     members = ", ".join(f"{family} {weight:.2f}" for family, weight in auto["weights"].items())
     made = f"a combination of detectors (weights: {members})" if auto["combined"] else auto["best_single"]
-    kind = "combination" if auto["combined"] else "single"
+    kind, other = ("combination", "single") if auto["combined"] else ("single", "combination")
+    rivals = {"single": f"the best single score, on all rows {auto['best_single']}", "combination": "a combination"}
     found, error = auto["canaries_auroc"][kind], auto["canaries_auroc_error"][kind]
-    canaries = " + ".join(map(str, auto["canaries"]))
     lines = [
-        f"Canaries: {canaries} rows were trained on with a wrong label of ours; nothing below counts them.",
+        _canaries(auto),
         f"Ranking: {made}. It tells canaries from other rows with an AUROC of {found:.2f} ± {1.96 * error:.2f} "
-        f"(judged on rows it was not fitted to; the best single score, {auto['best_single']}: "
-        f"{auto['canaries_auroc']['single']:.2f}).",
-        f"Errors: about {rate['estimate']:.0%} of the labels are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "
+        f"(chosen without the rows that judge it; so chosen {rivals[other]}: {auto['canaries_auroc'][other]:.2f}).",
+        f"Errors: about {rate['estimate']:.0%} of the rows are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "
         f"are more likely wrong than right.",
     ]
-    if not auto["learned"]:
-        lines.append("The model was trained elsewhere and did not learn the canaries: errors are harder to find.")
     if rate["alike"] is not None and rate["alike"] < ALIKE:
         lines.append(
             "Clean queries are of another kind than most rows. What they say of the share of errors is said of rows "
@@ -95,6 +93,18 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
             "Trust the order more than the probabilities."
         )
     return Group(*(Text(line) for line in lines))
+
+
+def _canaries(auto: Mapping[str, Any]) -> str:
+    count = " + ".join(map(str, auto["canaries"]))
+    wrong = "another row's completion" if auto["canary_kind"] == "swap" else "a wrong label"
+    apart = "no row is ranked by what it was as a canary"
+    if auto["learned"]:
+        return f"Canaries: {count} rows were trained on with {wrong}, given by us; {apart}."
+    return (
+        f"Canaries: {count} rows were copied with {wrong}, given by us. The model was trained elsewhere and did not "
+        f"learn them, so its errors are harder to find than these; {apart}."
+    )
 
 
 def _interval(share: Mapping[str, Any]) -> str:
