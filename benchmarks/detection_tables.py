@@ -139,7 +139,7 @@ def _by_score(part: pd.DataFrame) -> list[str]:
         runs = _runs(part, name)
         means = runs.groupby("task")["ndr30"].mean()
         low, high = _interval(runs, "ndr30")
-        line = {"score": name} | {task: means[task] for task in tasks}
+        line = {"score": name} | {task: means.get(task, np.nan) for task in tasks}
         line |= {"mean": means.mean(), "95 %": f"{low:.3f} to {high:.3f}"}
         line |= {title: runs.groupby("task")[key].mean().mean() for key, title in MEASURES.items() if key != "ndr30"}
         lines.append(line)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import thresher
 from folders import decoder_folder, encoder_folder, reviews, write_rows
+from thresher.calibrate import choice
 from thresher.calibrate.stack import FAMILIES
+from thresher.clean import clean
 from thresher.cli import app
 from thresher.config import AuditConfig
+from thresher.decide import decide
 from thresher.errors import ConfigError
-from thresher.prepare import prepare
+from thresher.prepare import Job, prepare
+from thresher.report.detection import calibration_lines
+from thresher.retrain import training_sets
+from thresher.run import RunDirectory
 from thresher.scores.table import is_score
 
 FAST = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin,cosine"}
@@ -160,6 +169,72 @@ def test_clean_drops_what_the_audit_says_or_mends_it(finished: thresher.AuditRes
             assert written[row["id"]] == row
 
 
+def again(finished: thresher.AuditResult, tmp_path: Path) -> tuple[Job, RunDirectory]:
+    """The audit's job, and a copy of its directory to decide in once more."""
+    shutil.copytree(finished.folder, tmp_path / "again")
+    return prepare(AuditConfig.model_validate(finished.summary["config"])), RunDirectory(tmp_path / "again")
+
+
+def test_retraining_sees_the_labels_that_clean_writes(finished: thresher.AuditResult, tmp_path: Path) -> None:
+    target = tmp_path / "mended.jsonl"
+    clean(finished.folder, target, relabel=True)
+    job, place = again(finished, tmp_path)
+    decision = decide(job, place)
+    assert len(decision.dropped) == finished.summary["drop"] > 0
+    trained_on = training_sets(job, decision)["relabelled"]()
+    written = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len(written) == len(trained_on)
+    moved = set(decision.dropped.tolist())
+    for row, number in zip(written, trained_on.classes.tolist(), strict=True):
+        if row["id"] in moved or not job.planted[row["id"]]:  # clean mends the file, which has no planted errors
+            assert number == job.subject.classes[row["label"]]
+
+
+def test_nothing_is_trained_on_again_where_there_is_nothing_to_drop(
+    finished: thresher.AuditResult, tmp_path: Path
+) -> None:
+    job, place = again(finished, tmp_path)
+    decision = replace(decide(job, place), dropped=np.empty(0, np.int64))
+    assert set(training_sets(job, decision)) == {"all_rows", "errors_removed"}
+
+
+def test_a_single_score_is_measured_as_it_ranks(
+    finished: thresher.AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "auroc_error", lambda *_: -1.0)  # no combination is worth that
+    job, place = again(finished, tmp_path)
+    decision = decide(job, place)
+    assert decision.choice is not None and decision.name == decision.choice.single
+    assert (decision.table[decision.name] == decision.table["score"]).all()
+    assert decision.table["score"].rank().corr(-decision.table["probability_wrong"].rank()) > 0.99
+
+
+def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
+    given = options(place, tmp_path / "run", detector="tracin/layers/vote@0.2")
+    found = thresher.audit(given)
+    assert found.summary["score"] == "tracin/layers/vote@0.2"
+    assert {"tracin/layers/vote@0.2", "tracin/layers/vote@0.3"} < set(found.scores)
+
+
+def told(auto: dict[str, Any]) -> str:
+    console = Console(file=StringIO(), width=1000)
+    console.print(calibration_lines({"auto": auto}))
+    return console.file.getvalue()
+
+
+def test_the_console_says_what_canaries_were_and_what_they_chose(finished: thresher.AuditResult) -> None:
+    auto = finished.summary["auto"]
+    assert "8 + 8 rows were trained on with a wrong label" in told({**auto, "canary_kind": "uniform"})
+    elsewhere = told({**auto, "learned": False, "canaries": [16]})
+    assert "16 rows were copied" in elsewhere and "were trained on" not in elsewhere
+    assert "another row's completion" in told({**auto, "canary_kind": "swap"})
+    single, combined = (f"{auto['canaries_auroc'][name]:.2f}" for name in ("single", "combination"))
+    assert f"AUROC of {combined}" in told({**auto, "combined": True})
+    alone = told({**auto, "combined": False})
+    assert f"Ranking: {auto['best_single']}. " in alone and f"AUROC of {single}" in alone
+    assert f"so chosen a combination: {combined}" in alone
+
+
 def test_a_model_trained_elsewhere_is_audited_beside_copies(
     finished: thresher.AuditResult, place: Path, tmp_path: Path
 ) -> None:
@@ -196,7 +271,9 @@ def test_canary_options_are_refused_in_a_sentence(place: Path, tmp_path: Path) -
     for change, message in (
         ({"rounds": 3, "canaries": 0.2}, "48 of 80 rows would be canaries"),
         ({"canary_kind": "swap"}, "knows uniform, confusable"),
+        ({"detector": "loss", "canary_kind": "uniform"}, "--detector loss plants no canaries"),
         ({"detector": "lossy"}, "there is no such score here; there are auto, loss"),
+        ({"detector": "tracin/layers/vote@2"}, "there is no such score here"),
     ):
         with pytest.raises(ConfigError, match=message):
             prepare(AuditConfig(**options(place, tmp_path / "run", **change)))

@@ -200,7 +200,8 @@ def has(subject: Subject, need: Need) -> bool:
 
 def _ks(config: AuditConfig) -> tuple[float, ...]:
     named = Configuration.parse(config.detector)
-    more = VOTES if config.detector == AUTO else (named.k,) if named and named.k else ()
+    asked = (named.k,) if named and named.k and named.k <= 1 else ()
+    more = VOTES if config.detector == AUTO else asked
     return tuple(sorted({*more, config.k}))
 
 
