@@ -203,7 +203,7 @@ def study(
 
 @app.command()
 def methods() -> None:
-    """List the influence functions: formula, cost and source."""
+    """List the influence functions and the detectors: formula, cost and source."""
     from thresher.report.methods import show_methods
 
     show_methods(_console())
