@@ -51,7 +51,7 @@ def _settings(found: Any) -> Iterator[tuple[str, Any]]:
     for (kind, share), part in found.groupby(["kind", "share"], sort=False):
         title, learned = f"{share:.0%} {kind}", part["task"].isin(LEARNED)
         yield title, part
-        if not learned.all():
+        if learned.any() and not learned.all():
             yield f"{title}, tasks that are learned", part[learned]
 
 
