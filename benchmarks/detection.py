@@ -36,6 +36,7 @@ from thresher.prepare import Job, prepare
 from thresher.progress import Shown, Silent
 from thresher.retrain import retrained, training_sets
 from thresher.run import RunDirectory
+from thresher.scores.table import lowest_of
 
 TASKS = (QUOTES, "sst2", "stsb", "mrpc", "cola", "rte")
 SEEDS = (0, 1, 2)
@@ -100,7 +101,8 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
             console.print(cell.name, highlight=False)
             job = prepare(_quick(audit_of(cell, output, glue_dir)))
             decision = decide(job, place)
-            sets = dict(training_sets(job, decision)) | _rivals(job, decision)
+            sets: dict[str, Any] = dict(training_sets(job, decision))
+            sets |= {"with_canaries": lambda rows=job.rounds[0].train: rows} | _rivals(job, decision)
             write_json(place.path / "accuracy.json", retrained(job, place, sets, Shown(console)))
 
 
@@ -147,14 +149,12 @@ def _quick(config: AuditConfig) -> AuditConfig:
 
 
 def _rivals(job: Job, decision: Decision) -> dict[str, Any]:
-    """What is left after dropping as many rows as auto does, by other scores; and all rows with canaries among them."""
-    train, every = job.encoded["train"], np.arange(len(job.encoded["train"]))
-    sets: dict[str, Any] = {"with_canaries": lambda: job.rounds[0].train}
-    for name in RIVALS if len(decision.dropped) else ():
-        order = np.argsort(decision.table[name].to_numpy(), kind="stable")
-        kept = np.setdiff1d(every, order[: len(decision.dropped)])
-        sets[f"dropped_by_{name.replace('/', '-')}"] = lambda kept=kept: train.take(kept)
-    return sets
+    """What is left after dropping as many rows as auto does, by other scores."""
+    train, share = job.encoded["train"], len(decision.dropped) / len(decision.table)
+    lowest = {name: lowest_of(decision.table[name].to_numpy(), share) for name in RIVALS} if share else {}
+    return {
+        f"dropped_by_{name.replace('/', '-')}": lambda rows=rows: train.without(rows) for name, rows in lowest.items()
+    }
 
 
 def _out_of_fold(job: Job, folder: Path) -> torch.Tensor:

@@ -19,10 +19,16 @@ from thresher.scores.table import Configuration
 from thresher.study.pieces import markdown
 
 MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
-VOTE = "datainf/layers/vote@0.3"
 CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"
-SHOWN = ("auto", "detector/probe_frozen", "detector/confident", "detector/loss", "detector/loss_mean")
-"""Scores of the audits of which there is only one; DataInf by Vote and the best in hindsight are beside them."""
+SHOWN = (
+    "auto",
+    "detector/probe_frozen",
+    "detector/confident",
+    "detector/loss",
+    "detector/loss_mean",
+    "datainf/layers/vote@0.3",
+)
+"""Scores of the audits of which there is only one; the best in hindsight is beside them."""
 DRAWS = 2000
 
 
@@ -152,10 +158,9 @@ def _by_audit(part: Any) -> list[str]:
     lines: list[dict[str, Any]] = []
     audits: Any = part.groupby(["task", "kind"], sort=False)
     for (task, kind), audit in audits:
-        found = audit.set_index("score")["ndr30"]
-        best = str(found.drop(["auto", "oracle", CEILING], errors="ignore").idxmax())
-        shown = {name.removeprefix("detector/"): found.get(name, np.nan) for name in (*SHOWN, VOTE)}
-        lines.append({"task": task, "errors": kind} | shown | {HINDSIGHT: f"{found[best]:.3f} ({best})"})
+        found, best = audit.set_index("score")["ndr30"], _runs(audit, HINDSIGHT).iloc[0]
+        shown = {name.removeprefix("detector/"): found.get(name, np.nan) for name in SHOWN}
+        lines.append({"task": task, "errors": kind} | shown | {HINDSIGHT: f"{best['ndr30']:.3f} ({best['score']})"})
     return _texts(pd.DataFrame(lines))
 
 
@@ -170,10 +175,7 @@ def _gains(part: pd.DataFrame) -> list[str]:
         paired = auto.loc[rival.index, list(MEASURES)] - rival[list(MEASURES)]
         paired = paired.reset_index()
         line: dict[str, Any] = {"auto less": name}
-        for key, title in MEASURES.items():
-            low, high = _interval(paired, key)
-            line[title] = f"{paired.groupby('task')[key].mean().mean():+.3f} ({low:+.3f} to {high:+.3f})"
-        lines.append(line)
+        lines.append(line | {title: _difference(paired, key) for key, title in MEASURES.items()})
     return _texts(pd.DataFrame(lines))
 
 
@@ -183,10 +185,9 @@ def _by_rows(part: Any) -> list[str]:
     seeds = part.groupby("task", sort=False).size()
     for name in [name for name in part if name not in ("task", "kind", "share", "seed")]:
         paired = part.assign(gain=part[name] - part["all_rows"])
-        means, (low, high) = paired.groupby("task", sort=False)[name].mean(), _interval(paired, "gain")
+        means = paired.groupby("task", sort=False)[name].mean()
         line = {"trained on": name} | {f"{task} ({seeds[task]})": mean for task, mean in means.items()}
-        gain = paired.groupby("task")["gain"].mean().mean()
-        lines.append(line | {"mean": means.mean(), "less all rows": f"{gain:+.3f} ({low:+.3f} to {high:+.3f})"})
+        lines.append(line | {"mean": means.mean(), "less all rows": _difference(paired, "gain")})
     return _texts(pd.DataFrame(lines))
 
 
@@ -209,6 +210,12 @@ def _runs(part: Any, name: str) -> Any:
         detectors = part[part["score"].str.startswith("detector/")]
         name = str(detectors.groupby(["score", "task"])["ndr30"].mean().groupby("score").mean().idxmax())
     return part[part["score"] == name]
+
+
+def _difference(paired: Any, key: str) -> str:
+    """The mean over tasks, with its interval."""
+    low, high = _interval(paired, key)
+    return f"{paired.groupby('task')[key].mean().mean():+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _interval(runs: Any, key: str) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from scipy import stats
 
-from detection_tables import accuracy, confidence, detection, write_tables
+from detection_tables import DRAWS, _drawn_again, accuracy, confidence, detection, write_tables
 from thresher.files import write_tensors
 
 ROWS = 10
@@ -97,8 +97,6 @@ def test_intervals_are_as_wide_as_seeds_differ(output: Path) -> None:
     # Of two values a mean drawn again is either of them or the middle; widened by the root of two.
     assert [low, high] == pytest.approx([0.7 - 0.1 * np.sqrt(2), 0.7 + 0.1 * np.sqrt(2)], abs=1e-3)
     rng = np.random.default_rng(0)
-    from detection_tables import DRAWS, _drawn_again
-
     values = rng.normal(size=12)
     spread = np.std(_drawn_again(values, rng))
     assert DRAWS == 2000 and spread == pytest.approx(stats.sem(values), rel=0.05)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from thresher.calibrate.repair import mended
-from thresher.data.encode import EncodedRows, Indices
+from thresher.data.encode import EncodedRows
 from thresher.decide import Decision
 from thresher.files import read_json, write_json
 from thresher.model.checkpoints import load_checkpoint, read_checkpoints
@@ -79,12 +79,11 @@ def _best_epoch(job: Job, folder: Path, chosen: int, judged: dict[str, float]) -
 def training_sets(job: Job, decision: Decision) -> Mapping[str, RowsOf]:
     """Rows to train on, by name; those of dropping and relabelling only where there is a row to drop."""
     train = job.encoded["train"]
-    every = np.arange(len(train))
     sets: dict[str, RowsOf] = {"all_rows": lambda: train}
     if len(decision.dropped):
-        at_random = np.random.default_rng([job.config.seed, 1]).choice(every, len(decision.dropped), replace=False)
-        sets["dropped"] = lambda: train.take(np.setdiff1d(every, decision.dropped))
-        sets["dropped_at_random"] = lambda: train.take(np.setdiff1d(every, at_random))
+        at_random = np.random.default_rng([job.config.seed, 1]).choice(len(train), len(decision.dropped), replace=False)
+        sets["dropped"] = lambda: train.without(decision.dropped)
+        sets["dropped_at_random"] = lambda: train.without(at_random)
         if "suggested" in decision.table:
             sets["relabelled"] = lambda: _relabelled(job, decision)
     if job.config.plant:
@@ -100,5 +99,4 @@ def _relabelled(job: Job, decision: Decision) -> EncodedRows:
     labels = labels.clone()
     for row in relabel:
         labels[row] = job.subject.classes[decision.table.loc[row, "suggested"]]
-    kept: Indices = np.setdiff1d(np.arange(len(train)), drop)
-    return replace(train, labels=labels).take(kept)
+    return replace(train, labels=labels).without(drop)

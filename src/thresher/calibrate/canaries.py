@@ -47,9 +47,9 @@ def plan_rounds(
     ``train`` are the encoded rows as given. Raises :class:`ConfigError` where there would be too many canaries.
     """
     every = np.arange(len(train))
-    if config.detector != AUTO and config.canary_kind is not None:
-        raise ConfigError(f"--canary-kind: --detector {config.detector} plants no canaries; leave it out.")
     if config.detector != AUTO:
+        if config.canary_kind is not None:
+            raise ConfigError(f"--canary-kind: --detector {config.detector} plants no canaries; leave it out.")
         return (Round(0, config.seed, train, every, np.zeros(len(train), bool)),)
     kind = canary_kind(task, config)
     sets = canary_rows(len(train), config.canaries, config.rounds, config.seed)

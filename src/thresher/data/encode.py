@@ -77,6 +77,10 @@ class EncodedRows:
         taken = labels[torch.from_numpy(rows)] if isinstance(labels, Tensor) else [labels[i] for i in rows]
         return EncodedRows(features, taken, self.row_loss)
 
+    def without(self, rows: Indices) -> EncodedRows:
+        """All but the named rows, in their order."""
+        return self.take(np.setdiff1d(np.arange(len(self)), rows))
+
     def joined(self, other: EncodedRows) -> EncodedRows:
         """These rows, and the other ones of the same kind after them."""
         features = {name: [*values, *other.features[name]] for name, values in self.features.items()}

@@ -59,12 +59,17 @@ def disjoint(found: pd.DataFrame) -> pd.DataFrame:
     return only(found, place=DISJOINT)
 
 
+def alone(found: pd.DataFrame) -> Any:
+    """Which lines, [n], are of a function of the word embedding alone."""
+    return found["place"].isin(list(WORD_EMBEDDING.values()))
+
+
 def measured_by(part: pd.DataFrame) -> str:
     """``accuracy`` where every line of ``part`` was retrained, else ``ndr30``.
 
     Rank and Vote of the word embedding's own functions may lack it: SPEC 6 has their Mean only, and they have no pair.
     """
-    asked: Any = part[~part["place"].isin(list(WORD_EMBEDDING.values())) | (part["aggregation"] == "mean")]
+    asked: Any = part[~alone(part) | (part["aggregation"] == "mean")]
     return ACCURACY if len(asked) and bool(asked[ACCURACY].notna().all()) else NDR
 
 
@@ -111,6 +116,5 @@ def title(column: str) -> str:
 
 def called(line: Line) -> str:
     """``Cosine 3 Vote``: what a configuration of the grid is called in front of people."""
-    alone = line["place"] in WORD_EMBEDDING.values()
-    where = line["place"] if alone else f"{title(line['column'])} {line['place']}"
+    where = line["place"] if line["place"] in WORD_EMBEDDING.values() else f"{title(line['column'])} {line['place']}"
     return f"{where} {line['aggregation'].capitalize()}"

@@ -10,7 +10,7 @@ import pandas as pd
 from thresher.evaluate.ranking import spearman_within
 from thresher.study import paper
 from thresher.study.frames import Line, lines, only, parts, seen
-from thresher.study.grid import ACCURACY, RUN, WORD_EMBEDDING, beside, disjoint, title
+from thresher.study.grid import ACCURACY, RUN, alone, beside, disjoint, title
 from thresher.study.intervals import NONE, spearman_bootstrap
 from thresher.study.pieces import Absent, Table, decimal, interval, listed
 from thresher.study.results import Results
@@ -52,7 +52,7 @@ def _in_full(found: pd.DataFrame) -> pd.DataFrame:
 
     The functions of the word embedding alone stand beside the groups, and count where they were retrained.
     """
-    there = found[ACCURACY].notna() | ~found["place"].isin(list(WORD_EMBEDDING.values()))
+    there = found[ACCURACY].notna() | ~alone(found)
     kept: Any = found[there]
     whole = kept.groupby([*RUN, "column", "aggregation"])[ACCURACY].transform(lambda values: values.notna().all())
     return kept[whole.astype(bool)]

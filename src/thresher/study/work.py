@@ -98,7 +98,7 @@ def _retrain(study: StudyConfig, wanted: StudyJob, score: str, progress: Progres
 
 
 def _kept(job: Job, scores: pd.DataFrame, score: str, drop: float) -> Callable[[], EncodedRows]:
-    train, every = job.encoded["train"], np.arange(len(job.encoded["train"]))
+    train = job.encoded["train"]
     if score == "all_rows":
         return lambda: train
     if score == "errors_removed":
@@ -107,4 +107,4 @@ def _kept(job: Job, scores: pd.DataFrame, score: str, drop: float) -> Callable[[
         values = np.random.default_rng([job.config.seed, 1]).random(len(train))
     else:
         values = scores[score].to_numpy()
-    return lambda: train.take(np.setdiff1d(every, lowest_of(values, drop)))
+    return lambda: train.without(lowest_of(values, drop))
