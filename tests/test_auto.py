@@ -19,6 +19,9 @@ from typer.testing import CliRunner
 import thresher
 from folders import decoder_folder, encoder_folder, reviews, write_rows
 from thresher.calibrate import choice
+from thresher.calibrate.confidence import SURE
+from thresher.calibrate.repair import mended
+from thresher.calibrate.spread import Spread
 from thresher.calibrate.stack import FAMILIES
 from thresher.clean import clean
 from thresher.cli import app
@@ -220,6 +223,53 @@ def told(auto: dict[str, Any]) -> str:
     console = Console(file=StringIO(), width=1000)
     console.print(calibration_lines({"auto": auto}))
     return console.file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def emptied(place: Path) -> thresher.AuditResult:
+    return thresher.audit(options(place, place / "emptied", plant=0.2, plant_kind="empty", canaries=0.1))
+
+
+def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditResult, tmp_path: Path) -> None:
+    table, planted = emptied.scores, emptied.scores["planted"]
+    assert ((table["text_problem"] == "empty") == planted).all()
+    assert set(table.nsmallest(16, "rank").index) == set(np.flatnonzero(planted))
+    assert (table["probability_wrong"][planted] == SURE).all()
+    assert (np.diff(table.sort_values("rank")["q_value"]) >= -1e-12).all()
+    job, place = again(emptied, tmp_path)
+    decision = decide(job, place)
+    relabel, drop = mended(decision.table, decision.dropped)
+    assert set(np.flatnonzero(planted)) <= set(drop)
+    assert not planted[relabel].any()
+    assert emptied.summary["auto"]["text_problems"] == {"empty": 16}
+    assert "of 16 rows is empty or a placeholder" in told(emptied.summary["auto"])
+
+
+def test_texts_are_not_looked_at_where_that_is_not_wanted(emptied: thresher.AuditResult, tmp_path: Path) -> None:
+    job, place = again(emptied, tmp_path)
+    without = decide(replace(job, config=job.config.model_copy(update={"check_texts": False})), place).table
+    assert set(without["text_problem"]) == {""}
+    assert set(without.nsmallest(16, "rank").index) != set(np.flatnonzero(without["planted"]))
+    others = ~emptied.scores["planted"]
+    np.testing.assert_allclose(without["score"][others], emptied.scores["score"][others])
+
+
+def test_a_combination_is_corrected_for_how_errors_fall_on_the_labels(
+    finished: thresher.AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its ranking loses by label is what :func:`spread` says; a single score is as it is."""
+    job, place = again(finished, tmp_path)
+    labels = job.encoded["train"].classes.numpy()
+    shift = np.array([0.25, -0.5])
+    monkeypatch.setattr("thresher.decide.spread", lambda *_: Spread(0.0, np.zeros(2)))
+    before = decide(job, place)
+    monkeypatch.setattr("thresher.decide.spread", lambda *_: Spread(0.5, shift))
+    after = decide(job, place)
+    ever = candidates(place.path, 0)["canary"].to_numpy() | candidates(place.path, 1)["canary"].to_numpy()
+    assert before.choice is not None and (after.spread is not None) == before.choice.combined
+    lost = (after.table["score"] - before.table["score"]).to_numpy()
+    expected = shift[labels] if before.choice.combined else np.zeros(ROWS)
+    np.testing.assert_allclose(lost[~ever], expected[~ever], atol=1e-9)
 
 
 def test_the_console_says_what_canaries_were_and_what_they_chose(finished: thresher.AuditResult) -> None:

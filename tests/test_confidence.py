@@ -11,7 +11,7 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from thresher.calibrate.candidates import Candidates
-from thresher.calibrate.confidence import confidence
+from thresher.calibrate.confidence import SURE, confidence
 from thresher.calibrate.error_rate import ErrorRate, Known, Posterior, Share, error_rate
 from thresher.calibrate.repair import mended, suggest
 
@@ -55,7 +55,7 @@ def test_probabilities_are_the_true_posterior(classes: int, errors: float) -> No
         suspicion = unit * seen + 3
         judged = error_rate(suspicion, canary, None, classes)
         assert judged.rate.share.estimate == pytest.approx(errors, abs=0.03)
-        found = confidence(looks(np.arange(23000) % 20000, canary), suspicion, judged)
+        found = confidence(looks(np.arange(23000) % 20000, canary).merged(suspicion), judged)
         truth = posterior(seen[:20000], errors, 2.5)
         assert np.abs(found.probability - truth).max() < 0.1
         assert np.abs(found.probability - truth).mean() < 0.02
@@ -68,7 +68,7 @@ def test_q_values_are_the_share_of_right_rows_down_to_there(classes: int, errors
     seen, wrong = drawn(rng, 40000, 4000, errors, classes, 2.5)
     canary = np.arange(44000) >= 40000
     judged = error_rate(seen, canary, None, classes)
-    found = confidence(looks(np.arange(44000) % 40000, canary), seen, judged)
+    found = confidence(looks(np.arange(44000) % 40000, canary).merged(seen), judged)
     order = np.argsort(-seen[:40000])
     for depth in (1000, 4000, 8000, 20000):
         top = order[:depth]
@@ -84,9 +84,19 @@ def test_a_row_seen_twice_is_judged_by_the_mean_of_both() -> None:
     each = rng.normal(size=400)
     mean = np.where(canary, each, (each + np.roll(each, 200)) / 2)
     mean[200:230] = each[200:230]  # the rows that were canaries once are seen once
-    found, same = (confidence(looks(row, canary), values, judged) for values in (each, mean))
+    found, same = (confidence(looks(row, canary).merged(values), judged) for values in (each, mean))
     np.testing.assert_allclose(found.probability, same.probability)
     assert np.ptp(found.probability) > 0.1
+
+
+def test_spoiled_rows_are_surely_wrong_and_change_no_other() -> None:
+    share = Share(0.2, 0.1, 0.3)
+    judged = Posterior(ErrorRate(share, share, None), np.array([0.2]), np.ones(1), np.array([[1.5, -1.0]]))
+    suspicion, spoiled = np.linspace(-3, 3, 50), np.arange(50) >= 45
+    found, before = confidence(suspicion, judged, spoiled), confidence(suspicion, judged)
+    assert (found.probability[spoiled] == SURE).all()
+    np.testing.assert_array_equal(found.probability[~spoiled], before.probability[~spoiled])
+    assert found.q_value[45] == pytest.approx(1 - SURE)
 
 
 def opinions(rng: np.random.Generator, wrong: Any, classes: int, right: float) -> Any:

@@ -197,6 +197,10 @@ class ScoreConfig(Section):
         description="What ranks the rows: auto (the best, found with canaries), a detector such as loss, or "
         "INFLUENCE/GROUP/AGGREGATION, such as datainf/layers/vote; groups are WE, 1 to 4, CL, layers, all.",
     )
+    check_texts: bool = Field(
+        default=True,
+        description="auto: rank rows first whose text is empty, or has hardly a word that clean queries have.",
+    )
     k: float = Field(default=0.3, gt=0, le=1, description="Share of the rows that each column votes against.")
     drop: float | None = Field(
         default=None,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +16,12 @@ import torch
 from thresher.calibrate.candidates import Candidates, as_given, side_by_side
 from thresher.calibrate.choice import Choice, choose
 from thresher.calibrate.confidence import Confidence, confidence
-from thresher.calibrate.error_rate import Known, error_rate
+from thresher.calibrate.error_rate import Known, Posterior, error_rate
 from thresher.calibrate.repair import suggest
+from thresher.calibrate.spread import Spread, spread
 from thresher.data.encode import Indices
+from thresher.data.noise.draw import Flags
+from thresher.detectors.texts import text_problems
 from thresher.files import read_tensors, written
 from thresher.influences.tensor import SIGN
 from thresher.model.predict import Predictions, read_predictions
@@ -34,8 +38,8 @@ DROP = 0.3
 class Decision:
     """``name`` is the score that ranks the rows, ``table`` what is in scores.parquet.
 
-    ``dropped`` are the rows to drop, most detrimental first; ``choice`` and ``confidence`` those of
-    ``--detector auto``.
+    ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence`` and ``spread`` (of a
+    combination of rows with classes) those of ``--detector auto``.
     """
 
     name: str
@@ -43,35 +47,56 @@ class Decision:
     dropped: Indices
     choice: Choice | None = None
     confidence: Confidence | None = None
+    spread: Spread | None = None
 
 
 def decide(job: Job, place: RunDirectory) -> Decision:
     """Rank the rows, and write scores.parquet: one line a training row, in the order of the file."""
     tables = [pd.read_parquet(place.round(one.number).candidates) for one in job.rounds]
     said = job.task.said(job.subject, job.encoded["train"], _said(job, place))
-    if not job.auto:
-        scores = {name: tables[0][name].to_numpy() for name in tables[0] if is_score(name)}
-        name = resolve(job.config.detector, scores, job.config.k)
-        table = _written(job, place, name, scores[name], said, scores)
-        return Decision(name, table, lowest(table, job.config.drop or DROP))
-    candidates = side_by_side(tables, [one.train.classes.numpy() for one in job.rounds])
+    if job.auto:
+        candidates = side_by_side(tables, [one.train.classes.numpy() for one in job.rounds])
+        return _by_canaries(job, place, candidates, said)
+    scores = {name: tables[0][name].to_numpy() for name in tables[0] if is_score(name)}
+    name = resolve(job.config.detector, scores, job.config.k)
+    table = _written(job, place, name, scores[name], said, scores)
+    return Decision(name, table, lowest(table, job.config.drop or DROP))
+
+
+def _by_canaries(job: Job, place: RunDirectory, candidates: Candidates, said: Mapping[str, Any]) -> Decision:
     choice = choose(candidates, job.config.seed)
     opinions = _Opinions.read(job, place)
-    sure = _confidence(job, candidates, choice, opinions)
-    found = {"probability_wrong": sure.probability, "q_value": sure.q_value}
+    posterior = _posterior(job, candidates, choice, opinions)
+    fall = _spread(job, choice, posterior)
+    problems = _text_problems(job)
+    suspicion = candidates.merged(choice.suspicion - (0.0 if fall is None else fall.shift[candidates.label]))
+    suspicion[problems != ""] += np.ptp(suspicion) + 1  # before all others, in their order
+    sure = confidence(suspicion, posterior, problems != "")
+    found = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
     if opinions is not None:
-        suggested, confident = suggest(
-            job.encoded["train"].classes.numpy(), opinions.merged(candidates), sure.probability
-        )
-        names = {number: name for name, number in job.subject.classes.items()}
-        found |= {"suggested": [names[int(number)] for number in suggested], "suggestion_confidence": confident}
-    score = -candidates.merged(choice.suspicion)
+        found |= _suggestions(job, opinions.merged(candidates), sure, problems != "")
     scores = {name: candidates.merged(candidates.column(name)) for name in candidates.names}
     if not choice.combined:
-        scores[choice.single] = score  # in the unit of the ranking that was judged
-    table = _written(job, place, choice.name, score, said | found, scores)
+        scores[choice.single] = -suspicion  # in the unit of the ranking that was judged
+    table = _written(job, place, choice.name, -suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
-    return Decision(choice.name, table, lowest(table, share), choice, sure)
+    return Decision(choice.name, table, lowest(table, share), choice, sure, fall)
+
+
+def _text_problems(job: Job) -> npt.NDArray[np.object_]:
+    if not job.config.check_texts:
+        return np.full(len(job.encoded["train"]), "", dtype=object)
+    return text_problems(job.task.texts("train"), job.task.texts("query"))
+
+
+def _suggestions(job: Job, opinions: Floats, sure: Confidence, spoiled: Flags) -> dict[str, Any]:
+    """Another label for every row, and how sure it is; no label mends a spoiled text."""
+    suggested, confident = suggest(job.encoded["train"].classes.numpy(), opinions, sure.probability)
+    names = {number: name for name, number in job.subject.classes.items()}
+    return {
+        "suggested": [names[int(number)] for number in suggested],
+        "suggestion_confidence": np.where(spoiled, 0.0, confident),
+    }
 
 
 def _written(
@@ -135,9 +160,17 @@ class _Opinions:
         return merged / merged.sum(axis=1, keepdims=True)
 
 
-def _confidence(job: Job, candidates: Candidates, choice: Choice, opinions: _Opinions | None) -> Confidence:
+def _posterior(job: Job, candidates: Candidates, choice: Choice, opinions: _Opinions | None) -> Posterior:
     known = opinions and opinions.known
     if known is not None:
         known = replace(known, given=candidates.merged(known.given), density=candidates.merged(known.density))
-    posterior = error_rate(choice.held_out, candidates.canary, known, len(job.subject.classes))
-    return confidence(candidates, choice.suspicion, posterior)
+    return error_rate(choice.held_out, candidates.canary, known, len(job.subject.classes))
+
+
+def _spread(job: Job, choice: Choice, posterior: Posterior) -> Spread | None:
+    """How errors fall on the labels; a single score is in no log odds that it could correct."""
+    classes = len(job.subject.classes)
+    if not choice.combined or classes < 2:
+        return None
+    labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
+    return spread(labels, truth, classes, posterior.rate.share.estimate)

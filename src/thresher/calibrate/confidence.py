@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thresher.calibrate.candidates import Candidates
 from thresher.calibrate.error_rate import ErrorRate, Posterior
+from thresher.data.noise.draw import Flags
 from thresher.scores.aggregate import Floats
 
 SURE = 0.99  # no row is certain
@@ -28,11 +28,15 @@ class Confidence:
         return int((self.probability > 0.5).sum())
 
 
-def confidence(candidates: Candidates, suspicion: Floats, posterior: Posterior) -> Confidence:
-    """Of each row as it was given; ``suspicion`` [M] judges the looks, larger = more suspicious."""
-    merged = candidates.merged(suspicion)
-    wrong = np.minimum(posterior.wrong(merged), SURE)
-    order = np.argsort(-merged, kind="stable")
+def confidence(suspicion: Floats, posterior: Posterior, spoiled: Flags | None = None) -> Confidence:
+    """Of each row as it was given; ``suspicion`` [n], larger = more suspicious.
+
+    Rows that are ``spoiled`` [n] are surely wrong, whatever their label.
+    """
+    wrong = np.minimum(posterior.wrong(suspicion), SURE)
+    order = np.argsort(-suspicion, kind="stable")
+    if spoiled is not None:
+        wrong[spoiled] = SURE
     right_so_far = np.cumsum(1 - wrong[order]) / np.arange(1, len(order) + 1)
     q_value = np.empty(len(order))
     q_value[order] = np.minimum.accumulate(right_so_far[::-1])[::-1]

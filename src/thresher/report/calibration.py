@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +33,8 @@ def calibration(job: Job, decision: Decision) -> dict[str, Any]:
             "canaries_auroc": choice.auroc,
             "canaries_auroc_error": choice.auroc_error,
             "error_rate": _error_rate(sure.rate),
+            "evenness": decision.spread and decision.spread.evenness,
+            "text_problems": dict(Counter(filter(None, decision.table["text_problem"]))),
             "more_likely_wrong": sure.more_likely_wrong,
         }
     }

@@ -82,6 +82,8 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
         f"Errors: about {rate['estimate']:.0%} of the rows are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "
         f"are more likely wrong than right.",
     ]
+    if auto.get("text_problems"):  # which older runs do not tell
+        lines.append(_texts(auto["text_problems"]))
     if rate["alike"] is not None and rate["alike"] < ALIKE:
         lines.append(
             "Clean queries are of another kind than most rows. What they say of the share of errors is said of rows "
@@ -105,6 +107,12 @@ def _canaries(auto: Mapping[str, Any]) -> str:
         f"Canaries: {count} rows were copied with {wrong}, given by us. The model was trained elsewhere and did not "
         f"learn them, so its errors are harder to find than these; {apart}."
     )
+
+
+def _texts(problems: Mapping[str, int]) -> str:
+    said = {"empty": "is empty or a placeholder", "foreign": "has hardly a word that clean queries have"}
+    found = ", ".join(f"of {problems[name]:,} rows {words}" for name, words in said.items() if name in problems)
+    return f"Texts: that {found}. Whatever their label, they are ranked first (--no-check-texts: like any other)."
 
 
 def _interval(share: Mapping[str, Any]) -> str:

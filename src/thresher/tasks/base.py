@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -66,6 +66,10 @@ class Task(ABC):
         Only the kinds that depend on what the rows look like to the model call ``guess``; its columns are the task's
         classes in their order.
         """
+
+    @abstractmethod
+    def texts(self, part: Part) -> Sequence[tuple[str, ...]]:
+        """What the model reads of every row, and is to write."""
 
     def guess(self, subject: Subject, max_length: int, config: AuditConfig) -> Floats:
         """What :meth:`plant` and :meth:`with_canaries` may ask; only of a task with classes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any, ClassVar, Self
@@ -64,6 +64,10 @@ class Classify(Task):
         """Wrong labels or spoiled texts."""
         train, planted = plant_errors(self.examples["train"], share, kind, rng, guess)
         return replace(self, examples={**self.examples, "train": train}), planted
+
+    def texts(self, part: Part) -> Sequence[tuple[str, ...]]:
+        """One text, or a pair of them."""
+        return self.examples[part].texts
 
     def guess(self, subject: Subject, max_length: int, config: AuditConfig) -> Floats:
         """Out-of-fold probabilities of a logistic regression on the model's pooled features."""

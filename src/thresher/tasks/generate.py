@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
@@ -54,6 +54,10 @@ class Generate(Task):
         answers, planted = plant_texts([row.answer for row in train.rows], share, cast(TextKind, kind), rng)
         rows = [row.with_answer(answer) for row, answer in zip(train.rows, answers, strict=True)]
         return replace(self, dialogues={**self.dialogues, "train": replace(train, rows=rows)}), planted
+
+    def texts(self, part: Part) -> Sequence[tuple[str, ...]]:
+        """Prompt and completion."""
+        return [(row.prompt, row.answer) for row in self.dialogues[part].rows]
 
     def with_canaries(self, rows: Indices, kind: CanaryKind, rng: np.random.Generator, guess: Guess) -> Self:
         """Another row's completion."""
