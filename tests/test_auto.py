@@ -29,6 +29,7 @@ from thresher.config import AuditConfig
 from thresher.decide import decide
 from thresher.errors import ConfigError
 from thresher.prepare import Job, prepare
+from thresher.report.console import show_result
 from thresher.report.detection import calibration_lines
 from thresher.retrain import training_sets
 from thresher.run import RunDirectory
@@ -243,6 +244,11 @@ def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditR
     assert not planted[relabel].any()
     assert emptied.summary["auto"]["text_problems"] == {"empty": 16}
     assert "of 16 rows is empty or a placeholder" in told(emptied.summary["auto"])
+    assert {entry["row"] for entry in emptied.summary["spoiled_texts"]} <= set(np.flatnonzero(planted))
+    assert not any(entry["planted"] for entry in emptied.summary["suspicious"])
+    show_result(Console(file=(shown := StringIO()), width=160), emptied.summary, "here")
+    assert f"row {table['rank'].idxmin()}, empty: " in shown.getvalue()
+    assert "The 10 most suspicious rows of the others" in shown.getvalue()
 
 
 def test_texts_are_not_looked_at_where_that_is_not_wanted(emptied: thresher.AuditResult, tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
     if "test_rows" in summary:
         console.print(test_table(summary))
         console.print()
+    if "spoiled_texts" in summary:
+        console.print(spoiled_texts(summary))
+        console.print()
     console.print(suspicious_rows(summary))
     console.print()
     console.print(f"Ranked {summary['rows']:,} rows by {summary['score']} ({summary['sign']}); results in {folder}.")
@@ -100,10 +103,19 @@ def test_table(summary: Mapping[str, Any]) -> RenderableType:
     return Group(table, Text("Differences smaller than the intervals may be chance.", style="dim"))
 
 
+def spoiled_texts(summary: Mapping[str, Any]) -> RenderableType:
+    """Some of the rows whose text is none, or of another language."""
+    task = _task(summary)
+    rows = [f"row {one['row']}, {one['text_problem']}: {task.shown(one, 140)}" for one in summary["spoiled_texts"]]
+    return Group(Text("Rows whose text is spoiled, the first of them", style="italic"), *map(Text, rows))
+
+
 def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
     """The most detrimental rows, what the model says, and whom they hurt."""
     task = _task(summary)
-    parts: list[RenderableType] = [Text(f"The {len(summary['suspicious'])} most suspicious rows", style="italic")]
+    others = " of the others" * ("spoiled_texts" in summary)
+    title = f"The {len(summary['suspicious'])} most suspicious rows{others}"
+    parts: list[RenderableType] = [Text(title, style="italic")]
     for place, entry in enumerate(summary["suspicious"], start=1):
         planted = {True: ", a planted error", False: ", not a planted error"}.get(entry.get("planted"), "")
         parts.append(Text(f"{place:2}. row {entry['row']}, {task.headline(entry)}{planted}", style="bold"))

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from thresher.calibrate.candidates import as_given
+from thresher.data.encode import Indices
 from thresher.decide import Decision
 from thresher.detectors.baselines import oracle
 from thresher.evaluate.detection import measured
@@ -26,7 +27,7 @@ from thresher.run import RunDirectory
 from thresher.scores.table import hurt_queries, is_score, lowest
 from thresher.tasks.registry import TASKS
 
-SHOWN_ROWS, SHOWN_QUERIES = 10, 2
+SHOWN_ROWS, SHOWN_SPOILED, SHOWN_QUERIES = 10, 5, 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         "drop": len(decision.dropped),
         **calibration(job, decision),
         "shown_influence": shown_influence(decision).name,
-        "suspicious": _suspicious(job, place, decision),
+        **_suspicious(job, place, decision),
     }
     if found.history is not None:
         losses = [{"train_loss": e.train_loss, "query_loss": e.query_loss} for e in found.history.epochs]
@@ -116,9 +117,23 @@ def _detection(decision: Decision, planted: npt.NDArray[np.bool_]) -> list[dict[
     ]
 
 
-def _suspicious(job: Job, place: RunDirectory, decision: Decision) -> list[dict[str, Any]]:
-    """The most detrimental rows with their text, what the model says, and the queries they hurt most."""
-    rows = [int(row) for row in lowest(decision.table, 1.0)[:SHOWN_ROWS]]
+def _suspicious(job: Job, place: RunDirectory, decision: Decision) -> dict[str, Any]:
+    """``suspicious``, the most detrimental rows, and apart from them rows of ``spoiled_texts``, if any."""
+    ranked = lowest(decision.table, 1.0)
+    if "text_problem" not in decision.table:
+        return {"suspicious": _described(job, place, decision, ranked[:SHOWN_ROWS])}
+    problems = decision.table["text_problem"].to_numpy()[ranked]
+    spoiled = [
+        {"row": int(row), "text_problem": problem, **job.task.describe("train", int(row))}
+        for row, problem in zip(ranked[problems != ""][:SHOWN_SPOILED], problems[problems != ""], strict=False)
+    ]
+    shown = _described(job, place, decision, ranked[problems == ""][:SHOWN_ROWS])
+    return {"suspicious": shown, **({"spoiled_texts": spoiled} if spoiled else {})}
+
+
+def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indices) -> list[dict[str, Any]]:
+    """Rows with their text, what the model says, and the queries they hurt most."""
+    rows = ranked.tolist()
     shown = shown_influence(decision)
     hurt: dict[int, list[int]] = {}
     for number, here in as_given(place, rows).items():
