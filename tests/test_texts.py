@@ -47,6 +47,12 @@ def test_another_language_is_foreign() -> None:
     assert problems("Ein guter Film") == [""]  # three words may be chance
 
 
+def test_where_most_rows_are_foreign_it_is_the_queries_that_are() -> None:
+    spanish = ("Una película divertida, visualmente espectacular y muy entretenida que bien vale la pena",)
+    assert text_problems([spanish] * 3 + QUERIES[:2], QUERIES).tolist() == [""] * 5
+    assert text_problems([spanish] * 2 + QUERIES[:2], QUERIES).tolist() == ["foreign"] * 2 + [""] * 2
+
+
 @pytest.mark.parametrize("queries", [[], [("",)], [("一部好电影",), ("这部电影不好",)], [("42",), ("17",)]])
 def test_queries_without_words_to_know_find_nothing_foreign(queries: list[tuple[str, ...]]) -> None:
     rows = [("Una película divertida, visualmente espectacular y muy entretenida",), ("all right",)]

@@ -24,6 +24,7 @@ PLACEHOLDERS = frozenset({"n/a", "#n/a", "na", "nan", "nil", "none", "null", "<n
 CHANCE = 0.05  # of flagging any row, if all were like the queries
 CERTAIN = 99.0  # odds
 FEW = 0.1  # of a foreign row's words are known
+MOST = 0.5  # of the rows may be foreign; above, the queries are
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 _SOMETHING = re.compile(r"\w")
@@ -54,7 +55,7 @@ def _foreign(rows: Texts, queries: Texts) -> Flags:
     foreign where k / m is at most ``FEW`` and P(K <= k), K ~ Binomial(m, p), below ``CHANCE`` / n and below what it is
     for any query. If there are such rows, their share of known words and their share of the rows tell more: others of
     as few known words are foreign, too, where the odds that they are of these are above ``CERTAIN``. Short texts, and
-    a language without spaces, are left alone.
+    a language without spaces, are left alone; and where more than ``MOST`` of the rows would be foreign none is.
     """
     vocabulary = Counter(word for query in queries for word in _words(query))
     usual_known, usual_words = _known(queries, vocabulary, 2)
@@ -65,11 +66,11 @@ def _foreign(rows: Texts, queries: Texts) -> Flags:
     limit = min(CHANCE / len(rows), float(binom.cdf(usual_known, usual_words, p).min()))
     few = known <= FEW * words
     foreign: Flags = few & (binom.cdf(known, words, p) < limit)
-    if foreign.any() and not foreign.all():
+    if 0 < foreign.mean() <= MOST:
         theirs = (known[foreign].sum() + 0.5) / (words[foreign].sum() + 1)
         odds = foreign.mean() / (1 - foreign.mean())
         foreign |= few & (odds * binom.pmf(known, words, theirs) > CERTAIN * binom.pmf(known, words, p))
-    return foreign
+    return foreign & (foreign.mean() <= MOST)
 
 
 def _known(texts: Texts, vocabulary: Counter[str], times: int) -> tuple[Indices, Indices]:
