@@ -64,6 +64,11 @@ class Cell:
         """The name of its folder."""
         return f"{self.task}-{self.kind}{self.share:g}-{self.seed}"
 
+    @property
+    def first(self) -> bool:
+        """Whether its errors are those of every task, for which rivals are retrained and ceilings are found."""
+        return (self.kind, self.share) == ("flip", SHARE)
+
 
 def cells(glue_dir: Path | None) -> list[Cell]:
     """The audits whose rows are there, the most important first; further errors in tasks that are learned."""
@@ -102,7 +107,9 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
             job = prepare(_quick(audit_of(cell, output, glue_dir)))
             decision = decide(job, place)
             sets: dict[str, Any] = dict(training_sets(job, decision))
-            sets |= {"with_canaries": lambda rows=job.rounds[0].train: rows} | _rivals(job, decision)
+            sets["with_canaries"] = lambda rows=job.rounds[0].train: rows
+            if cell.first:
+                sets |= _rivals(job, decision)
             write_json(place.path / "accuracy.json", retrained(job, place, sets, Shown(console)))
 
 
@@ -110,7 +117,7 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
 def ceiling(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
     """Fine-tune on the true labels of the other folds: the outputs on each row, by a model that no error misled."""
     console = Console(width=120)
-    for cell in _mine([cell for cell in cells(glue_dir) if (cell.kind, cell.share) == ("flip", SHARE)], part):
+    for cell in _mine([cell for cell in cells(glue_dir) if cell.first], part):
         file = output / "ceiling" / f"{cell.task}-{cell.seed}.safetensors"
         if not file.exists():
             console.print(f"ceiling of {cell.task}, seed {cell.seed}", highlight=False)
