@@ -243,7 +243,7 @@ def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditR
     assert set(np.flatnonzero(planted)) <= set(drop)
     assert not planted[relabel].any()
     assert emptied.summary["auto"]["text_problems"] == {"empty": 16}
-    assert "of 16 rows is empty or a placeholder" in told(emptied.summary["auto"])
+    assert "16 rows have none (empty, or a placeholder)" in told(emptied.summary["auto"])
     assert {entry["row"] for entry in emptied.summary["spoiled_texts"]} <= set(np.flatnonzero(planted))
     assert not any(entry["planted"] for entry in emptied.summary["suspicious"])
     show_result(Console(file=(shown := StringIO()), width=160), emptied.summary, "here")

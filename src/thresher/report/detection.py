@@ -110,9 +110,9 @@ def _canaries(auto: Mapping[str, Any]) -> str:
 
 
 def _texts(problems: Mapping[str, int]) -> str:
-    said = {"empty": "is empty or a placeholder", "foreign": "has hardly a word that clean queries have"}
-    found = ", ".join(f"of {problems[name]:,} rows {words}" for name, words in said.items() if name in problems)
-    return f"Texts: that {found}. Whatever their label, they are ranked first (--no-check-texts: like any other)."
+    said = {"empty": "none (empty, or a placeholder)", "foreign": "hardly a word that clean queries have"}
+    found = ", ".join(f"{problems[name]:,} rows have {words}" for name, words in said.items() if name in problems)
+    return f"Texts: {found}. Whatever their label, they are ranked first (--no-check-texts: like any other)."
 
 
 def _interval(share: Mapping[str, Any]) -> str:
