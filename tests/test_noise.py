@@ -22,10 +22,12 @@ from thresher.data.noise.draw import drawn
 from thresher.data.noise.kinds import KINDS, plant_errors
 from thresher.data.noise.labels import CONFUSED, SPREAD, WRONG, confused
 from thresher.data.noise.texts import FINNISH, NOTHING
-from thresher.errors import ConfigError
+from thresher.errors import ConfigError, RunError
+from thresher.files import write_json
 from thresher.layer_view import explain_rows
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent
+from thresher.run import GUESSED, RunDirectory
 from thresher.tasks.classify import Classify
 
 OF_LABELS = ("flip", "confusion", "burst", "likeliest")
@@ -271,6 +273,27 @@ def test_an_audit_says_what_was_planted_and_an_explanation_shows_it(options: dic
     assert found.scores["planted"].sum() == 12
     for row, shown in enumerate(explain_rows(found.folder, range(60), [], None, 0, Silent())):
         assert shown.planted == found.scores["planted"][row] == (shown.about["label"] != shown.given["label"])
+
+
+@pytest.mark.parametrize("change", [{"plant_kind": "likeliest"}, {"canary_kind": "confusable", "detector": "auto"}])
+def test_a_run_goes_on_only_with_the_labels_that_the_model_gave(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
+) -> None:
+    """Another number of threads may change the model's last bits, and with them which labels are likeliest."""
+    three = [{**row, "label": "xyz"[i % 3]} for i, row in enumerate(reviews(60, 1))]
+    train, clean = (write_rows(tmp_path / f"{count}.jsonl", three[-count:]) for count in (60, 12))
+    config = {**options, **change, "train": train, "validation": clean, "test": None}
+    place = RunDirectory(tmp_path / "run")
+    job = prepared(config)
+    place.open(job.config, job.inputs)
+    place.open(job.config, prepared(config).inputs)
+    uniform = np.random.default_rng(5).dirichlet(np.ones(3), 60)
+    monkeypatch.setattr(Classify, "guess", lambda *_: uniform)
+    other = prepared(config)
+    with pytest.raises(RunError, match="that the model was asked for changed"):
+        place.open(other.config, other.inputs)
+    write_json(place.inputs, {name: value for name, value in job.inputs.items() if name != GUESSED})
+    place.open(other.config, other.inputs)  # as a run of an earlier version goes on
 
 
 texts = st.lists(st.sampled_from(["yes", "no", "a good film", "the plot\nwas dull", "x", "so so", ""]), max_size=40)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,6 +33,7 @@ from thresher.model.mixed import mixed_precision
 from thresher.model.names import ModuleName
 from thresher.model.predict import predict
 from thresher.model.source import model_fingerprint
+from thresher.run import GUESSED
 from thresher.scores.table import DETECTOR, Configuration, available, resolve
 from thresher.tasks.base import Part, Task
 from thresher.tasks.registry import TASKS
@@ -67,13 +69,17 @@ class Job:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Fingerprints of what was read."""
+        """Fingerprints of what was read, and of labels that the model itself was asked for."""
         files: dict[str, str] = {part: fingerprint(table) for part, table in self.tables.items()}
         for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
             if source is not None:
                 files[name] = model_fingerprint(source)
         if self.checkpoints:
             files["checkpoints"] = " ".join(model_fingerprint(str(point.folder)) for point in self.checkpoints)
+        likeliest = self.config.plant and self.planted_kind == "likeliest"
+        if likeliest or (self.auto and self.canary_kind == "confusable"):
+            labels = np.concatenate([one.train.classes.numpy() for one in self.rounds])
+            files[GUESSED] = hashlib.sha256(labels.tobytes()).hexdigest()[:16]
         return files
 
     @property

@@ -16,6 +16,9 @@ from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, read_json, write_json, written
 
+GUESSED = "labels that the model was asked for"
+"""In inputs.json. They hang on the last bits of its numbers, and these on the number of threads."""
+
 
 class RunDirectory:
     """Paths and bookkeeping of one run.
@@ -75,7 +78,11 @@ class RunDirectory:
         now = config.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RESULT))
         differs = differences(before, now, AuditConfig)
         stored = read_json(self.inputs, {})
-        differs += [f"the contents of {name} changed" for name in inputs if stored.get(name) != inputs[name]]
+        known = [name for name in inputs if name in stored or name != GUESSED]  # which older runs do not tell
+        hint = {GUESSED: " (use as many threads as before: OMP_NUM_THREADS)"}
+        differs += [
+            f"the contents of {name} changed{hint.get(name, '')}" for name in known if stored.get(name) != inputs[name]
+        ]
         if differs:
             raise RunError(
                 f"{self.path}: this run was made with other arguments: {'; '.join(differs)}. Name another --output."
