@@ -73,16 +73,22 @@ def detection(output: Path) -> pd.DataFrame:
 
 
 def accuracy(output: Path) -> pd.DataFrame:
-    """One line an audit whose training sets were tried: test accuracy of each.
+    """One line an audit whose training sets were tried: test accuracy of each, NaN of those that were not.
 
-    Where nothing was dropped, that of all rows.
+    Where an audit dropped nothing, that of all rows, if others of its kind dropped.
     """
     found = pd.DataFrame(
         about | {name: judged["accuracy"] for name, judged in read_json(folder / "accuracy.json").items()}
         for folder, about in _finished(output)
         if (folder / "accuracy.json").exists()
     )
-    return found.assign(**{name: found[name].fillna(found["all_rows"]) for name in found})
+    kinds: Any = found.groupby(["kind", "share"], sort=False) if len(found) else ()
+    filled = [_filled(part.dropna(axis=1, how="all")) for _, part in kinds]
+    return pd.concat(filled, ignore_index=True) if filled else found
+
+
+def _filled(tried: pd.DataFrame) -> pd.DataFrame:
+    return tried.assign(**{name: tried[name].fillna(tried["all_rows"]) for name in tried})
 
 
 def confidence(output: Path) -> pd.DataFrame:
@@ -183,7 +189,7 @@ def _by_rows(part: Any) -> list[str]:
     """Test accuracy by task of what was trained on each set of rows, and its gain on all rows in pairs."""
     lines: list[dict[str, Any]] = []
     seeds = part.groupby("task", sort=False).size()
-    for name in [name for name in part if name not in ("task", "kind", "share", "seed")]:
+    for name in [name for name in part.dropna(axis=1, how="all") if name not in ("task", "kind", "share", "seed")]:
         paired = part.assign(gain=part[name] - part["all_rows"])
         means = paired.groupby("task", sort=False)[name].mean()
         line = {"trained on": name} | {f"{task} ({seeds[task]})": mean for task, mean in means.items()}

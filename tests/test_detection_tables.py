@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,17 @@ def test_where_nothing_was_dropped_all_rows_stand_for_it(output: Path) -> None:
     assert lines["trained on"][:3] == ["cola (2)", "quotes (2)", "mean"]
     assert lines["dropped"][:3] == ["0.800", "0.850", "0.825"]
     assert lines["dropped"][3].startswith("+0.075 (")
+
+
+def test_what_was_not_tried_for_a_kind_of_error_has_no_line_there(output: Path) -> None:
+    other = output / "quotes-flip0.1-0"
+    shutil.copytree(output / "quotes-flip0.2-0", other)
+    summary = json.loads((other / "summary.json").read_text())
+    summary["config"]["plant"] = 0.1
+    (other / "summary.json").write_text(json.dumps(summary))
+    (other / "accuracy.json").write_text(json.dumps({"all_rows": {"accuracy": 0.7}, "relabelled": {"accuracy": 0.75}}))
+    assert set(section(output, "accuracy, 10% flip")) == {"trained on", "---", "all_rows", "relabelled"}
+    assert "relabelled" not in section(output, "accuracy, 20% flip")
 
 
 def test_intervals_are_as_wide_as_seeds_differ(output: Path) -> None:
