@@ -69,12 +69,13 @@ def _by_canaries(job: Job, place: RunDirectory, candidates: Candidates, said: Ma
     posterior = _posterior(job, candidates, choice, opinions)
     fall = _spread(job, choice, posterior)
     problems = _text_problems(job)
+    spoiled = problems != ""
     suspicion = candidates.merged(choice.suspicion - (0.0 if fall is None else fall.shift[candidates.label]))
-    suspicion[problems != ""] += np.ptp(suspicion) + 1  # before all others, in their order
-    sure = confidence(suspicion, posterior, problems != "")
+    suspicion[spoiled] += np.ptp(suspicion) + 1  # before all others, in their order
+    sure = confidence(suspicion, posterior, spoiled)
     found = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
     if opinions is not None:
-        found |= _suggestions(job, opinions.merged(candidates), sure, problems != "")
+        found |= _suggestions(job, opinions.merged(candidates), sure, spoiled)
     scores = {name: candidates.merged(candidates.column(name)) for name in candidates.names}
     if not choice.combined:
         scores[choice.single] = -suspicion  # in the unit of the ranking that was judged

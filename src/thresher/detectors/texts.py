@@ -57,9 +57,10 @@ def _foreign(rows: Texts, queries: Texts) -> Flags:
     as few known words are foreign, too, where the odds that they are of these are above ``CERTAIN``. Short texts, and
     a language without spaces, are left alone; and where more than ``MOST`` of the rows would be foreign none is.
     """
-    vocabulary = Counter(word for query in queries for word in _words(query))
-    usual_known, usual_words = _known(queries, vocabulary, 2)
-    known, words = _known(rows, vocabulary, 1)
+    of_queries = list(map(_words, queries))
+    vocabulary = Counter(word for words in of_queries for word in words)
+    usual_known, usual_words = _known(of_queries, vocabulary, 2)
+    known, words = _known(list(map(_words, rows)), vocabulary, 1)
     if not usual_words.any():
         return np.zeros(len(rows), dtype=bool)
     p = usual_known.sum() / usual_words.sum()
@@ -73,9 +74,8 @@ def _foreign(rows: Texts, queries: Texts) -> Flags:
     return foreign & (foreign.mean() <= MOST)
 
 
-def _known(texts: Texts, vocabulary: Counter[str], times: int) -> tuple[Indices, Indices]:
-    """How many different words each row has that at least so many queries have, and how many it has, [n] each."""
-    words = [_words(row) for row in texts]
+def _known(words: Sequence[set[str]], vocabulary: Counter[str], times: int) -> tuple[Indices, Indices]:
+    """How many of each row's ``words`` at least so many queries have, and how many it has, [n] each."""
     known = [sum(vocabulary[word] >= times for word in row) for row in words]
     return np.array(known, dtype=np.int64), np.array([len(row) for row in words], dtype=np.int64)
 

@@ -122,12 +122,13 @@ def _suspicious(job: Job, place: RunDirectory, decision: Decision) -> dict[str, 
     ranked = lowest(decision.table, 1.0)
     if "text_problem" not in decision.table:
         return {"suspicious": _described(job, place, decision, ranked[:SHOWN_ROWS])}
-    problems = decision.table["text_problem"].to_numpy()[ranked]
+    problems = decision.table["text_problem"].to_numpy()
+    fine = problems[ranked] == ""
     spoiled = [
-        {"row": int(row), "text_problem": problem, **job.task.describe("train", int(row))}
-        for row, problem in zip(ranked[problems != ""][:SHOWN_SPOILED], problems[problems != ""], strict=False)
+        {"row": row, "text_problem": problems[row], **job.task.describe("train", row)}
+        for row in ranked[~fine][:SHOWN_SPOILED].tolist()
     ]
-    shown = _described(job, place, decision, ranked[problems == ""][:SHOWN_ROWS])
+    shown = _described(job, place, decision, ranked[fine][:SHOWN_ROWS])
     return {"suspicious": shown, **({"spoiled_texts": spoiled} if spoiled else {})}
 
 
