@@ -104,8 +104,10 @@ def test_epochs_are_told_when_they_end_and_again_after_a_kill(tmp_path: Path) ->
     assert before == heard[9:11]
 
 
-def test_the_kept_epoch_has_the_lowest_query_loss_and_the_later_wins_a_tie() -> None:
-    assert History((Epoch(1, 0.5), Epoch(1, 0.4), Epoch(1, 0.4), Epoch(1, 0.6))).chosen == 2
+def test_the_kept_epoch_has_most_queries_right_then_the_lowest_loss_and_the_later_wins_a_tie() -> None:
+    assert History((Epoch(1, 0.5), Epoch(1, 0.4), Epoch(1, 0.4), Epoch(1, 0.6))).chosen == 2  # of rows without a class
+    one_class, knows, surer = Epoch(1, 0.69, 0.5), Epoch(1, 0.75, 0.8), Epoch(1, 0.7, 0.8)
+    assert History((one_class, knows, surer, knows)).chosen == 2
 
 
 def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:

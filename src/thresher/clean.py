@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from thresher.data.table import write_table
 from thresher.errors import ConfigError
 from thresher.run import open_finished, read_audited
 from thresher.scores.table import lowest
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ def clean(folder: Path, output: Path, drop: float | None = None, *, relabel: boo
     audit, :class:`ConfigError` for a share that is not between 0 and 1, or where the audit suggests no labels.
     """
     run, config, scores, summary = open_finished(folder)
+    doubt = summary.get("knowledge", {}).get("doubt")
+    if doubt:
+        log.warning(doubt)
     share = summary["drop"] / len(scores) if drop is None else drop
     if not 0 <= share < 1:
         raise ConfigError(f"--drop {share}: write the share of rows to drop, from 0 up to but not including 1.")

@@ -120,7 +120,12 @@ class Recipe(Section):
     base_dropout: bool = Field(default=True, description="Keep the base model's own dropout while training.")
     epochs: int = Field(default=10, ge=1, description="Passes over the training rows.")
     batch_size: int = Field(default=32, ge=1, description="Rows a step, in training and in the gradient pass.")
-    learning_rate: float = Field(default=3e-4, gt=0, description="AdamW's peak rate; cosine schedule.")
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        description="AdamW's peak rate; cosine schedule. By default the one of several, from 1e-4 to 1e-2, that short "
+        "trainings find to teach the clean queries most.",
+    )
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decay of matrices.")
     warmup: Share = Field(default=0.1, description="Share of the steps over which the rate rises.")
     bf16: bool = Field(
@@ -133,6 +138,13 @@ class Recipe(Section):
         description="Keep each epoch's trained weights and AdamW's second moments in the run directory.",
     )
     max_grad_norm: float = Field(default=1.0, gt=0, description="Longer gradients are cut to this norm.")
+
+    @property
+    def peak_rate(self) -> float:
+        """``learning_rate``, which must have been given or found. Raises :class:`ConfigError` where it was not."""
+        if self.learning_rate is None:
+            raise ConfigError("There is no learning rate yet to train with; give one, or let an audit find it.")
+        return self.learning_rate
 
 
 class InfluenceConfig(Section):

@@ -19,9 +19,11 @@ from thresher.calibrate.confidence import Confidence, confidence
 from thresher.calibrate.error_rate import Known, Posterior, error_rate
 from thresher.calibrate.repair import suggest
 from thresher.calibrate.spread import Spread, spread
+from thresher.calibrate.stack import of_frozen_features
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
 from thresher.detectors.texts import text_problems
+from thresher.evaluate.knowledge import Knowledge, measure_knowledge
 from thresher.files import read_tensors, written
 from thresher.influences.tensor import SIGN
 from thresher.model.predict import Predictions, read_predictions
@@ -48,24 +50,44 @@ class Decision:
     choice: Choice | None = None
     confidence: Confidence | None = None
     spread: Spread | None = None
+    knowledge: Knowledge | None = None
+
+
+def knowledge_of(job: Job, place: RunDirectory) -> Knowledge | None:
+    """What the model of the first round knows of the task by the clean queries; None where rows have no class."""
+    truth, count = job.encoded["query"].classes.numpy(), len(job.subject.classes)
+    if count < 2 or not isinstance(job.encoded["query"].labels, torch.Tensor):
+        return None
+    outputs = read_predictions(place.predictions, "query").outputs.double().numpy()
+    opinions = read_tensors(place.opinions)[0] if place.opinions.exists() else {}
+    probe = opinions["probe"][-len(truth) :].numpy() if "probe" in opinions else None
+    names = {number: name for name, number in job.subject.classes.items()}
+    return measure_knowledge(
+        outputs, truth, probe, [names.get(number, str(number)) for number in range(outputs.shape[1])]
+    )
 
 
 def decide(job: Job, place: RunDirectory) -> Decision:
     """Rank the rows, and write scores.parquet: one line a training row, in the order of the file."""
     tables = [pd.read_parquet(place.round(one.number).candidates) for one in job.rounds]
     said = job.task.said(job.subject, job.encoded["train"], _said(job, place))
+    known = knowledge_of(job, place)
     if job.auto:
         candidates = side_by_side(tables, [one.train.classes.numpy() for one in job.rounds])
-        return _by_canaries(job, place, candidates, said)
+        return replace(_by_canaries(job, place, candidates, said, known), knowledge=known)
     scores = {name: tables[0][name].to_numpy() for name in tables[0] if is_score(name)}
     name = resolve(job.config.detector, scores, job.config.k)
     table = _written(job, place, name, scores[name], said, scores)
-    return Decision(name, table, lowest(table, job.config.drop or DROP))
+    return Decision(name, table, lowest(table, job.config.drop or DROP), knowledge=known)
 
 
-def _by_canaries(job: Job, place: RunDirectory, candidates: Candidates, said: Mapping[str, Any]) -> Decision:
+def _by_canaries(
+    job: Job, place: RunDirectory, every: Candidates, said: Mapping[str, Any], known: Knowledge | None
+) -> Decision:
+    opinions, candidates = _Opinions.read(job, place), every
+    if opinions is not None and known is not None and known.only_probe_knows:
+        opinions, candidates = opinions.of_probe(), every.only(of_frozen_features)
     choice = choose(candidates, job.config.seed)
-    opinions = _Opinions.read(job, place)
     posterior = _posterior(job, candidates, choice, opinions)
     fall = _spread(job, choice, posterior)
     problems = _text_problems(job)
@@ -76,7 +98,7 @@ def _by_canaries(job: Job, place: RunDirectory, candidates: Candidates, said: Ma
     found = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
     if opinions is not None:
         found |= _suggestions(job, opinions.merged(candidates), sure, spoiled)
-    scores = {name: candidates.merged(candidates.column(name)) for name in candidates.names}
+    scores = {name: every.merged(every.column(name)) for name in every.names}
     if not choice.combined:
         scores[choice.single] = -suspicion  # in the unit of the ranking that was judged
     table = _written(job, place, choice.name, -suspicion, {**said, **found}, scores)
@@ -153,6 +175,10 @@ class _Opinions:
         density = np.concatenate([found.get("query_likeness", even).numpy() for found in rounds])
         given, clean = probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth]
         return cls((tuned, probe), Known(given, clean, density))
+
+    def of_probe(self) -> _Opinions:
+        """What the probe says alone: for a model that has learned less than it."""
+        return replace(self, judges=self.judges[1:])
 
     def merged(self, candidates: Candidates) -> Floats:
         """Their geometric mean over rounds and judges, [n, C]."""

@@ -30,5 +30,9 @@ class GradientError(ThresherError):
     """A row's loss or gradient is not a finite number."""
 
 
+class DivergedError(ModelError):
+    """A training's loss is no longer finite."""
+
+
 class RunError(ThresherError):
     """A run directory belongs to other arguments, or is not finished."""

@@ -6,6 +6,7 @@ command goes on after a kill.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ import pandas as pd
 import xarray as xr
 
 from thresher.config import AuditConfig, make_config
-from thresher.decide import decide
+from thresher.decide import decide, knowledge_of
+from thresher.evaluate.knowledge import doubt_of
 from thresher.files import write_json
 from thresher.influences.tensor import TensorFile
 from thresher.model.finetune import History
@@ -23,9 +25,11 @@ from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent, Within
 from thresher.report.summary import Findings, results, summarise
 from thresher.retrain import retrained, training_sets
-from thresher.rounds import frozen_features, run_round
+from thresher.rounds import frozen_features, run_round, with_found_rate
 from thresher.run import RunDirectory, open_finished
 from thresher.track import Tracker, curves, tracking
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,16 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
     tracker.parameters(job.config.model_dump(mode="json"))
     with place.timed("features"):
         frozen = frozen_features(job, place)
+    if job.searches:
+        with place.timed("learning rate"):
+            job = with_found_rate(job, place, progress)
     histories: list[History | None] = []
     for one in job.rounds:
         shown = Within(progress, f"round {one.number + 1} of {len(job.rounds)}") if job.auto else progress
         told = curves(tracker, f"round_{one.number + 1}" if job.auto else "training")
         histories.append(run_round(job, one, place.round(one.number), frozen, shown, place.timed, told))
+        if one.number == 0:
+            _warn_of_unlearned(job, place)
     with place.timed("scores"):
         decision = decide(job, place)
     with place.timed("retraining"):
@@ -87,6 +96,14 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
     summary = summarise(job, place, Findings(decision, histories[0], judged))
     write_json(place.summary, summary)
     tracker.numbers(results(summary))
+
+
+def _warn_of_unlearned(job: Job, place: RunDirectory) -> None:
+    """As soon as it is known: whoever waits for the rest may want to stop here."""
+    known = knowledge_of(job, place)
+    doubt = known and doubt_of(known)
+    if doubt:
+        log.warning(doubt)
 
 
 def load_result(folder: Path) -> AuditResult:

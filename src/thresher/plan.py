@@ -47,7 +47,7 @@ def make_plan(job: Job) -> Plan:
     a_row, row_by_row = _seconds_a_row(job)
     trained = rows * config.epochs if job.subject.kind == "lora" else 0
     looked_at = sum(len(one.rows) for one in job.rounds)
-    trainings = len(job.rounds) + _RETRAININGS * config.retrain + 2 * job.auto * config.retrain
+    trainings = job.searches + len(job.rounds) + _RETRAININGS * config.retrain + 2 * job.auto * config.retrain
     training = (1.3 * trained + 0.35 * queries * config.epochs) * bool(trained)
     passes = (looked_at + queries * len(job.rounds)) * (1 + job.summed_checkpoints)
     passes += training * trainings + 0.35 * rows * (2 * len(job.rounds) + 1) * job.auto
@@ -104,7 +104,8 @@ def _training(job: Job) -> str:
     over = f" over a base in {config.quantize.removesuffix('bit')} bits" if config.quantize else ""
     mixed = ", in mixed precision" * config.bf16
     said = f"LoRA r = {config.lora_rank} on query and value{over}"
-    return f"{said}, {config.epochs} epochs at {config.learning_rate:g}{mixed}"
+    rate = "a rate to be found by short trainings" if job.searches else f"{config.peak_rate:g}"
+    return f"{said}, {config.epochs} epochs at {rate}{mixed}"
 
 
 def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:

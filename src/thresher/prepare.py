@@ -126,6 +126,11 @@ class Job:
                 if name in self.initial:
                     parameter.copy_(self.initial[name])
 
+    @property
+    def searches(self) -> bool:
+        """Whether a learning rate is still to be found."""
+        return self.subject.kind == "lora" and self.config.learning_rate is None
+
     def judge(self) -> dict[str, float]:
         """What the test rows say of the model as it is."""
         test = self.encoded["test"]

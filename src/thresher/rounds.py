@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +38,7 @@ from thresher.model.load import most_tokens
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.quiet import quiet
+from thresher.model.rate_search import RateTrainer, find_rate
 from thresher.prepare import Job, has
 from thresher.progress import Progress
 from thresher.run import RunDirectory
@@ -71,6 +73,16 @@ def run_round(
             with written(place.candidates) as temporary:
                 pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
     return history
+
+
+def with_found_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
+    """The job with the learning rate that short trainings find, where the user gives none."""
+    if not job.searches:
+        return job
+    train, query = job.encoded["train"], job.encoded["query"]
+    trainer = RateTrainer(job.subject, train, query, job.config, job.put_back, job.config.seed)
+    found = find_rate(trainer, place.search, progress)
+    return replace(job, config=job.config.model_copy(update={"learning_rate": found.rate}))
 
 
 def frozen_features(job: Job, place: RunDirectory) -> Features | None:

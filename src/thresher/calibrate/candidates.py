@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,11 @@ class Candidates:
     def column(self, name: str) -> Floats:
         """One candidate's places, [M]."""
         return self.places[:, self.names.index(name)].astype(np.float64)
+
+    def only(self, wanted: Callable[[str], bool]) -> Candidates:
+        """Those whose names are ``wanted``."""
+        kept = [number for number, name in enumerate(self.names) if wanted(name)]
+        return replace(self, names=tuple(self.names[number] for number in kept), places=self.places[:, kept])
 
     def merged(self, values: Floats) -> Floats:
         """Mean of ``values`` [M] over the rounds in which the row was no canary, [n]: the row as it was given."""

@@ -44,6 +44,11 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
+def of_frozen_features(candidate: str) -> bool:
+    """Whether a candidate asks the model as it came, and nothing of its fine-tuning."""
+    return any(FAMILIES[family].has(candidate) for family in ("probe", "frozen neighbours"))
+
+
 @dataclass(frozen=True)
 class Stack:
     """``members`` names each family's candidates, ``weights`` their mean's weight, ``classes`` each class's own.

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from thresher.config import Recipe
 from thresher.data.encode import EncodedRows, Indices
-from thresher.errors import ModelError
+from thresher.errors import DivergedError
 from thresher.files import read_tensors, write_tensors
 from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject
 from thresher.model.losses import batch_losses
 from thresher.model.mixed import mixed_precision
-from thresher.model.predict import Predictions, predict, read_predictions, write_predictions
+from thresher.model.predict import Predictions, accuracy, predict, read_predictions, write_predictions
 from thresher.model.quantise import differentiable
 from thresher.progress import Advance, Progress
 
@@ -36,23 +36,31 @@ BUCKET = 16  # batches that are sorted by length together; the batches themselve
 
 @dataclass(frozen=True)
 class Epoch:
-    """Mean training loss (while training) and mean loss on the queries after the epoch."""
+    """Mean training loss (while training), and after the epoch the mean loss on the queries.
+
+    ``query_right`` is the share of the queries that are then predicted right; None where rows have no class.
+    """
 
     train_loss: float
     query_loss: float
+    query_right: float | None = None
 
 
 @dataclass(frozen=True)
 class History:
-    """All epochs, and the one whose weights were kept: lowest query loss, the later one on a tie."""
+    """All epochs, and the one whose weights were kept."""
 
     epochs: tuple[Epoch, ...]
 
     @property
     def chosen(self) -> int:
-        """Number of the kept epoch, from 0."""
-        losses = [epoch.query_loss for epoch in self.epochs]
-        return max(i for i, loss in enumerate(losses) if loss == min(losses))
+        """Number of the kept epoch, from 0: most queries right, then lowest query loss, then the latest.
+
+        The lowest loss alone may be that of an epoch that still answers one class: who has learned more errs with more
+        confidence.
+        """
+        worth = [(epoch.query_right or 0.0, -epoch.query_loss, number) for number, epoch in enumerate(self.epochs)]
+        return max(worth)[2]
 
 
 Told = Callable[[int, Epoch], None]
@@ -76,7 +84,7 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
     State goes to ``folder`` after each epoch, and what is found there is taken up; so does what the model said of each
     row as it trained on it (:func:`said_while_training`), and if the recipe keeps checkpoints, each epoch's in
     ``checkpoints``. ``told`` hears of every epoch when it ends, and first of those of an earlier call. Raises
-    :class:`ModelError` where the loss is no longer finite.
+    :class:`DivergedError` where the loss is no longer finite.
     """
     weights = {key: p for key, p in subject.model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(weights, recipe)
@@ -88,10 +96,11 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
             said = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
             loss = said.mean_loss
             with mixed_precision(subject, recipe):
-                query_loss = predict(subject, query, recipe.batch_size).mean_loss
-            if not math.isfinite(loss) or not math.isfinite(query_loss):
-                raise ModelError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
-            done = (*done, Epoch(loss, query_loss))
+                found = predict(subject, query, recipe.batch_size)
+            if not math.isfinite(loss) or not math.isfinite(found.mean_loss):
+                raise DivergedError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
+            right = accuracy(subject, query, found.outputs) if isinstance(query.labels, Tensor) else None
+            done = (*done, Epoch(loss, found.mean_loss, right))
             if History(done).chosen == epoch:
                 write_tensors(folder / "best.safetensors", weights)
             write_predictions(folder / SAID / f"{epoch}.safetensors", {"train": said})
@@ -158,8 +167,8 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     """Linear rise over the warm-up share of the steps, then half a cosine down to zero."""
     rise = math.ceil(recipe.warmup * steps)
     if step < rise:
-        return recipe.learning_rate * step / rise
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+        return recipe.peak_rate * step / rise
+    return recipe.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def mean_rate(epoch: int, steps: int, recipe: Recipe) -> float:
@@ -184,7 +193,7 @@ def _optimizer(weights: dict[str, nn.Parameter], recipe: Recipe) -> torch.optim.
         {"params": [p for p in weights.values() if p.dim() >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in weights.values() if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.AdamW(groups, lr=recipe.peak_rate)
 
 
 def _save(

@@ -12,6 +12,7 @@ from rich.text import Text
 from thresher.plan import Plan
 from thresher.progress import duration
 from thresher.report.detection import calibration_lines, detector_table, influence_table
+from thresher.report.knowledge import knowledge_lines
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
@@ -47,6 +48,9 @@ def show_plan(console: Console, plan: Plan) -> None:
 def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> None:
     """The tables that end an audit."""
     console.print()
+    if "knowledge" in summary:
+        console.print(knowledge_lines(summary))
+        console.print()
     if "auto" in summary:
         console.print(calibration_lines(summary))
         console.print()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
@@ -16,11 +16,13 @@ from thresher.data.encode import Indices
 from thresher.decide import Decision
 from thresher.detectors.baselines import oracle
 from thresher.evaluate.detection import measured
+from thresher.evaluate.knowledge import Knowledge, doubt_of
 from thresher.files import read_json
 from thresher.influences.tensor import SIGN, TensorFile
 from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
 from thresher.model.predict import read_predictions
+from thresher.model.rate_search import read_search
 from thresher.prepare import Job
 from thresher.report.calibration import calibration, shown_influence
 from thresher.run import RunDirectory
@@ -54,6 +56,7 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         "tensor_bytes": job.tensor_bytes,
         **({"classes": job.subject.classes} if job.subject.classes else {}),
         "notes": job.notes,
+        **({"knowledge": knowledge_entry(decision.knowledge)} if decision.knowledge else {}),
         "score": decision.name,
         "drop": len(decision.dropped),
         **calibration(job, decision),
@@ -61,8 +64,7 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         **_suspicious(job, place, decision),
     }
     if found.history is not None:
-        losses = [{"train_loss": e.train_loss, "query_loss": e.query_loss} for e in found.history.epochs]
-        summary["training"] = {"epochs": losses, "chosen_epoch": found.history.chosen + 1}
+        summary["training"] = _training(job, place, found.history)
     if job.config.plant:
         summary["planted"] = int(job.planted.sum())
         summary["plant_kind"] = job.planted_kind
@@ -77,6 +79,27 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         for key in judged["all_rows"]:
             summary[key] = {trained_on: values[key] for trained_on, values in judged.items()}
     return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
+
+
+def knowledge_entry(known: Knowledge) -> dict[str, Any]:
+    """How well the model knows the task by the clean queries, with ``learned`` and, where it has not, the ``doubt``."""
+    return {
+        "learned": known.learned,
+        "only_probe_knows": known.only_probe_knows,
+        "doubt": doubt_of(known),
+        **asdict(known),
+    }
+
+
+def _training(job: Job, place: RunDirectory, history: History) -> dict[str, Any]:
+    """Losses by epoch, the kept epoch, counted from 1, the learning rate, and how it was found."""
+    search = read_search(place.search)
+    return {
+        "epochs": [asdict(epoch) for epoch in history.epochs],
+        "chosen_epoch": history.chosen + 1,
+        "learning_rate": job.config.peak_rate,
+        **({"trials": [asdict(trial) for trial in search.trials]} if search else {}),
+    }
 
 
 def results(summary: Mapping[str, Any]) -> dict[str, float]:

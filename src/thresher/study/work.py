@@ -23,6 +23,7 @@ from thresher.pipeline import run
 from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent
 from thresher.retrain import retrained
+from thresher.rounds import with_found_rate
 from thresher.scores.table import lowest_of
 from thresher.study.config import Cell, StudyConfig, audit_of, cells, rows_of
 from thresher.study.jobs import StudyJob, file_name, named, run_of, views_of
@@ -91,6 +92,7 @@ def draw_rows(study: StudyConfig, cell: Cell) -> None:
 def _retrain(study: StudyConfig, wanted: StudyJob, score: str, progress: Progress) -> None:
     config, place = audit_of(study, wanted.cell), run_of(study, wanted.cell)
     job = prepare(config.model_copy(update={"bf16": config.bf16 or study.retrain_bf16}))
+    job = with_found_rate(job, place, progress)  # as the audit found it
     scores = pd.read_parquet(place.scores)
     sets = {file_name(score): _kept(job, scores, score, study.drop)}
     retrained(job, place, sets, progress, every_epoch=True)

@@ -1,0 +1,128 @@
+"""Does the model know the task? What it says of clean queries, beside who always answers one class and beside a probe.
+
+Compared query by query, by a one-sided sign test on those that only one of the two gets right: a model that has learned
+nothing gets as many right as the most frequent class has queries, and influence of such a model says little.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binomtest
+
+from thresher.data.noise.draw import Flags, Floats
+
+Labels = npt.NDArray[np.int64]
+
+SURE = 0.05
+"""Level of the sign tests."""
+
+
+@dataclass(frozen=True)
+class ClassKnown:
+    """Of one class the clean queries, and how many of them are predicted right."""
+
+    name: str
+    right: int
+    queries: int
+
+
+@dataclass(frozen=True)
+class Confused:
+    """Clean queries of one class that are predicted as another."""
+
+    name: str
+    predicted: str
+    queries: int
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a classifier gets right of the clean ``queries``.
+
+    ``most_frequent`` is what answering their most frequent class alone gets right, and ``probe`` a logistic regression
+    on the features of the model as it came, None where there are none. ``learned``: the model is better than the most
+    frequent class by more than chance, and not behind the probe by more than chance. ``probe_learned``: the probe is
+    better than the most frequent class. ``confused`` are pairs of classes, the most frequent first.
+    """
+
+    queries: int
+    right: int
+    most_frequent: int
+    probe: int | None
+    better_than_one_class: bool
+    behind_probe: bool
+    probe_learned: bool
+    classes: tuple[ClassKnown, ...]
+    confused: tuple[Confused, ...]
+
+    @property
+    def learned(self) -> bool:
+        """Whether what is computed of this model is worth listening to."""
+        return self.better_than_one_class and not self.behind_probe
+
+    @property
+    def only_probe_knows(self) -> bool:
+        """Whether rows should be ranked by frozen features alone."""
+        return not self.learned and self.probe_learned
+
+
+def measure_knowledge(outputs: Floats, labels: Labels, probe: Floats | None, names: Sequence[str]) -> Knowledge:
+    """Compare what the model says of the queries, ``outputs`` [Q, C], with their classes ``labels`` [Q].
+
+    Args:
+        outputs: Scores of the classes by the model, larger = likelier.
+        labels: The clean queries' classes, numbers below C.
+        probe: Probabilities of the classes, [Q, C], by a probe that was not fitted to the query, if there is one.
+        names: What the C classes are called.
+    """
+    predicted = outputs.argmax(1)
+    right: Flags = np.equal(predicted, labels)
+    one_class: Flags = np.equal(labels, np.bincount(labels).argmax())
+    probe_right = None if probe is None else probe.argmax(1) == labels
+    pairs = Counter(zip(labels[~right].tolist(), predicted[~right].tolist(), strict=True))
+    return Knowledge(
+        queries=len(labels),
+        right=int(right.sum()),
+        most_frequent=int(one_class.sum()),
+        probe=None if probe_right is None else int(probe_right.sum()),
+        better_than_one_class=better(right, one_class),
+        behind_probe=probe_right is not None and better(probe_right, right),
+        probe_learned=probe_right is not None and better(probe_right, one_class),
+        classes=tuple(
+            ClassKnown(names[int(number)], int(right[labels == number].sum()), int((labels == number).sum()))
+            for number in np.unique(labels)
+        ),
+        confused=tuple(
+            Confused(names[int(label)], names[int(other)], count) for (label, other), count in pairs.most_common()
+        ),
+    )
+
+
+def better(right: Flags, other: Flags) -> bool:
+    """Whether who is ``right`` [Q] beats the ``other`` [Q] by more than chance: a one-sided sign test (McNemar's)."""
+    wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
+    return wins > losses and bool(binomtest(wins, wins + losses, alternative="greater").pvalue <= SURE)
+
+
+def doubt_of(known: Knowledge) -> str | None:
+    """What to tell the user where the model has not learned the task, in a sentence or two; None where it has."""
+    if known.learned:
+        return None
+    right = f"The model gets {known.right} of {known.queries} clean queries right"
+    if known.better_than_one_class:
+        told = (
+            f"{right}, a probe on the features of the model as it came {known.probe}: training taught it less than that"
+        )
+    else:
+        told = (
+            f"{right}, and always answering the most frequent class {known.most_frequent}: it has not learned the task"
+        )
+    advice = "Try another --learning-rate, more --epochs, more rows, or a larger model."
+    if known.only_probe_knows:
+        return f"{told}, so rows are ranked by what knows more of it, probe and neighbours on frozen features. {advice}"
+    return f"{told}, and what is said of rows is little better than a guess. {advice}"

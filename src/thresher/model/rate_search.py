@@ -1,0 +1,130 @@
+"""The learning rate, where the user gives none: successive halving (Jamieson & Talwalkar 2016) on short trainings.
+
+Every rate is tried for a small part of a training, the two that teach the queries most for a larger one. A trial has
+the schedule of a whole training, warm-up and decline, over fewer steps: a training cut off while its rate still rises
+says little of the rate. Trials are compared by the queries' loss, which falls before the first answer changes. All of
+them together take the steps of one training.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thresher.config import Recipe
+from thresher.data.encode import EncodedRows
+from thresher.errors import DivergedError, ModelError
+from thresher.files import read_json, write_json
+from thresher.model.finetune import finetune
+from thresher.model.load import Subject
+from thresher.progress import Progress
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+SHARES = (0.08, 0.3)
+"""Which part of a whole training each trial of the first round and of the last takes."""
+
+FINALISTS = 2
+TRIALS = "trials.json"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short training: ``share`` of a whole one, and the lowest mean loss that it came to on the queries.
+
+    ``query_loss`` is None where the training diverged.
+    """
+
+    rate: float
+    share: float
+    query_loss: float | None
+
+    @property
+    def loss(self) -> float:
+        """What trials are compared by."""
+        return np.inf if self.query_loss is None else self.query_loss
+
+
+@dataclass(frozen=True)
+class RateSearch:
+    """All trials in the order in which they were made."""
+
+    trials: tuple[Trial, ...]
+
+    @property
+    def rate(self) -> float:
+        """The best of the longest trials."""
+        longest = max(trial.share for trial in self.trials)
+        return min((trial for trial in self.trials if trial.share == longest), key=lambda trial: trial.loss).rate
+
+
+@dataclass(frozen=True)
+class RateTrainer:
+    """What every trial trains: the subject on rows [n], judged on clean queries [Q], from weights that ``reset`` puts
+    back, by ``recipe`` but for its rate."""
+
+    subject: Subject
+    train: EncodedRows
+    query: EncodedRows
+    recipe: Recipe
+    reset: Callable[[], None]
+    seed: int
+
+    def steps(self, share: float) -> int:
+        """Rows that a trial passes over."""
+        return round(share * self.recipe.epochs * len(self.train))
+
+    def run(self, rate: float, share: float, folder: Path, progress: Progress) -> Trial:
+        """One trial; what a killed one left in ``folder`` is taken up."""
+        epochs, rows = self._extent(share)
+        recipe = self.recipe.model_copy(update={"learning_rate": rate, "epochs": epochs, "keep_checkpoints": False})
+        self.reset()
+        name = f"looking for a learning rate: {rate:g}"
+        try:
+            history = finetune(
+                self.subject, rows, self.query, recipe, seed=self.seed, folder=folder, progress=progress, name=name
+            )
+        except DivergedError:
+            return Trial(rate, share, None)
+        return Trial(rate, share, min(epoch.query_loss for epoch in history.epochs))
+
+    def _extent(self, share: float) -> tuple[int, EncodedRows]:
+        """Epochs, and the rows of each: all of them, or for less than an epoch some drawn at random."""
+        whole = int(share * self.recipe.epochs)
+        if whole:
+            return whole, self.train
+        count = min(len(self.train), max(self.recipe.batch_size, self.steps(share)))
+        drawn = np.random.default_rng([self.seed, 5]).choice(len(self.train), count, replace=False)
+        return 1, self.train.take(np.sort(drawn))
+
+
+def find_rate(trainer: RateTrainer, folder: Path, progress: Progress) -> RateSearch:
+    """The best of ``RATES``. Trials go to ``folder``, and those that are finished there are not made again.
+
+    Raises :class:`ModelError` where the loss of every trial diverges.
+    """
+    file = folder / TRIALS
+    done = [Trial(**known) for known in read_json(file, [])]
+    rates = RATES
+    for share in SHARES:
+        for rate in rates:
+            if not any((trial.rate, trial.share) == (rate, share) for trial in done):
+                scratch = folder / f"{share:g}-{rate:g}"
+                done.append(trainer.run(rate, share, scratch, progress))
+                write_json(file, [asdict(trial) for trial in done])
+                shutil.rmtree(scratch, ignore_errors=True)
+        here = sorted((trial for trial in done if trial.share == share), key=lambda trial: trial.loss)
+        rates = tuple(trial.rate for trial in here[:FINALISTS] if trial.query_loss is not None)
+        if not rates:
+            raise ModelError("No learning rate from 1e-4 to 1e-2 keeps the loss finite; give a lower --learning-rate.")
+    return RateSearch(tuple(done))
+
+
+def read_search(folder: Path) -> RateSearch | None:
+    """The search that was made in a ``folder``, if any."""
+    known: list[Mapping[str, Any]] = read_json(folder / TRIALS, [])
+    return RateSearch(tuple(Trial(**trial) for trial in known)) if known else None

@@ -1,0 +1,40 @@
+"""How well the model knows the task, as the console says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+SHOWN_CLASSES, SHOWN_PAIRS = 8, 3
+
+
+def knowledge_lines(summary: Mapping[str, Any]) -> RenderableType:
+    """Clean queries right, beside the most frequent class and the probe; by class; what is confused; any doubt."""
+    known = summary["knowledge"]
+    queries = known["queries"]
+    others = [f"the most frequent class alone would get {known['most_frequent']}"]
+    if known["probe"] is not None:
+        others.append(f"a probe on the features of the model as it came {known['probe']}")
+    rate = f" after training at a rate of {summary['training']['learning_rate']:g}" if "training" in summary else ""
+    lines = [
+        Text("What the model knows", style="italic"),
+        Text(f"It gets {known['right']} of {queries} clean queries right{rate}; {', '.join(others)}."),
+        Text(f"By class: {_by_class(known['classes'])}."),
+    ]
+    if known["confused"]:
+        pairs = [f"{one['name']} as {one['predicted']} ({one['queries']})" for one in known["confused"][:SHOWN_PAIRS]]
+        lines.append(Text(f"Most confused: {', '.join(pairs)}."))
+    if known["doubt"]:
+        lines.append(Text(known["doubt"], style="bold"))
+    return Group(*lines)
+
+
+def _by_class(classes: list[Mapping[str, Any]]) -> str:
+    """The classes with the smallest share right, if there are too many."""
+    worst = sorted(classes, key=lambda one: one["right"] / one["queries"])[:SHOWN_CLASSES]
+    shown = [one for one in classes if one in worst]
+    more = f", and {len(classes) - len(shown)} that it knows better" if len(classes) > len(shown) else ""
+    return ", ".join(f"{one['name']} {one['right']} of {one['queries']}" for one in shown) + more

@@ -1,0 +1,111 @@
+"""The search for a learning rate: what it costs, that it finds the one that teaches, that a kill changes nothing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from test_finetune import data, subject
+from thresher.config import Recipe
+from thresher.errors import ConfigError, DivergedError, ModelError
+from thresher.model import rate_search as module
+from thresher.model.finetune import Epoch, History, finetune
+from thresher.model.rate_search import FINALISTS, RATES, SHARES, RateTrainer, find_rate, read_search
+from thresher.progress import Silent
+
+UNKNOWN = Recipe(epochs=4, batch_size=4, lora_dropout=0.0)
+
+
+def trainer(recipe: Recipe = UNKNOWN) -> RateTrainer:
+    one = subject()
+    start = {name: p.detach().clone() for name, p in one.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def reset() -> None:
+        for name, parameter in one.model.named_parameters():
+            if name in start:
+                parameter.copy_(start[name])
+
+    return RateTrainer(one, data(48, 1), data(12, 2), recipe, reset, 0)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, loss_at: Any) -> list[tuple[float, int]]:
+    """Trainings that come to the loss ``loss_at`` their rate; what was trained: rate, and rows passed over."""
+    made: list[tuple[float, int]] = []
+
+    def pretended(subject: Any, train: Any, query: Any, recipe: Recipe, **_: Any) -> History:
+        made.append((recipe.peak_rate, recipe.epochs * len(train)))
+        loss = loss_at(recipe.peak_rate)
+        if not math.isfinite(loss):
+            raise DivergedError("too high")
+        return History((Epoch(1.0, loss),))
+
+    monkeypatch.setattr(module, "finetune", pretended)
+    return made
+
+
+@pytest.mark.parametrize("best", RATES)
+@pytest.mark.parametrize("epochs", [1, 4, 10])
+def test_the_best_rate_is_found_at_no_more_than_the_cost_of_one_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: float, epochs: int
+) -> None:
+    one = trainer(UNKNOWN.model_copy(update={"epochs": epochs, "batch_size": 2}))
+    made = pretend(monkeypatch, lambda rate: abs(math.log(rate / best)))
+    assert find_rate(one, tmp_path, Silent()).rate == best
+    assert len(made) == len(RATES) + FINALISTS
+    assert sum(rows for _, rows in made) <= epochs * len(one.train)
+    assert [rate for rate, _ in made[: len(RATES)]] == list(RATES)
+
+
+def test_a_rate_at_which_the_loss_diverges_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, lambda rate: math.inf if rate > 3e-4 else 1 / rate)
+    found = find_rate(trainer(), tmp_path, Silent())
+    assert found.rate == 3e-4
+    assert [trial.query_loss is None for trial in found.trials[: len(RATES)]] == [False, False, True, True, True]
+    pretend(monkeypatch, lambda rate: math.inf)
+    with pytest.raises(ModelError, match="lower --learning-rate"):
+        find_rate(trainer(), tmp_path / "none", Silent())
+
+
+def test_trials_are_trainings_from_the_same_start(tmp_path: Path) -> None:
+    one = trainer()
+    found = find_rate(one, tmp_path, Silent())
+    longest = [trial for trial in found.trials if trial.share == SHARES[-1]]
+    assert found.rate == min(longest, key=lambda trial: trial.loss).rate
+    for trial in longest:  # one epoch over all rows
+        one.reset()
+        recipe = UNKNOWN.model_copy(update={"learning_rate": trial.rate, "epochs": 1})
+        alone = finetune(
+            one.subject, one.train, one.query, recipe, seed=0, folder=tmp_path / f"{trial.rate}", progress=Silent()
+        )
+        assert trial.query_loss == alone.epochs[0].query_loss
+    assert read_search(tmp_path) == found
+    assert len(set(np.float32([trial.loss for trial in found.trials]))) == len(found.trials)
+
+
+def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = find_rate(trainer(), tmp_path / "whole", Silent())
+    made: list[float] = []
+
+    def killed(*given: Any, **options: Any) -> History:
+        made.append(given[3].peak_rate)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return finetune(*given, **options)
+
+    monkeypatch.setattr(module, "finetune", killed)
+    with pytest.raises(KeyboardInterrupt):
+        find_rate(trainer(), tmp_path / "killed", Silent())
+    assert find_rate(trainer(), tmp_path / "killed", Silent()) == expected
+    assert len(made) == len(RATES) + FINALISTS + 1  # the trial that was killed, twice; no other
+
+
+def test_no_rate_is_made_up() -> None:
+    with pytest.raises(ConfigError, match="no learning rate"):
+        _ = UNKNOWN.peak_rate
+    assert Recipe(learning_rate=0.5).peak_rate == 0.5
