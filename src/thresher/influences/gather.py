@@ -16,6 +16,7 @@ from thresher.gradients.forms import Form, choose_forms, form_bytes, table_ids
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.registry import INFLUENCE
+from thresher.model.adapters import adapter_parameters
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.model.quantise import is_packed
 from thresher.model.states import head_module, hidden_modules
@@ -48,6 +49,8 @@ def _parameters(model: nn.Module, pattern: str | None) -> list[ModuleName]:
 def _matching(model: nn.Module, pattern: str | None) -> list[str]:
     embedding, head = embedding_name(model), output_head(model)
     parameters = dict(model.named_parameters())
+    frozen = not any(parameter.requires_grad for parameter in parameters.values())
+    trained = adapter_parameters(model) if frozen else {n for n, p in parameters.items() if p.requires_grad}
     body = [n for n in parameters if head is None or "lora_" in n or not n.startswith(f"{head[0]}.")]
     try:
         wanted = None if pattern is None else re.compile(pattern)
@@ -55,9 +58,9 @@ def _matching(model: nn.Module, pattern: str | None) -> list[str]:
         raise ConfigError(f"--modules '{pattern}': not a regular expression ({error}).") from None
     names = [
         name
-        for name, parameter in parameters.items()
+        for name in parameters
         if ".original_module." not in name  # what PEFT keeps of a head that it replaced; no row passes through it
-        and (wanted.search(name) if wanted else name == embedding or (parameter.requires_grad and name in body))
+        and (wanted.search(name) if wanted else name == embedding or (name in trained and name in body))
     ]
     if not names:
         some = ", ".join(list(parameters)[:3])

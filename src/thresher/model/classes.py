@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from thresher.errors import DataError, ModelError
 from thresher.files import read_json
+from thresher.model.adapters import of_whole_layer, saved_shapes
 
 CLASSES_FILE = "classes.json"
 """Class numbers by name, saved beside an adapter that was fine-tuned here."""
@@ -62,9 +61,6 @@ def _known(names: dict[str, int], classes: Sequence[str], whose: str) -> dict[st
 
 def _outputs(adapter: Path) -> int | None:
     """How many classes the head saved with an adapter has; None where it holds no head."""
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        return None
-    with safe_open(weights, framework="pt") as file:
-        shapes = [file.get_slice(key).get_shape() for key in file.keys() if _HEAD_MATRIX.search(key)]  # noqa: SIM118
-    return min((shape[0] for shape in shapes if len(shape) == 2), default=None)
+    saved = saved_shapes(adapter).items()
+    heads = [shape for name, shape in saved if _HEAD_MATRIX.search(name) and of_whole_layer(name) and len(shape) == 2]
+    return min((shape[0] for shape in heads), default=None)

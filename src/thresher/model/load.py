@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from thresher.config import ModelConfig
 from thresher.errors import ModelError, first_line
+from thresher.model.adapters import load_adapter
 from thresher.model.classes import class_numbers
 from thresher.model.names import attention_projections, head_modules
 from thresher.model.quantise import moved, packing
@@ -223,7 +222,7 @@ def _set_padding(model: Any, tokenizer: Any, source: str) -> None:
 def _placed(model: Any, config: ModelConfig, untrained: tuple[str, ...]) -> nn.Module:
     """The model with its adapter, if one is named, on its device."""
     if config.adapter is not None:
-        model = _with_adapter(model, config.adapter, untrained)
+        model = load_adapter(model, config.adapter, untrained)
     with _using_device(config) as device:
         return moved(model, device)
 
@@ -235,29 +234,6 @@ def _using_device(config: ModelConfig) -> Generator[torch.device]:
         yield torch.device(device)
     except (RuntimeError, AssertionError) as error:  # the library has no one kind for a device that is not there
         raise ModelError(f"--device {device}: cannot be used ({first_line(error)})") from None
-
-
-def _with_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Module:
-    from peft import PeftModel
-
-    if Path(adapter).is_dir():
-        _refuse_incomplete_adapter(Path(adapter), untrained)
-    try:
-        with quiet():
-            return PeftModel.from_pretrained(model, adapter, is_trainable=True)
-    except Exception as error:  # shapes, keys, files: the library raises many kinds
-        raise ModelError(f"{adapter}: the adapter does not fit the model ({first_line(error)})") from None
-
-
-def _refuse_incomplete_adapter(adapter: Path, untrained: tuple[str, ...]) -> None:
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ModelError(f"{adapter}: no adapter_model.safetensors in this folder; save the adapter with PEFT.")
-    with safe_open(weights, framework="pt") as file:
-        saved = [key.split(".") for key in file.keys()]  # noqa: SIM118 (not a mapping)
-    lost = [part for part in untrained if not any(part.rpartition(".")[2] in key for key in saved)]
-    if lost:
-        raise ModelError(f"{adapter}: holds no weights for {', '.join(lost)}, and neither does the base model.")
 
 
 def best_device() -> str:
