@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thresher.calibrate.repair import mended
+from thresher.calibrate.repair import lost_classes, mended
 from thresher.data.examples import find_columns, relabelled
 from thresher.data.table import write_table
 from thresher.errors import ConfigError
@@ -52,6 +52,9 @@ def clean(folder: Path, output: Path, drop: float | None = None, *, relabel: boo
         columns = find_columns(table, config.text_column, config.label_column)
         changed = relabelled(table, columns, {int(row): str(scores.loc[row, "suggested"]) for row in changes})
     kept = np.setdiff1d(np.arange(len(table)), dropped)
+    lost = lost_classes(scores, kept, changes)
+    if lost:
+        log.warning("No row is left of class %s; look at these rows, or give --drop a smaller share.", ", ".join(lost))
     write_table(changed.take(kept.tolist()), output)
     planted = int(scores["planted"].to_numpy().sum()) if "planted" in scores else 0
     return Cleaned(output, len(kept), len(changes), len(dropped), planted)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thresher.calibrate.repair import lost_classes
 from thresher.config import AuditConfig, make_config
 from thresher.decide import decide, knowledge_of
 from thresher.evaluate.knowledge import doubt_of
@@ -89,6 +91,9 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
             _warn_of_unlearned(job, place)
     with place.timed("scores"):
         decision = decide(job, place)
+    lost = lost_classes(decision.table, np.setdiff1d(decision.table["row"], decision.dropped), decision.dropped[:0])
+    if lost:
+        log.warning("Dropping what this audit says to drop would leave no row of class %s.", ", ".join(lost))
     with place.timed("retraining"):
         judged = None
         if job.config.retrain:

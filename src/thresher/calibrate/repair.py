@@ -24,3 +24,17 @@ def mended(table: pd.DataFrame, dropped: Indices) -> tuple[Indices, Indices]:
     """Of the rows to drop those to relabel instead, whose suggestion is more likely right than not, and the others."""
     sure = table["suggestion_confidence"].to_numpy()[dropped] > 0.5
     return dropped[sure], dropped[~sure]
+
+
+def lost_classes(scores: pd.DataFrame, kept: Indices, relabelled: Indices) -> list[str]:
+    """Classes of which no row would be left as it was labelled, with how many rows each has, in words.
+
+    ``kept`` are the rows of the cleaned set, ``relabelled`` those of them that get another label. Empty where rows have
+    no classes.
+    """
+    if "label" not in scores:
+        return []
+    labels = scores["label"].astype(str)
+    left = set(labels.iloc[np.setdiff1d(kept, relabelled)])
+    left |= set(scores["suggested"].iloc[relabelled].astype(str)) if len(relabelled) else set()
+    return [f"'{name}' ({count} of {count} rows)" for name, count in labels.value_counts().items() if name not in left]

@@ -25,6 +25,10 @@ TEXT_COLUMNS = (
     ("content",),
 )
 MOST_CLASSES = 1000
+NO_LABEL = frozenset({"nan", "NaN", "None", "<NA>", "null", "NaT"})
+"""How pandas, Python and JSON write a value that is missing; a class that is called none in another spelling is one."""
+
+_DIGITS = re.compile(r"([0-9]+)")
 _WHOLE = re.compile(r"-?[0-9]+")
 _WHOLE_AS_FLOAT = re.compile(r"(-?[0-9]+)\.0+")
 
@@ -73,7 +77,7 @@ def find_columns(table: Table, text: Sequence[str], label: str | None) -> Column
 
 
 def find_classes(table: Table, columns: Columns) -> tuple[str, ...]:
-    """The class names among the labels: in number order where all are numbers, else sorted.
+    """The class names among the labels: in number order where all are numbers, else sorted, numbers in them as such.
 
     Raises :class:`DataError` for a missing label, a single class, or labels that look like measurements.
     """
@@ -90,7 +94,13 @@ def find_classes(table: Table, columns: Columns) -> tuple[str, ...]:
         )
     if all(_WHOLE.fullmatch(name) for name in names):
         return tuple(sorted(names, key=int))
-    return tuple(sorted(names))
+    return tuple(sorted(names, key=_natural))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Numbers in a name count as numbers: LABEL_10 comes after LABEL_9."""
+    parts = _DIGITS.split(name)
+    return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts)]
 
 
 def read_examples(table: Table, columns: Columns, classes: Mapping[str, int], *, trained_on: str) -> Examples:
@@ -152,10 +162,11 @@ def _class_name(table: Table, columns: Columns, row: int) -> str:
     value = _value(table, row, columns.label)
     if (
         value is None
-        or (isinstance(value, str) and not value.strip())
+        or (isinstance(value, str) and (not value.strip() or value.strip() in NO_LABEL))
         or (isinstance(value, float) and math.isnan(value))
     ):
-        raise DataError(f"{table.where(row)}: column '{columns.label}' has no label; fill it or remove the row.")
+        says = f" (it says '{value}'; if that is a class, write it in another way)" if isinstance(value, str) else ""
+        raise DataError(f"{table.where(row)}: column '{columns.label}' has no label{says}; fill it or remove the row.")
     if isinstance(value, float):
         if not value.is_integer():
             raise DataError(

@@ -35,7 +35,7 @@ def class_numbers(settings: Any, classes: Sequence[str], adapter: str | None) ->
     count = len(names) if adapter is None else _outputs(Path(adapter)) or len(names)
     if count < 2:
         raise ModelError("The model predicts one number, not classes; audit such a model with thresher.influence.")
-    if not generic and count == len(names) and all(name in names for name in classes):
+    if count == len(names) and all(name in names for name in classes):
         return names, False
     if all(name.isdecimal() and str(int(name)) == name and int(name) < count for name in classes):
         return {str(number): number for number in range(count)}, False

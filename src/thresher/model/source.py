@@ -9,6 +9,9 @@ from thresher.data.packaged import unpacked
 from thresher.errors import ModelError
 from thresher.model.gguf import SUFFIX, unpacked_folder
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "tekken.json")
+TEMPLATES = ("chat_template*", "*.jinja")
+
 
 def model_folder(source: str) -> str:
     """The folder, or hub id, to load the model from. Raises :class:`ModelError` for a folder without a model."""
@@ -20,11 +23,13 @@ def model_folder(source: str) -> str:
 
 
 def model_fingerprint(source: str) -> str:
-    """Hash of a file, or of a folder's weights and settings; a hub id stands for itself."""
+    """Hash of a file, or of a folder's weights, settings, tokenizer and chat template; a hub id stands for itself."""
     path = Path(unpacked(source))
     if not path.exists():
         return source
-    files = [path] if path.is_file() else sorted([*path.glob("*.safetensors"), *path.glob("*.json")])
+    patterns = ("*.safetensors", "*.json", *TOKENIZER_FILES, *TEMPLATES)
+    found = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
+    files = [path] if path.is_file() else sorted(found)
     digest = hashlib.sha256()
     for file in files:
         with file.open("rb") as stream:
@@ -42,3 +47,7 @@ def _refuse_incomplete_folder(source: str) -> None:
         raise ModelError(f"{source}: there is no config.json in this folder; give a Hugging Face model folder.")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{source}: a model folder without weights (no .safetensors file); save the model there.")
+    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+        raise ModelError(
+            f"{source}: there is no tokenizer in this folder; save the model's there with save_pretrained."
+        )
