@@ -183,7 +183,7 @@ def test_a_failed_job_is_reported_and_the_rest_goes_on(place: Path, tmp_path: Pa
     states = {name: one["state"] for name, one in manifest(study).items()}
     assert states == {"audit/tiny-reviews-0": "done", "audit/hot-reviews-0": "failed"}
     assert "FAILED audit/hot-reviews-0" in ended.output
-    assert "ModelError" in (study.output / "logs" / "audit-hot-reviews-0.txt").read_text()
+    assert "DivergedError" in (study.output / "logs" / "audit-hot-reviews-0.txt").read_text()
     assert (study.output / "report" / "report.md").exists()
 
 

@@ -81,10 +81,11 @@ def tracking(kind: LogTo | None, folder: Path) -> Generator[Tracker]:
 
 
 def curves(tracker: Tracker, name: str) -> Told:
-    """Tells the epochs of a training, counted from 1, as ``NAME/train_loss`` and ``NAME/query_loss``."""
+    """Tells the epochs of a training, counted from 1, as ``NAME/train_loss`` and so on: what an epoch has of it."""
 
     def told(number: int, epoch: Epoch) -> None:
-        tracker.numbers({f"{name}/{key}": value for key, value in asdict(epoch).items()}, number)
+        known = {f"{name}/{key}": value for key, value in asdict(epoch).items() if value is not None}
+        tracker.numbers(known, number)
 
     return told
 
