@@ -70,7 +70,7 @@ def logits(model: Any) -> torch.Tensor:
 def test_the_audited_model_is_the_fine_tuned_one(saved: tuple[Any, Path], new_name: Callable[[str], str]) -> None:
     model, adapter = saved
     rename(adapter, new_name)
-    loaded = load_adapter(base(), str(adapter), ())
+    loaded = load_adapter(base(), str(adapter), (), "base")
     assert torch.equal(logits(loaded), logits(model))
     assert not torch.allclose(logits(loaded), logits(base()))
 
@@ -91,15 +91,15 @@ def test_an_adapter_that_is_not_whole_or_not_the_models_is_refused(
     _, adapter = saved
     rename(adapter, new_name)
     with pytest.raises(ModelError, match=said):
-        load_adapter(base(), str(adapter), ())
+        load_adapter(base(), str(adapter), (), "base")
 
 
 def test_lora_on_an_untrained_head_does_not_stand_for_it(tmp_path: Path) -> None:
     settings = peft.LoraConfig(r=2, target_modules=[*TARGETS, "score"])
     peft.get_peft_model(base(), settings).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="holds no weights for score"):
-        load_adapter(base(), str(tmp_path), ("score",))
-    load_adapter(base(), str(tmp_path), ())  # of a base with a trained head
+        load_adapter(base(), str(tmp_path), ("score",), "base")
+    load_adapter(base(), str(tmp_path), (), "base")  # of a base with a trained head
 
 
 @pytest.mark.parametrize("rank", [1, 2, 8])
@@ -111,7 +111,9 @@ def test_the_head_says_how_many_classes_there_are(tmp_path: Path, rank: int) -> 
     peft.get_peft_model(model, lora).save_pretrained(tmp_path)
     AutoModel.from_config(settings).save_pretrained(tmp_path / "base")
     plain = OPTConfig(**sizes)  # of a base without a head: two classes without names
-    assert class_numbers(plain, ["x", "y", "z"], str(tmp_path)) == ({"x": 0, "y": 1, "z": 2}, True)
+    found = class_numbers(plain, ["x", "y", "z"], str(tmp_path))
+    assert found.numbers == {"x": 0, "y": 1, "z": 2}
+    assert "sorted order" in found.assumed
 
 
 def test_a_frozen_adapter_means_its_adapter(saved: tuple[Any, Path]) -> None:

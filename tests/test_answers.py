@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
 
 from folders import CHAT_TEMPLATE, WORDS, tokenizer
-from thresher.data.answers import Cuts, encode_dialogues
+from thresher.data.answers import _rendered, encode_dialogues, writes_date  # pyright: ignore[reportPrivateUsage]
 from thresher.data.dialogues import DialogueColumns, Dialogues, find_dialogue_columns, read_dialogues
-from thresher.data.encode import IGNORED, EncodedRows
+from thresher.data.encode import IGNORED, Cuts, EncodedRows
 from thresher.data.table import Table
 from thresher.errors import DataError, ModelError
 
@@ -61,7 +62,7 @@ def words(rows: EncodedRows, row: int) -> tuple[str, str]:
 def test_only_the_answer_and_one_end_token_are_learned(completion: str, ends: bool) -> None:
     rows, cuts = encoded([{"prompt": "the film was", "completion": completion}], speaker(ends=ends))
     assert words(rows, 0) == ("[CLS] the film was good cast [SEP]", "good cast [SEP]")
-    assert cuts == Cuts(0, 0)
+    assert (cuts.rows, cuts.tokens, cuts.answers) == (0, 0, 0)
 
 
 def test_every_turn_of_the_assistant_is_learned_with_its_end() -> None:
@@ -95,14 +96,15 @@ def test_prompts_are_cut_from_the_left_and_answers_only_where_too_long_alone(p: 
     assert text.startswith("[CLS]")
     assert learned.split() == [*answer, "[SEP]"][: limit - 1]
     too_long = len(answer) + 1 > limit - 1
-    assert cuts == Cuts(len(whole) > limit, too_long)
+    assert (cuts.rows, cuts.answers) == (len(whole) > limit, too_long)
+    assert cuts.of - cuts.tokens == len(rows.features["input_ids"][0])
     assert text.split()[1:] == (learned.split() if too_long else whole[1:][1 - limit :])
 
 
 def test_the_last_answer_of_a_long_chat_is_kept() -> None:
     rows, cuts = encoded([chat("film", "good end", "plot", "bad cast")], speaker(CHAT_TEMPLATE), 8)
     assert words(rows, 0) == ("the plot [SEP] [CLS] a bad cast [SEP]", "bad cast [SEP]")
-    assert cuts == Cuts(1, 1)
+    assert (cuts.rows, cuts.answers) == (1, 1)
 
 
 def test_columns_are_found_by_their_usual_names_and_joined_by_a_line_break() -> None:
@@ -145,3 +147,46 @@ def test_a_row_that_cannot_be_learned_is_named(
 ) -> None:
     with pytest.raises(error, match=message):
         encoded([row], speaker(template))
+
+
+ASKED = [{"role": "system", "content": "story"}, {"role": "user", "content": "plot"}]
+SAID = [{"role": "assistant", "content": "cast"}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": ASKED, "completion": SAID},
+        {"completion": SAID, "prompt": ASKED, "id": 3},
+        {"conversations": [*ASKED, *SAID]},
+        {
+            "conversations": [
+                {"from": "system", "value": "story"},
+                {"from": "human", "value": "plot"},
+                {"from": "gpt", "value": "cast", "weight": None},
+            ]
+        },
+    ],
+    ids=["trl", "trl, other order", "conversations", "sharegpt"],
+)
+def test_chats_of_other_formats_are_the_same_chat(row: Row) -> None:
+    plain, found = (dialogues([one]) for one in ({"messages": [*ASKED, *SAID]}, row))
+    assert found.chat and found.rows == plain.rows
+    speaks = speaker(CHAT_TEMPLATE)
+    one, other = (encode_dialogues(chats, speaks, 64, "mean")[0] for chats in (plain, found))
+    assert torch.equal(one.features["input_ids"][0], other.features["input_ids"][0])
+    assert torch.equal(one.labels[0], other.labels[0])
+
+
+def test_a_chat_column_of_another_name_is_read_where_it_is_named() -> None:
+    table = Table("train.jsonl", [{"turns": [*ASKED, *SAID]}], ("turns",))
+    assert find_dialogue_columns(table, ["turns"], None) == DialogueColumns(chat="turns")
+    with pytest.raises(DataError, match="name it with --completion-column"):
+        find_dialogue_columns(table, [], None)
+
+
+def test_a_template_is_told_the_same_day_every_day() -> None:
+    dated = speaker("{{ strftime_now('%d %b %Y') }} " + CHAT_TEMPLATE)
+    assert writes_date(dated) and not writes_date(speaker(CHAT_TEMPLATE))
+    rendered = _rendered(dialogues([{"messages": [*ASKED, *SAID]}]), 0, dated)[0]
+    assert rendered.startswith("26 Jul 2024 ")

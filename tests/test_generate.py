@@ -289,8 +289,8 @@ def test_chats_are_cut_with_a_word_about_it(place: Path, tmp_path: Path, caplog:
     train = write_rows(tmp_path / "train.jsonl", chats)
     given = options(place, tmp_path / "run", train=train, validation=train, test=None, max_length=12, epochs=1)
     found = thresher.audit(given | {"plant": 0.2, "plant_kind": "truncate"})
-    assert "train rows lost the left of their prompt" in found.summary["notes"]["cut"]
-    assert "(over 12 tokens)" in caplog.text
+    assert "of 20 train rows lose" in found.summary["notes"]["cut"]
+    assert "(over 12 a row)" in caplog.text
     assert all(entry["prompt"] for entry in found.summary["suspicious"])
 
 

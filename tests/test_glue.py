@@ -205,7 +205,9 @@ def test_what_is_wrong_with_a_row_is_said_with_its_place(
 
 
 def test_a_missing_file_or_column_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"mnli.train\.jsonl: there is no such file, nor one in \.csv, \.parquet"):
+    with pytest.raises(
+        DataError, match=r"mnli.train\.jsonl: there is no such file, nor one in \.json, \.csv, \.tsv, \.parquet"
+    ):
         glue_rows("mnli", tmp_path, 8, 8, seed=0)
     write_rows(tmp_path / "mnli" / "train.jsonl", official("mnli", 20, 1))
     with pytest.raises(DataError, match=r"validation_matched\.jsonl: there is no such file"):

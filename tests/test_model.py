@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,8 +141,13 @@ def test_a_new_head_on_a_regression_model_learns_classes(tmp_path: Path) -> None
 
 
 def test_rows_are_cut_to_the_positions_a_model_has() -> None:
-    assert most_tokens(tiny_model("bert"), 1000) == 64
-    assert most_tokens(tiny_model("roberta"), 1000) == 62  # positions count from the one after the pad id
+    knows = SimpleNamespace(model_max_length=16)
+    assert most_tokens(tiny_model("bert"), knows, 1000) == most_tokens(tiny_model("bert"), knows, None) == 64
+    assert most_tokens(tiny_model("bert"), knows, 8) == 8
+    assert most_tokens(tiny_model("roberta"), knows, 1000) == 62  # positions count from the one after the pad id
+    endless: Any = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: None))
+    assert most_tokens(endless, knows, None) == 16
+    assert most_tokens(endless, knows, 1000) == 1000
 
 
 def test_a_whole_model_is_audited_through_query_value_and_head(tmp_path: Path) -> None:

@@ -92,7 +92,9 @@ def demo(*, dry_run: DryRun = False, **options: Any) -> None:
 @app.command()
 def clean(
     run: Annotated[Path, typer.Argument(help="Run directory of a finished audit.")],
-    output: Annotated[Path, typer.Option(help="Where to: a .jsonl, .csv or .parquet file.")],
+    output: Annotated[
+        Path, typer.Option(help="Where to: a .jsonl, .json, .csv, .tsv (or these with .gz) or .parquet file.")
+    ],
     drop: Annotated[
         float | None, typer.Option(help="Share of the rows to drop, lowest scores first; by default as the audit says.")
     ] = None,

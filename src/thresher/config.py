@@ -67,16 +67,23 @@ class DataConfig(Section):
     """Which rows, and what their columns mean."""
 
     train: Source = Field(
-        description="Training rows: a .jsonl, .csv or .parquet file, or a hub id NAME[:CONFIG[:SPLIT]]."
+        description="Training rows: a .jsonl, .json, .csv, .tsv (or these with .gz) or .parquet file, a data set folder, or "
+        "a hub id NAME[:CONFIG[:SPLIT]]."
     )
     validation: Source = Field(description="A small clean set of rows: the queries.")
     test: Source | None = Field(default=None, description="Rows to judge the model on; no choice is made on them.")
     task: TaskName = Field(default="classify", description="What the model learns: classify, or generate an answer.")
     text_column: Names = Field(default=(), description="The column of the text; twice for a pair of texts.")
     label_column: str | None = Field(default=None, description="The column of the label.")
-    prompt_column: Names = Field(default=(), description="generate: the column of the prompt; twice for two parts.")
+    prompt_column: Names = Field(
+        default=(), description="generate: the column of the prompt, twice for two parts; or of the messages of a chat."
+    )
     completion_column: str | None = Field(default=None, description="generate: the column of the answer.")
-    max_length: int = Field(default=128, ge=8, description="Tokens a row; longer texts are cut.")
+    max_length: int | None = Field(
+        default=None,
+        ge=8,
+        description="Tokens a row; longer texts are cut. By default as many as the rows need and the model can take.",
+    )
     row_loss: RowLoss = Field(default="mean", description="generate: how losses of a row's answer tokens add up.")
     plant: Share = Field(default=0.0, description="Put errors into this share of the training rows, to measure.")
     plant_kind: PlantKind | None = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -33,6 +34,7 @@ from thresher.model.mixed import mixed_precision
 from thresher.model.names import ModuleName
 from thresher.model.predict import predict
 from thresher.model.source import model_fingerprint
+from thresher.model.tokenizer import refuse_unfit_tokens
 from thresher.run import GUESSED
 from thresher.scores.table import DETECTOR, Configuration, available, resolve
 from thresher.tasks.base import Part, Task
@@ -52,7 +54,7 @@ class Job:
     ``task`` and ``encoded`` carry the rows as trained on, planted errors included; ``planted`` [n] marks those.
     ``notes`` are the task's lines for the plan. ``rounds`` are the trainings, with their canaries. ``initial`` are the
     trainable weights before fine-tuning, from which every training starts. ``checkpoints`` are those of the user's own
-    training.
+    training, and ``longest`` is how many tokens a row may have.
     """
 
     config: AuditConfig
@@ -66,6 +68,7 @@ class Job:
     rounds: tuple[Round, ...]
     initial: dict[str, Tensor]
     checkpoints: tuple[Checkpoint, ...]
+    longest: int
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -178,11 +181,13 @@ def prepare(config: AuditConfig) -> Job:
     config, checkpoints = _checkpoints(config, subject)
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
-    longest = most_tokens(subject.model, config.max_length)
+    longest = most_tokens(subject.model, subject.tokenizer, config.max_length)
     task, flags = planted(task, config, partial(task.guess, subject, longest, config))
     encoding = task.encode(subject, longest)
     for warning in encoding.warnings:
         log.warning(warning)
+    for part, rows in encoding.rows.items():
+        refuse_unfit_tokens(subject.model, subject.tokenizer, rows, tables[part].where)
     task.doubt(subject, encoding.rows["query"], config.batch_size)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
@@ -195,9 +200,35 @@ def prepare(config: AuditConfig) -> Job:
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     guess = partial(task.guess, subject, longest, config)
     rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, guess)
+    notes = encoding.notes | _repeated(task, tables)
     return Job(
-        config, tables, task, encoding.rows, encoding.notes, flags, subject, modules, rounds, initial, checkpoints
+        config, tables, task, encoding.rows, notes, flags, subject, modules, rounds, initial, checkpoints, longest
     )
+
+
+def _repeated(task: Task, parts: Collection[Part]) -> dict[str, str]:
+    """Clean rows that are also training rows, warned of and noted: what is learned by heart counts as known there."""
+    places = {_plain(texts): row for row, texts in reversed(list(enumerate(task.texts("train"))))}
+    told: list[str] = []
+    for part in parts:
+        if part == "train":
+            continue
+        rows = list(enumerate(task.texts(part)))
+        same = [(row, places[_plain(texts)]) for row, texts in rows if _plain(texts) in places]
+        if same:
+            first = f"the first: {part} row {same[0][0]} is training row {same[0][1]}"
+            told.append(f"{len(same):,} of {len(rows):,} {part} rows are also training rows ({first})")
+    if not told:
+        return {}
+    log.warning(
+        "%s; what the model has learned by heart counts as right there. Give rows that are not trained on.",
+        "; ".join(told),
+    )
+    return {"repeated": "; ".join(told)}
+
+
+def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(" ".join(text.split()).casefold() for text in texts)
 
 
 def has(subject: Subject, need: Need) -> bool:

@@ -34,7 +34,6 @@ from thresher.model.checkpoints import Checkpoint, read_checkpoints
 from thresher.model.classes import CLASSES_FILE
 from thresher.model.features import pooled_features
 from thresher.model.finetune import CHECKPOINTS, History, Told, finetune, said_while_training
-from thresher.model.load import most_tokens
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.quiet import quiet
@@ -101,7 +100,7 @@ def frozen_features(job: Job, place: RunDirectory) -> Features | None:
 
 
 def _features_apart(job: Job, part: Side) -> Singles:
-    texts = job.task.apart(job.subject, part, most_tokens(job.subject.model, job.config.max_length))
+    texts = job.task.apart(job.subject, part, job.longest)
     pooled = [pooled_features(job.subject, rows, job.config.batch_size) for rows in texts]
     if len(pooled) == 1:
         return pooled[0]

@@ -10,24 +10,31 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import torch
 
 from thresher.config import RowLoss
 from thresher.data.dialogues import Dialogues, Message, joined
-from thresher.data.encode import IGNORED, EncodedRows
+from thresher.data.encode import IGNORED, Cuts, EncodedRows
 from thresher.errors import DataError, ModelError, first_line
 
+TEMPLATE_DATE = datetime(2024, 7, 26)
+"""The day that templates are told it is, or an audit would read other rows tomorrow; the one that Llama's names."""
+
+_ASKS_DATE = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 _MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-@dataclass(frozen=True)
-class Cuts:
-    """How many rows were longer than allowed, and how many of those lost tokens of an answer."""
+def writes_date(tokenizer: Any) -> bool:
+    """Whether the tokenizer's chat template asks for today's date."""
+    template = tokenizer.chat_template
+    return isinstance(template, str) and _ASKS_DATE.search(template) is not None
 
-    rows: int
-    answers: int
+
+def _dated(asked: re.Match[str]) -> str:
+    return repr(TEMPLATE_DATE.strftime(asked[2]))
 
 
 @dataclass
@@ -59,17 +66,20 @@ def encode_dialogues(
     whole = _chats(dialogues, tokenizer) if dialogues.chat else _completions(dialogues, tokenizer)
     ids: list[torch.Tensor] = []
     labels: list[torch.Tensor] = []
-    longer = poorer = 0
+    longer = poorer = lost = 0
     for row, before in enumerate(whole):
         tokens = _cut(before, max_length, tokenizer.bos_token_id)
         longer += len(tokens.ids) < len(before.ids)
+        lost += len(before.ids) - len(tokens.ids)
         poorer += sum(tokens.learned[1:]) < sum(before.learned[1:])
         if not any(tokens.learned[1:]):  # the first token has none before it to be predicted from
             raise DataError(f"{dialogues.table.where(row)}: no token of an answer is left to learn; mend the row.")
         ids.append(torch.tensor(tokens.ids))
         learned = torch.tensor([False, *tokens.learned[1:]])
         labels.append(ids[-1].masked_fill(~learned, IGNORED))
-    return EncodedRows({"input_ids": ids}, labels, row_loss), Cuts(longer, poorer)
+    return EncodedRows({"input_ids": ids}, labels, row_loss), Cuts(
+        longer, lost, sum(len(tokens.ids) for tokens in whole), poorer
+    )
 
 
 def _completions(dialogues: Dialogues, tokenizer: Any) -> list[_Tokens]:
@@ -129,6 +139,8 @@ def _rendered(dialogues: Dialogues, row: int, tokenizer: Any) -> tuple[str, list
 
 
 def _templated(dialogues: Dialogues, row: int, tokenizer: Any, messages: Sequence[Message], **how: Any) -> Any:
+    if writes_date(tokenizer):
+        how["chat_template"] = _ASKS_DATE.sub(_dated, tokenizer.chat_template)
     try:
         return tokenizer.apply_chat_template([dict(message) for message in messages], return_dict=True, **how)
     except Exception as error:  # templates are programs of their own, and refuse in their own ways

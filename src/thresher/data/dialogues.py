@@ -1,19 +1,33 @@
-"""Rows to generate from: a prompt with its completion, or the turns of a chat. Each is a list of messages."""
+"""Rows to generate from: a prompt with its completion, or the turns of a chat. Each is a list of messages.
+
+A chat is a column of messages, as chat templates write them or as ShareGPT did, or TRL's prompt and completion, which
+are two lists of messages.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from thresher.data.examples import text_value
 from thresher.data.table import Table
 from thresher.errors import DataError
 
-CHAT_COLUMN = "messages"
+CHAT_COLUMNS = ("messages", "conversations", "conversation")
 PROMPT_COLUMNS = (("prompt",), ("instruction", "input"), ("instruction",), ("question",), ("input",))
 COMPLETION_COLUMNS = ("completion", "output", "response", "answer")
+
+_SHAREGPT = {"from": "role", "value": "content"}
+_ROLES = {
+    "human": "user",
+    "gpt": "assistant",
+    "bing": "assistant",
+    "chatgpt": "assistant",
+    "function_call": "assistant",
+}
+"""What ShareGPT calls the roles that chat templates know; others are called alike."""
 
 Message = Mapping[str, Any]
 """``role`` ("user", "assistant", "system", ...) and ``content``, both texts; templates may know further fields."""
@@ -76,8 +90,10 @@ def find_dialogue_columns(table: Table, prompt: Sequence[str], completion: str |
     """
     have = ", ".join(table.columns)
     refuse_missing(table, [*prompt, *([completion] if completion else [])])
-    if not prompt and completion is None and CHAT_COLUMN in table.columns:
-        return DialogueColumns(chat=CHAT_COLUMN)
+    if completion is None:
+        chat = next((name for name in prompt or CHAT_COLUMNS if name in table.columns and _is_chat(table, name)), None)
+        if chat is not None and len(prompt) < 2:
+            return DialogueColumns(chat=chat)
     if completion is None:
         completion = next((name for name in COMPLETION_COLUMNS if name in table.columns and name not in prompt), None)
         if completion is None:
@@ -94,6 +110,18 @@ def find_dialogue_columns(table: Table, prompt: Sequence[str], completion: str |
     return DialogueColumns(tuple(prompt), completion)
 
 
+def _is_chat(table: Table, column: str) -> bool:
+    """Whether the first row has a whole chat in a column: messages among which one is the assistant's."""
+    if column == CHAT_COLUMNS[0]:
+        return True
+    value = table.records[0].get(column)
+    return _is_messages(value) and any(_spelled(one).get("role") == "assistant" for one in value)
+
+
+def _is_messages(value: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
+    return isinstance(value, (list, tuple)) and all(isinstance(one, Mapping) for one in cast(Sequence[Any], value))
+
+
 def refuse_missing(table: Table, names: Sequence[str]) -> None:
     """Raise :class:`DataError` where the table lacks one of the columns."""
     for name in names:
@@ -108,7 +136,9 @@ def read_dialogues(table: Table, columns: DialogueColumns) -> Dialogues:
     it. Raises :class:`DataError` naming the row for an empty or missing text, or a chat without an answer.
     """
     if columns.chat:
-        return Dialogues(table, [_chat(table, row, columns.chat) for row in range(len(table))], chat=True)
+        return Dialogues(table, [_chat(table, row, (columns.chat,)) for row in range(len(table))], chat=True)
+    if len(columns.prompt) == 1 and all(_is_messages(table.records[0].get(name)) for name in columns.names):
+        return Dialogues(table, [_chat(table, row, columns.names) for row in range(len(table))], chat=True)
     return Dialogues(table, [_plain(table, row, columns) for row in range(len(table))], chat=False)
 
 
@@ -130,11 +160,14 @@ def joined(left: str, right: str) -> str:
     return left + right if left[-1:].isspace() or right[:1].isspace() else f"{left}\n{right}"
 
 
-def _chat(table: Table, row: int, column: str) -> Dialogue:
-    value = table.records[row].get(column)
-    if not isinstance(value, (list, tuple)):
-        raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}, not a list of messages.")
-    messages = [_message(table, row, message) for message in cast(Sequence[Any], value)]
+def _chat(table: Table, row: int, columns: Sequence[str]) -> Dialogue:
+    """The messages of a column, or those of a prompt and after them those of its completion."""
+    messages: list[Message] = []
+    for column in columns:
+        value = table.records[row].get(column)
+        if not isinstance(value, (list, tuple)):
+            raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}, not a list of messages.")
+        messages += [_message(table, row, message) for message in cast(Sequence[Any], value)]
     answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
     if not answers:
         raise DataError(f"{table.where(row)}: no message has the role 'assistant', so there is no answer to learn.")
@@ -142,13 +175,22 @@ def _chat(table: Table, row: int, column: str) -> Dialogue:
 
 
 def _message(table: Table, row: int, value: Any) -> Message:
-    fields: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {}
+    fields = _spelled(value)
     for name in ("role", "content"):
         if not isinstance(fields.get(name), str):
             raise DataError(
-                f"{table.where(row)}: a message has {fields.get(name)!r:.40} as its '{name}'; "
-                "each needs a text for 'role' and for 'content'."
+                f"{table.where(row)}: a message has {fields.get(name)!r:.40} as its '{name}'; each needs a text for "
+                "'role' and for 'content' (or 'from' and 'value')."
             )
     if fields["role"] == "assistant" and not fields["content"].strip():
         raise DataError(f"{table.where(row)}: an answer of the assistant is empty; fill it or remove the row.")
     return {name: part for name, part in fields.items() if part is not None}
+
+
+def _spelled(value: Any) -> dict[str, Any]:
+    """A message's fields as chat templates call them, whether it is written their way or ShareGPT's."""
+    fields: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {}
+    if "role" in fields or "from" not in fields:
+        return fields
+    fields = {_SHAREGPT.get(name, name): part for name, part in fields.items()}
+    return {**fields, "role": _ROLES.get(fields["role"], fields["role"])}

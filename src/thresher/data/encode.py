@@ -43,6 +43,19 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """How many ``rows`` were longer than allowed, how many ``tokens`` they lost ``of`` those that all rows had.
+
+    ``answers`` says how many of them lost tokens of an answer that is to be learned.
+    """
+
+    rows: int
+    tokens: int
+    of: int
+    answers: int = 0
+
+
+@dataclass(frozen=True)
 class EncodedRows:
     """Rows without any padding: per feature one int64 tensor [T_i] a row, and ``labels``.
 
@@ -110,13 +123,19 @@ class EncodedRows:
         return Batch(rows, moved, labels.to(device), self.row_loss)
 
 
-def encode_texts(examples: Examples, tokenizer: Any, max_length: int) -> EncodedRows:
-    """Tokenize one text or a pair a row, cut to ``max_length`` tokens."""
+def encode_texts(examples: Examples, tokenizer: Any, max_length: int) -> tuple[EncodedRows, Cuts]:
+    """Tokenize one text or a pair a row, cut to ``max_length`` tokens; and what was cut."""
     columns = [list(column) for column in zip(*examples.texts, strict=True)]
-    encoded = tokenizer(*columns, truncation=True, max_length=max_length)
+    whole = encoded = tokenizer(*columns, truncation=False, verbose=False)
+    lengths = np.array([len(ids) for ids in whole["input_ids"]])
+    longer = lengths > max_length
+    if longer.any():
+        encoded = tokenizer(*columns, truncation=True, max_length=max_length)
     names = [name for name in encoded if name != "attention_mask"]
     features = {name: [torch.tensor(values) for values in encoded[name]] for name in names}
-    return EncodedRows(features, torch.from_numpy(examples.labels))
+    left = sum(len(ids) for ids in encoded["input_ids"])
+    cuts = Cuts(int(longer.sum()), int(lengths.sum()) - left, int(lengths.sum()))
+    return EncodedRows(features, torch.from_numpy(examples.labels)), cuts
 
 
 def encoded_rows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +80,8 @@ def find_columns(table: Table, text: Sequence[str], label: str | None) -> Column
 def find_classes(table: Table, columns: Columns) -> tuple[str, ...]:
     """The class names among the labels: in number order where all are numbers, else sorted, numbers in them as such.
 
+    Numbers that the table has names for are those names, in the order of the numbers.
+
     Raises :class:`DataError` for a missing label, a single class, or labels that look like measurements.
     """
     names = {_class_name(table, columns, row) for row in range(len(table))}
@@ -92,9 +95,25 @@ def find_classes(table: Table, columns: Columns) -> tuple[str, ...]:
             f"{table.source}: column '{columns.label}' has {len(names)} different values in {len(table)} rows; "
             "is it the label? Name another with --label-column, or turn the numbers into classes first."
         )
+    declared = table.class_names.get(columns.label, ())
+    if declared and names <= set(declared):
+        return tuple(name for name in declared if name in names)
     if all(_WHOLE.fullmatch(name) for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names, key=_natural))
+
+
+def spelled_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
+    """Groups of class names that differ by upper and lower case, or in the width of letters, only."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(folded(name), []).append(name)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def folded(name: str) -> str:
+    """A class name without what tells spellings of it apart."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -127,9 +146,10 @@ def read_examples(table: Table, columns: Columns, classes: Mapping[str, int], *,
 def relabelled(table: Table, columns: Columns, classes: Mapping[int, str]) -> Table:
     """The table with other classes in some rows, by row number, each written as the file writes that class.
 
-    A class that no row has is written by its name.
+    A class that no row has is written by its number where the table numbers its classes, else by its name.
     """
-    spelled = {_class_name(table, columns, row): _value(table, row, columns.label) for row in range(len(table))}
+    spelled: dict[str, Any] = {name: number for number, name in enumerate(table.class_names.get(columns.label, ()))}
+    spelled |= {_class_name(table, columns, row): _value(table, row, columns.label) for row in range(len(table))}
     records = list(table.records)
     for row, name in classes.items():
         records[row] = {**records[row], columns.label: spelled.get(name, name)}
@@ -178,4 +198,20 @@ def _class_name(table: Table, columns: Columns, row: int) -> str:
         raise DataError(f"{table.where(row)}: column '{columns.label}' holds {value!r:.40}; a row has one label.")
     name = str(value).strip()
     as_float = _WHOLE_AS_FLOAT.fullmatch(name)  # a csv file writes 1 as 1.0 where a label was missing somewhere
-    return as_float[1] if as_float else name
+    name = as_float[1] if as_float else unicodedata.normalize("NFC", name)
+    names = table.class_names.get(columns.label, ())
+    as_it_is = not names or (isinstance(value, str) and name in names) or not _WHOLE.fullmatch(name)
+    return name if as_it_is else _name_of(table, columns, row, name)
+
+
+def _name_of(table: Table, columns: Columns, row: int, name: str) -> str:
+    """A number as the name that the data set has for it."""
+    names = table.class_names[columns.label]
+    if name == "-1":
+        raise DataError(f"{table.where(row)}: column '{columns.label}' has no label (-1); fill it or remove the row.")
+    if not 0 <= int(name) < len(names):
+        raise DataError(
+            f"{table.where(row)}: label {name} in column '{columns.label}', whose classes are 0 to {len(names) - 1} "
+            f"({', '.join(names[:10])}); mend the label."
+        )
+    return names[int(name)]

@@ -5,25 +5,23 @@ Rows are counted from 0 everywhere in Thresher; for text files the messages add 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, time
-from decimal import Decimal
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from thresher.errors import DataError
+from thresher.data.formats import ENDINGS, Contents, Record, ending, read_file, write_file
+from thresher.errors import DataError, first_line
 from thresher.files import written
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
+KNOWN = ", ".join(ENDINGS[:5]) + " (text files also .gz)"
+_METADATA = b"huggingface"
 
-Record = Mapping[str, Any]
+ClassNames = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Table:
     """Rows as they were given.
 
     ``lines[i]`` is the line of a text file on which row i starts; empty for other sources. ``schema`` is kept for
-    parquet, so that writing rows back gives the same types.
+    parquet, so that writing rows back gives the same types. ``class_names`` has for a column of numbers the names
+    that they stand for, in their order, where the source knows them (the ``ClassLabel`` of a data set).
     """
 
     source: str
@@ -39,6 +38,7 @@ class Table:
     columns: tuple[str, ...]
     lines: tuple[int, ...] = ()
     schema: pa.Schema | None = None
+    class_names: ClassNames = field(default_factory=dict[str, tuple[str, ...]])
 
     def __len__(self) -> int:
         return len(self.records)
@@ -52,61 +52,42 @@ class Table:
         """The named rows, in the order given."""
         kept = list(rows)
         lines = tuple(self.lines[i] for i in kept) if self.lines else ()
-        return Table(self.source, [self.records[i] for i in kept], self.columns, lines, self.schema)
+        return Table(self.source, [self.records[i] for i in kept], self.columns, lines, self.schema, self.class_names)
 
 
 def read_table(source: str, split: str = "train") -> Table:
-    """Read a ``.jsonl``, ``.csv`` or ``.parquet`` file, a data set folder, or a hub id ``NAME[:CONFIG[:SPLIT]]``.
+    """Read a file of rows, a data set folder, or a hub id ``NAME[:CONFIG[:SPLIT]]``.
 
-    ``split`` is used for folders and hub ids that do not name one. Raises :class:`DataError` naming the file, and the
-    row where one can be named.
+    Files are .jsonl, .json, .csv, .tsv (each also with .gz) and .parquet; a folder holds such files as the hub lays
+    them out, or is one that ``datasets`` saved with ``save_to_disk``. ``split`` is used for folders and hub ids that do
+    not name one. Raises :class:`DataError` naming the file, and the row where one can be named.
     """
     path = Path(source)
-    if path.suffix in SUFFIXES:
+    if path.is_dir():
+        table = _read_folder(source, split)
+    elif ending(path) in ENDINGS:
         if not path.is_file():
-            raise DataError(f"{source}: there is no such file; give a .jsonl, .csv or .parquet file or a hub id.")
-        reader = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
-        table = reader(path)
+            raise DataError(f"{source}: there is no such file; give a {KNOWN} file or a hub id.")
+        table = _of_file(source, read_file(path))
     elif path.is_file():
-        raise DataError(f"{source}: cannot tell the format from '{path.suffix}'; use {', '.join(SUFFIXES)}.")
+        raise DataError(f"{source}: cannot tell the format from '{ending(path)}'; use {KNOWN}.")
     else:
-        table = _read_dataset(source, split)
+        table = _read_hub(source, split)
     if len(table) == 0:
         raise DataError(f"{source}: the file has no rows; give at least one.")
     return table
 
 
 def write_table(table: Table, target: Path) -> None:
-    """Write all rows and columns, in their order, in the format that the suffix of ``target`` names."""
-    if target.suffix not in SUFFIXES:
-        raise DataError(f"{target}: cannot write '{target.suffix}'; name a {', '.join(SUFFIXES)} file.")
+    """Write all rows and columns, in their order, in the format that the ending of ``target`` names."""
+    form = ending(target)
+    if form not in ENDINGS:
+        raise DataError(f"{target}: cannot write '{form}'; name a {KNOWN} file.")
     with written(target) as temporary:
-        if target.suffix == ".parquet":
-            pq.write_table(_arrow(table, target), temporary)
-        elif target.suffix == ".csv":
-            with temporary.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, table.columns)
-                writer.writeheader()
-                writer.writerows(table.records)
-        else:
-            with temporary.open("w", encoding="utf-8") as stream:
-                lines = (json.dumps(dict(r), ensure_ascii=False, default=_as_text) for r in table.records)
-                stream.writelines(line + "\n" for line in lines)
-
-
-def _arrow(table: Table, target: Path) -> pa.Table:
-    columns = {name: [record.get(name) for record in table.records] for name in table.columns}
-    try:
-        return pa.table(columns, schema=table.schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{target}: a column holds values of several kinds ({reason}); write .jsonl instead.") from None
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, (date, time, Decimal)):
-        return str(value)
-    raise DataError(f"A value of type {type(value).__name__} has no JSON form; write .parquet instead.")
+        try:
+            write_file(temporary, Contents(table.records, table.columns, schema=table.schema), form)
+        except DataError as error:
+            raise DataError(f"{target}: {error}") from None
 
 
 def fingerprint(table: Table) -> str:
@@ -114,87 +95,72 @@ def fingerprint(table: Table) -> str:
     digest = hashlib.sha256()
     for record in table.records:
         digest.update(json.dumps(dict(record), sort_keys=True, default=str).encode())
+    if table.class_names:
+        digest.update(json.dumps(table.class_names, sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
-def _read_jsonl(path: Path) -> Table:
-    records: list[dict[str, Any]] = []
-    lines: list[int] = []
-    for number, line in enumerate(_text_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, row {len(records)} (line {number})"
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON ({error.msg}); mend or remove the line.") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{where}: a row must be a JSON object with one value a column.")
-        records.append(cast(dict[str, Any], record))
-        lines.append(number)
-    columns = tuple(dict.fromkeys(key for record in records for key in record))
-    return Table(str(path), records, columns, tuple(lines))
+def _of_file(source: str, read: Contents) -> Table:
+    return Table(source, read.records, read.columns, read.lines, read.schema, _names_in_schema(read.schema))
 
 
-def _read_csv(path: Path) -> Table:
-    reader = csv.reader(_text_lines(path), strict=True)
-    records: list[dict[str, Any]] = []
-    lines: list[int] = []
-    columns: list[str] = []
-    started = 1
+def _names_in_schema(schema: pa.Schema | None) -> ClassNames:
+    """Names of classes as ``datasets`` keeps them in a parquet file's metadata."""
+    if schema is None or not schema.metadata or _METADATA not in schema.metadata:
+        return {}
     try:
-        columns = next(reader, [])
-        if len(set(columns)) < len(columns):
-            raise DataError(f"{path}: two columns of the header have the same name; rename one.")
-        started = reader.line_num + 1
-        for values in reader:
-            if values and len(values) != len(columns):
-                raise DataError(
-                    f"{path}, row {len(records)} (line {started}): {len(values)} fields where the header has "
-                    f"{len(columns)}; quote texts that hold commas."
-                )
-            if values:
-                records.append(dict(zip(columns, values, strict=True)))
-                lines.append(started)
-            started = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{path}, row {len(records)} (line {started}): not valid CSV ({error}).") from None
-    return Table(str(path), records, tuple(columns), tuple(lines))
+        features: Any = json.loads(schema.metadata[_METADATA])["info"]["features"]
+        return {
+            name: tuple(str(one) for one in about["names"])
+            for name, about in features.items()
+            if isinstance(about, dict) and cast(dict[str, Any], about).get("_type") == "ClassLabel"
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):  # metadata of another shape tells nothing
+        return {}
 
 
-def _text_lines(path: Path) -> Iterable[str]:
+def _read_folder(source: str, split: str) -> Table:
+    """A folder of data files, or one that ``save_to_disk`` wrote: one data set, or several by split."""
+    folder = Path(source)
+    if not ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
+        return _loaded(source, source, None, split)
+    from datasets import Dataset, load_from_disk
+
     try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    with stream:
-        for number, raw in enumerate(stream, start=1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise DataError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8.") from None
+        saved = load_from_disk(source)
+    except Exception as error:  # the library raises many kinds
+        raise DataError(f"{source}: cannot be read as a saved data set ({first_line(error)}).") from None
+    if isinstance(saved, Dataset):
+        return _of_dataset(source, saved)
+    if split not in saved:
+        raise DataError(
+            f"{source}: there is no split '{split}' in this folder, only {', '.join(map(str, saved))}; "
+            "name the folder of the split."
+        )
+    return _of_dataset(source, saved[split])
 
 
-def _read_parquet(path: Path) -> Table:
-    try:
-        arrow = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
-    return Table(str(path), arrow.to_pylist(), tuple(arrow.column_names), schema=arrow.schema)
+def _read_hub(source: str, split: str) -> Table:
+    name, *rest = source.split(":")
+    config = rest[0] if rest and rest[0] else None
+    return _loaded(source, name, config, rest[1] if len(rest) > 1 else split)
 
 
-def _read_dataset(source: str, split: str) -> Table:
+def _loaded(source: str, name: str, config: str | None, split: str) -> Table:
     from datasets import load_dataset
 
-    is_folder = Path(source).is_dir()
-    name, *rest = [source] if is_folder else source.split(":")
-    config = rest[0] if rest and rest[0] else None
-    split = rest[1] if len(rest) > 1 else split
     try:
         rows = load_dataset(name, config, split=split)
     except Exception as error:  # the library raises many kinds, from network to parsing
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"{source}: neither a local file nor a data set that can be loaded with split '{split}' ({reason})"
+            f"{source}: neither a local file nor a data set that can be loaded with split '{split}' "
+            f"({first_line(error)})"
         ) from None
-    return Table(source, rows.to_list(), tuple(rows.column_names))
+    return _of_dataset(source, rows)
+
+
+def _of_dataset(source: str, rows: Any) -> Table:
+    from datasets import ClassLabel
+
+    names = {name: tuple(about.names) for name, about in rows.features.items() if isinstance(about, ClassLabel)}
+    return Table(source, rows.to_list(), tuple(rows.column_names), class_names=names)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
 from thresher.data.noise.draw import Flags, Floats
@@ -20,6 +21,9 @@ Labels = npt.NDArray[np.int64]
 
 SURE = 0.05
 """Level of the sign tests."""
+
+FAR_BEYOND = 0.001
+"""Level for a numbering of the classes that is the best of many."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,45 @@ def measure_knowledge(outputs: Floats, labels: Labels, probe: Floats | None, nam
     )
 
 
-def better(right: Flags, other: Flags) -> bool:
+def better(right: Flags, other: Flags, level: float = SURE) -> bool:
     """Whether who is ``right`` [Q] beats the ``other`` [Q] by more than chance: a one-sided sign test (McNemar's)."""
     wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
-    return wins > losses and bool(binomtest(wins, wins + losses, alternative="greater").pvalue <= SURE)
+    return wins > losses and bool(binomtest(wins, wins + losses, alternative="greater").pvalue <= level)
+
+
+@dataclass(frozen=True)
+class OtherNumbering:
+    """Clean queries that are ``right``, and would be were each label, counted as now, another of the ``numbers``."""
+
+    right: int
+    right_then: int
+    numbers: dict[int, int]
+
+
+def other_numbering(predicted: Labels, labels: Labels, count: int) -> OtherNumbering | None:
+    """Whether the classes' numbers are exchanged: another one-to-one numbering fits the queries far better.
+
+    Args:
+        predicted: The model's class of every query, [Q], below ``count``.
+        labels: The query's own class as it is numbered now, [Q].
+        count: Classes C.
+
+    Returns:
+        The best numbering of the C! there are (linear assignment on the confusion matrix), for the labels that occur,
+        where it gets a tenth of the queries more right and beats both the present one and the most frequent class far
+        beyond chance; else None.
+    """
+    table = np.zeros((count, count), np.int64)
+    np.add.at(table, (labels, predicted), 1)
+    numbers = np.asarray(linear_sum_assignment(table, maximize=True)[1])
+    right, then = np.equal(predicted, labels), np.equal(predicted, numbers[labels])
+    one_class = np.equal(labels, np.bincount(labels).argmax())
+    if then.sum() - right.sum() < len(labels) / 10 or not (
+        better(then, right, FAR_BEYOND) and better(then, one_class, FAR_BEYOND)
+    ):
+        return None
+    present = np.unique(labels).tolist()
+    return OtherNumbering(int(right.sum()), int(then.sum()), {label: int(numbers[label]) for label in present})
 
 
 def doubt_of(known: Knowledge) -> str | None:

@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from thresher.errors import ModelError, first_line
+from thresher.files import read_json
 from thresher.model.quiet import quiet
+from thresher.model.source import same_weights
 
 WEIGHTS = "adapter_model.safetensors"
 WRAPPERS = frozenset({"_orig_mod", "module"})
@@ -30,14 +32,17 @@ WRAPPERS = frozenset({"_orig_mod", "module"})
 log = logging.getLogger(__name__)
 
 
-def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Module:
-    """The model with the adapter of a folder or hub id; ``untrained`` are the model's parts that no checkpoint filled.
+def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...], base: str) -> nn.Module:
+    """The model with the adapter of a folder or hub id; ``untrained`` are the model's parts that no checkpoint filled,
+    and ``base`` is where the model came from.
 
     Names that a compiled or wrapped model gave are mended. Raises :class:`ModelError` where a tensor of the file has no
     place in the model, or one that was trained is not in the file.
     """
     if Path(adapter).is_dir():
         _refuse_incomplete(Path(adapter), untrained)
+        _warn_of_other_base(Path(adapter), base)
+        _resize(model, Path(adapter))
     try:
         with quiet(), _unwrapped(adapter) as folder:
             found: Any = PeftModel.from_pretrained(model, folder, is_trainable=True)
@@ -50,6 +55,32 @@ def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...]) -> nn.Mod
         raise ModelError(f"{adapter}: the adapter does not fit the model ({first_line(error)})") from None
     _place(found, given, adapter)
     return found
+
+
+def _warn_of_other_base(adapter: Path, base: str) -> None:
+    told = read_json(adapter / "adapter_config.json", {}).get("base_model_name_or_path")
+    if not told or same_weights(told, base):
+        return
+    log.warning(
+        "%s: was trained on '%s', says its adapter_config.json, and the model here is '%s'; if these are not the same "
+        "weights, what is audited is not what was trained.",
+        adapter,
+        told,
+        base,
+    )
+
+
+def _resize(model: Any, adapter: Path) -> None:
+    """Give the word embedding the rows that it had in the training, where tokens were added before it."""
+    embedding = model.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is embedding)
+    for key, shape in saved_shapes(adapter).items():
+        parts = key.split(".")
+        whole = key.endswith(f"{name}.weight") and len(shape) == 2
+        rows = shape[0] if whole else shape[1] if "lora_embedding_A" in parts and f".{name}." in key else None
+        if rows is not None and rows != len(embedding.weight):
+            model.resize_token_embeddings(rows, mean_resizing=False)
+            return
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,19 +10,25 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from thresher.config import ModelConfig
 from thresher.errors import ModelError, first_line
 from thresher.model.adapters import load_adapter
-from thresher.model.classes import class_numbers
+from thresher.model.classes import Numbering, class_numbers
 from thresher.model.names import attention_projections, head_modules
 from thresher.model.quantise import moved, packing
 from thresher.model.quiet import quiet
 from thresher.model.source import model_folder
+from thresher.model.tokenizer import load_tokenizer, set_padding
+
+log = logging.getLogger(__name__)
 
 Kind = Literal["lora", "adapter", "whole"]
 Learns = Literal["SEQ_CLS", "CAUSAL_LM"]
+
+MOST_TOKENS = 2**20
+"""Of a row, where neither model nor tokenizer has a limit."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,9 @@ class Subject:
 
     ``classes`` maps class names to a classifier's numbers. ``kind``: "lora" is still to be fine-tuned (or was, by us);
     "adapter" and "whole" were fine-tuned by the user. ``untrained`` names the parts that no checkpoint filled;
-    ``classes_assumed`` says that nothing told the numbers of the classes. ``head`` names the parts outside the
-    backbone that are trained and audited whole, and ``learns`` says in PEFT's words what the model learns.
+    ``classes_assumed`` says in words what was assumed of the classes' numbers, "" where they are known. ``head`` names
+    the parts outside the backbone that are trained and audited whole, and ``learns`` says in PEFT's words what the
+    model learns.
     """
 
     model: nn.Module
@@ -39,7 +47,7 @@ class Subject:
     classes: dict[str, int]
     kind: Kind
     untrained: tuple[str, ...] = ()
-    classes_assumed: bool = False
+    classes_assumed: str = ""
     head: tuple[str, ...] = ()
     learns: Learns = "SEQ_CLS"
 
@@ -54,8 +62,10 @@ class Subject:
         return next(self.model.parameters()).device
 
 
-def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subject:
-    """Load a classifier, its tokenizer and, if named, its adapter. ``classes`` are the training data's, in order.
+def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declared: Sequence[str] = ()) -> Subject:
+    """Load a classifier, its tokenizer and, if named, its adapter.
+
+    ``classes`` are the training data's, in order; ``declared`` all that its source has names for, by their numbers.
 
     Raises :class:`ModelError` where the folder has no weights or the parts do not fit together, :class:`DataError`
     where a label of the data is none of a fine-tuned model's.
@@ -65,12 +75,13 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
     has_head = any(name.endswith("ForSequenceClassification") for name in settings.architectures or [])
     kind = _kind(config, trained=has_head)
     packed = _packing(config, kind, settings, classifies=True)
-    numbers, assumed = {name: number for number, name in enumerate(classes)}, False
+    named = Numbering({name: number for number, name in enumerate(classes)})
     if kind != "lora":
-        numbers, assumed = class_numbers(settings, classes, config.adapter)
+        named = class_numbers(settings, classes, config.adapter, declared)
+        _tell_other_problem(settings, source)
     torch.manual_seed(seed)  # a new head is drawn at random
     with quiet(), _explained(source, "a sequence classifier"):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = load_tokenizer(source, config.adapter)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
             trust_remote_code=False,
@@ -78,16 +89,16 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int) -> Subj
             dtype=config.dtype,
             output_loading_info=True,
             **packed,
-            **({} if kind == "whole" else _new_head(numbers)),
+            **({} if kind == "whole" else _new_head(named.numbers)),
         )
     head = tuple(head_modules(model))
     missing = set(info["missing_keys"]) | {k[0] for k in info["mismatched_keys"]}
     untrained = _untrained_parts(head, source, missing)
     if kind == "whole" and untrained:
         raise ModelError(f"{source}: no trained weights for {', '.join(untrained)}; say --finetune to train them.")
-    _set_padding(model, tokenizer, source)
+    set_padding(model, tokenizer, source)
     model = _placed(model, config, untrained)
-    return Subject(model, tokenizer, numbers, kind, untrained, assumed, head)
+    return Subject(model, tokenizer, named.numbers, kind, untrained, named.assumed, head)
 
 
 def read_settings(source: str, what: str) -> Any:
@@ -107,7 +118,7 @@ def load_generator(config: ModelConfig) -> Subject:
     settings = read_settings(source, "a causal language model")
     packed = _packing(config, kind, settings, classifies=False)
     with quiet(), _explained(source, "a causal language model"):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = load_tokenizer(source, config.adapter)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             trust_remote_code=False,
@@ -119,7 +130,7 @@ def load_generator(config: ModelConfig) -> Subject:
         model, info = loaded
     _untrained_parts((), source, info["missing_keys"])
     _refuse_looking_ahead(model, source)
-    _set_padding(model, tokenizer, source)
+    set_padding(model, tokenizer, source)
     return Subject(_placed(model, config, ()), tokenizer, {}, kind, learns="CAUSAL_LM")
 
 
@@ -185,15 +196,23 @@ def _new_head(classes: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def most_tokens(model: nn.Module, asked: int) -> int:
-    """How many tokens a row may have: as many as are ``asked`` for, and the model has positions for."""
+def most_tokens(model: nn.Module, tokenizer: Any, asked: int | None) -> int:
+    """How many tokens a row may have: as many as are ``asked`` for, and the model has positions for.
+
+    Of a model without positions of its own, as many as its tokenizer says, where nothing is asked for.
+    """
+    limits = [limit for limit in (asked, _positions(model)) if limit is not None]
+    return min(limits or (getattr(tokenizer, "model_max_length", MOST_TOKENS), MOST_TOKENS))
+
+
+def _positions(model: nn.Module) -> int | None:
     config: Any = model.config
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(positions, int) or positions <= 0:
-        return asked
+        return None
     # Models of RoBERTa's kind count positions from the one after the pad id.
     offsets = [m.padding_idx for name, m in model.named_modules() if name.endswith("position_embeddings")]
-    return min(asked, positions - (max((offset for offset in offsets if isinstance(offset, int)), default=-1) + 1))
+    return positions - (max((offset for offset in offsets if isinstance(offset, int)), default=-1) + 1)
 
 
 def _untrained_parts(heads: Sequence[str], source: str, missing: Iterable[str]) -> tuple[str, ...]:
@@ -210,19 +229,22 @@ def _untrained_parts(heads: Sequence[str], source: str, missing: Iterable[str]) 
     return tuple(parts)
 
 
-def _set_padding(model: Any, tokenizer: Any, source: str) -> None:
-    """One pad id for tokenizer and model, so that decoders pool the last real token."""
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise ModelError(f"{source}: the tokenizer has neither a pad nor an end token; set one in its config.")
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+def _tell_other_problem(settings: Any, source: str) -> None:
+    """A model of another kind of labels is audited by cross-entropy all the same, which is not what trained it."""
+    problem = getattr(settings, "problem_type", None)
+    if problem in ("regression", "multi_label_classification"):
+        log.warning(
+            "%s: was trained for %s, and is audited here by the cross-entropy of one class a row; for its own loss use "
+            "thresher.influence.",
+            source,
+            problem.replace("_", " "),
+        )
 
 
 def _placed(model: Any, config: ModelConfig, untrained: tuple[str, ...]) -> nn.Module:
     """The model with its adapter, if one is named, on its device."""
     if config.adapter is not None:
-        model = load_adapter(model, config.adapter, untrained)
+        model = load_adapter(model, config.adapter, untrained, config.model)
     with _using_device(config) as device:
         return moved(model, device)
 

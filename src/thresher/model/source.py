@@ -24,10 +24,23 @@ def model_folder(source: str) -> str:
 
 def model_fingerprint(source: str) -> str:
     """Hash of a file, or of a folder's weights, settings, tokenizer and chat template; a hub id stands for itself."""
+    return _hash(source, "*.safetensors", "*.json", *TOKENIZER_FILES, *TEMPLATES)
+
+
+def same_weights(one: str, other: str) -> bool:
+    """Whether two sources hold the same weights; by their last name alone where one of them is not here."""
+    paths = [Path(unpacked(source)) for source in (one, other)]
+    if paths[0] == paths[1] or Path(other).suffix == SUFFIX:
+        return True
+    if all(path.exists() for path in paths):
+        return _hash(one, "*.safetensors") == _hash(other, "*.safetensors")
+    return paths[0].name == paths[1].name
+
+
+def _hash(source: str, *patterns: str) -> str:
     path = Path(unpacked(source))
     if not path.exists():
         return source
-    patterns = ("*.safetensors", "*.json", *TOKENIZER_FILES, *TEMPLATES)
     found = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
     files = [path] if path.is_file() else sorted(found)
     digest = hashlib.sha256()

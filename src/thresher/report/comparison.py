@@ -37,17 +37,17 @@ def show_comparison(console: Console, found: Comparison) -> None:
 
 def check_output(target: Path) -> None:
     """Raise :class:`ConfigError`, before anything is computed, if no comparison can be written to ``target``."""
-    if target.suffix not in FORMATS:
+    if target.suffix.lower() not in FORMATS:
         raise ConfigError(f"--output {target}: name a {', '.join(FORMATS)} file.")
 
 
 def save_comparison(found: Comparison, target: Path) -> None:
     """Write the table as .csv, all that is shown as .md, or every number as .json; see :class:`Comparison`."""
-    if target.suffix == ".json":
+    if target.suffix.lower() == ".json":
         write_json(target, _everything(found))
         return
     with written(target) as temporary:
-        if target.suffix == ".csv":
+        if target.suffix.lower() == ".csv":
             found.table.to_csv(temporary, index_label="score")
         else:
             temporary.write_text("\n".join(_markdown(found)) + "\n", encoding="utf-8")

@@ -28,7 +28,7 @@ MOST_TICKS = 16
 
 def check_plot(target: Path) -> None:
     """Raise :class:`ConfigError`, before anything is computed, if no plot can be written to ``target``."""
-    if target.suffix not in FORMATS:
+    if target.suffix.lower() not in FORMATS:
         raise ConfigError(f"--plot {target}: name a {', '.join(FORMATS)} file.")
     if find_spec("matplotlib") is None:
         raise ConfigError(f"--plot {target}: this needs matplotlib; pip install 'thresher[plot]'.")
@@ -39,7 +39,7 @@ def save_plot(explanations: Sequence[Explanation], target: Path) -> None:
     figure = layer_figure(explanations)
     with written(target) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks is drawn as boxes
-        figure.savefig(temporary, format=target.suffix[1:], dpi=150)
+        figure.savefig(temporary, format=target.suffix.lower()[1:], dpi=150)
 
 
 def layer_figure(explanations: Sequence[Explanation]) -> Figure:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
-from thresher.data.encode import EncodedRows, Indices
+from thresher.data.encode import Cuts, EncodedRows, Indices
 from thresher.data.noise.draw import Flags, Floats
 from thresher.data.noise.kinds import Guess
 from thresher.data.table import Table
@@ -27,6 +27,17 @@ class Encoding:
     rows: dict[Part, EncodedRows]
     notes: dict[str, str]
     warnings: tuple[str, ...] = ()
+
+
+def told_of_cuts(cuts: Mapping[Part, Cuts], counts: Mapping[Part, int], limit: int) -> str:
+    """Which rows are longer than ``limit`` tokens and what they lose, for plan and report; "" where none is."""
+    lines = [
+        f"{cut.rows:,} of {counts[part]:,} {part} rows lose {cut.tokens:,} of {cut.of:,} tokens"
+        + f" ({cut.answers:,} of them a part of an answer)" * bool(cut.answers)
+        for part, cut in cuts.items()
+        if cut.rows
+    ]
+    return f"{'; '.join(lines)} (over {limit:,} a row)" if lines else ""
 
 
 @dataclass(frozen=True)

@@ -13,28 +13,33 @@ import torch
 from torch import Tensor
 
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
-from thresher.data.encode import EncodedRows, Indices, encode_texts
-from thresher.data.examples import Examples, find_classes, find_columns, read_examples
+from thresher.data.encode import Cuts, EncodedRows, Indices, encode_texts
+from thresher.data.examples import Examples, find_classes, find_columns, read_examples, spelled_alike
 from thresher.data.noise.draw import Flags, Floats
 from thresher.data.noise.kinds import KINDS, Guess, plant_errors
 from thresher.data.noise.labels import flipped_at, likeliest_at
 from thresher.data.table import Table
 from thresher.detectors.probe import out_of_fold
+from thresher.evaluate.knowledge import other_numbering
 from thresher.lines import one_line
 from thresher.model.features import pooled_features
 from thresher.model.load import Subject, load_subject
 from thresher.model.predict import Predictions, accuracy, predict
-from thresher.tasks.base import Encoding, Measure, Part, Task
+from thresher.tasks.base import Encoding, Measure, Part, Task, told_of_cuts
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Classify(Task):
-    """Examples by part; their labels are places in ``classes``, which the model may number in another way."""
+    """Examples by part; their labels are places in ``classes``, which the model may number in another way.
+
+    ``declared`` are the classes that the source of the training rows has names for, by their numbers there.
+    """
 
     classes: tuple[str, ...]
     examples: dict[Part, Examples]
+    declared: tuple[str, ...] = ()
 
     plant_kinds: ClassVar[tuple[PlantKind, ...]] = KINDS
     canary_kinds: ClassVar[tuple[CanaryKind, ...]] = ("uniform", "confusable")
@@ -46,19 +51,21 @@ class Classify(Task):
         columns = find_columns(tables["train"], config.text_column, config.label_column)
         for table in tables.values():
             find_columns(table, columns.text, columns.label)  # every file must have the columns of the first
-        classes = find_classes(tables["train"], columns)
+        declared = tables["train"].class_names
+        known: dict[Part, Table] = {
+            part: table if table.class_names else replace(table, class_names=declared) for part, table in tables.items()
+        }
+        classes = find_classes(known["train"], columns)
+        _warn_of_spellings(known["train"].source, classes)
         places = {name: place for place, name in enumerate(classes)}
-        return cls(
-            classes,
-            {
-                part: read_examples(table, columns, places, trained_on="the training rows")
-                for part, table in tables.items()
-            },
-        )
+        examples: dict[Part, Examples] = {}
+        for part, table in known.items():
+            examples[part] = read_examples(table, columns, places, trained_on="the training rows")
+        return cls(classes, examples, declared.get(columns.label, ()))
 
     def load(self, config: ModelConfig, seed: int) -> Subject:
         """A sequence classifier."""
-        return load_subject(config, self.classes, seed)
+        return load_subject(config, self.classes, seed, self.declared)
 
     def plant(self, share: float, kind: PlantKind, rng: np.random.Generator, guess: Guess) -> tuple[Self, Flags]:
         """Wrong labels or spoiled texts."""
@@ -72,7 +79,7 @@ class Classify(Task):
     def guess(self, subject: Subject, max_length: int, config: AuditConfig) -> Floats:
         """Out-of-fold probabilities of a logistic regression on the model's pooled features."""
         train = self.examples["train"]
-        encoded = encode_texts(train, subject.tokenizer, max_length)
+        encoded, _ = encode_texts(train, subject.tokenizer, max_length)
         features = pooled_features(subject, encoded, config.batch_size)
         return out_of_fold(features, train.labels, len(self.classes), config.seed)
 
@@ -89,30 +96,37 @@ class Classify(Task):
         """Each text of a pair by itself."""
         examples = self.examples[part]
         alone = [replace(examples, texts=[(text,) for text in texts]) for texts in zip(*examples.texts, strict=True)]
-        return [encode_texts(texts, subject.tokenizer, max_length) for texts in alone]
+        return [encode_texts(texts, subject.tokenizer, max_length)[0] for texts in alone]
 
     def encode(self, subject: Subject, max_length: int) -> Encoding:
         """Labels become the model's numbers."""
         numbers = np.array([subject.classes[name] for name in self.classes])
-        rows: dict[Part, EncodedRows] = {
-            part: encode_texts(replace(examples, labels=numbers[examples.labels]), subject.tokenizer, max_length)
-            for part, examples in self.examples.items()
-        }
+        rows: dict[Part, EncodedRows] = {}
+        cuts: dict[Part, Cuts] = {}
+        for part, examples in self.examples.items():
+            numbered = replace(examples, labels=numbers[examples.labels])
+            rows[part], cuts[part] = encode_texts(numbered, subject.tokenizer, max_length)
         classes = ", ".join(f"{name} = {number}" for name, number in subject.classes.items())
-        assumed = " (sorted order: the model does not name them)" * subject.classes_assumed
-        return Encoding(rows, {"classes": classes + assumed})
+        assumed = f" ({subject.classes_assumed})" if subject.classes_assumed else ""
+        told = told_of_cuts(cuts, {part: len(found) for part, found in rows.items()}, max_length)
+        notes = {"classes": classes + assumed} | ({"cut": told} if told else {})
+        return Encoding(rows, notes, (told,) if told else ())
 
     def doubt(self, subject: Subject, query: EncodedRows, batch_size: int) -> None:
-        """Warn where classes whose numbers were assumed leave the model no better than chance."""
-        if not subject.classes_assumed:
+        """Warn where a model that was fine-tuned elsewhere contradicts the numbers that its classes are taken for."""
+        if subject.kind == "lora" or not isinstance(query.labels, Tensor):
             return
-        right = accuracy(subject, query, predict(subject, query, batch_size).outputs)
-        if right <= 1 / len(subject.classes):
+        predicted = predict(subject, query, batch_size).outputs.argmax(-1).numpy()
+        found = other_numbering(predicted, query.labels.numpy(), len(subject.classes))
+        if found is not None:
+            names = {number: name for name, number in subject.classes.items()}
             log.warning(
-                "The model does not name its classes; taken in sorted order, %s, it gets only %.0f %% of the queries "
-                "right. If that is another order, use the model's numbers as labels.",
-                ", ".join(f"{name} = {number}" for name, number in subject.classes.items()),
-                100 * right,
+                "The model gets %d of %d clean queries right, and would get %d if its classes were numbered %s. Look "
+                "whether model and data mean the same by a label; if not, use the model's numbers or names as labels.",
+                found.right,
+                len(query),
+                found.right_then,
+                ", ".join(f"{names[label]} = {number}" for label, number in found.numbers.items()),
             )
 
     def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
@@ -152,3 +166,13 @@ class Classify(Task):
     def tag(entry: Mapping[str, Any]) -> str:
         """Its label."""
         return f" ({entry['label']})"
+
+
+def _warn_of_spellings(source: str, classes: Sequence[str]) -> None:
+    for names in spelled_alike(classes):
+        log.warning(
+            "%s: %s are classes of their own, though they differ only in how they are spelled; mend the labels if one "
+            "class is meant.",
+            source,
+            " and ".join(f"'{name}'" for name in names),
+        )

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind, RowLoss
-from thresher.data.answers import Cuts, encode_dialogues
+from thresher.data.answers import TEMPLATE_DATE, encode_dialogues, writes_date
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
-from thresher.data.encode import IGNORED, EncodedRows, Indices
+from thresher.data.encode import IGNORED, Cuts, EncodedRows, Indices
 from thresher.data.noise.answers import TextKind, plant_texts, swapped_at
 from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
@@ -19,7 +19,7 @@ from thresher.data.table import Table
 from thresher.lines import one_line
 from thresher.model.load import Subject, load_generator
 from thresher.model.predict import Predictions
-from thresher.tasks.base import Encoding, Measure, Part, Task
+from thresher.tasks.base import Encoding, Measure, Part, Task, told_of_cuts
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,16 @@ class Generate(Task):
         return replace(self, dialogues={"train": replace(train, rows=spoiled)})
 
     def encode(self, subject: Subject, max_length: int) -> Encoding:
-        """Labels are the tokens of answers; rows that had to be cut are counted."""
+        """Labels are the tokens of answers; rows that had to be cut lose the left of their prompt first."""
         rows: dict[Part, EncodedRows] = {}
-        cut: list[str] = []
+        cuts: dict[Part, Cuts] = {}
         for part, dialogues in self.dialogues.items():
-            rows[part], cuts = encode_dialogues(dialogues, subject.tokenizer, max_length, self.row_loss)
-            if cuts.rows:
-                cut.append(_cut(part, cuts, len(dialogues)))
+            rows[part], cuts[part] = encode_dialogues(dialogues, subject.tokenizer, max_length, self.row_loss)
         notes = {"loss": f"{self.row_loss} over a row's answer tokens, their end included"}
-        warnings = tuple(f"{line} (over {max_length} tokens)" for line in cut)
-        return Encoding(rows, notes | ({"cut": "; ".join(cut)} if cut else {}), warnings)
+        if self.dialogues["train"].chat and writes_date(subject.tokenizer):
+            notes["date"] = f"the chat template writes one; every row has {TEMPLATE_DATE:%d %B %Y}"
+        told = told_of_cuts(cuts, {part: len(found) for part, found in rows.items()}, max_length)
+        return Encoding(rows, notes | ({"cut": told} if told else {}), (told,) if told else ())
 
     def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
         """Loss, and the share of answer tokens that are the model's first choice."""
@@ -108,8 +108,3 @@ class Generate(Task):
         """The end of the prompt, and the beginning of the completion."""
         prompt = one_line(entry["prompt"], width // 2, end=True)
         return f"{prompt} => {one_line(entry['completion'], width - len(prompt))}"
-
-
-def _cut(part: Part, cuts: Cuts, rows: int) -> str:
-    lost = f", of which {cuts.answers} lost part of an answer" if cuts.answers else ""
-    return f"{cuts.rows} of {rows} {part} rows lost the left of their prompt{lost}"

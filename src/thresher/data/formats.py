@@ -1,0 +1,216 @@
+"""Files of rows by their ending: JSON lines, JSON arrays, csv, tsv and parquet; text files packed by gzip or not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
+from pathlib import Path
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from thresher.errors import DataError
+
+Record = Mapping[str, Any]
+
+PACKED = ".gz"
+PARQUET = ".parquet"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Rows of a file; ``lines`` on which each starts, none where lines mean nothing; ``schema`` of a parquet file."""
+
+    records: Sequence[Record]
+    columns: tuple[str, ...]
+    lines: tuple[int, ...] = ()
+    schema: pa.Schema | None = None
+
+
+def ending(path: Path) -> str:
+    """What a file's name says of its format: ``.csv``, or ``.csv.gz`` for one that is packed, in lower case."""
+    suffix = path.suffix.lower()
+    return path.with_suffix("").suffix.lower() + suffix if suffix == PACKED else suffix
+
+
+def read_file(path: Path) -> Contents:
+    """All rows of a file. Raises :class:`DataError` naming the row, and the line where there is one."""
+    return _READERS[ending(path).removesuffix(PACKED)](path)
+
+
+def write_file(path: Path, contents: Contents, form: str) -> None:
+    """Write rows in the format of an :func:`ending`. Raises :class:`DataError` for what it has no form for."""
+    if form == PARQUET:
+        pq.write_table(_arrow(contents), path)
+        return
+    with _text_to(path, packed=form.endswith(PACKED)) as stream:
+        _WRITERS[form.removesuffix(PACKED)](stream, contents)
+
+
+def _read_lines(path: Path) -> Contents:
+    records: list[Record] = []
+    lines: list[int] = []
+    for number, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, row {len(records)} (line {number})"
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not valid JSON ({error.msg}); mend or remove the line.") from None
+        records.append(_row(value, where))
+        lines.append(number)
+    return Contents(records, _columns(records), tuple(lines))
+
+
+def _read_json(path: Path) -> Contents:
+    """An array of objects; many a file of one object a line is called so too."""
+    text = "".join(_lines(path))
+    if not text.lstrip().startswith("["):
+        return _read_lines(path)
+    try:
+        values: list[Any] = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
+    records = [_row(value, f"{path}, row {row}") for row, value in enumerate(values)]
+    return Contents(records, _columns(records))
+
+
+def _row(value: Any, where: str) -> Record:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a row must be a JSON object with one value a column.")
+    return cast(dict[str, Any], value)
+
+
+def _columns(records: Iterable[Record]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for record in records for key in record))
+
+
+def _read_csv(path: Path, delimiter: str = ",") -> Contents:
+    csv.field_size_limit(sys.maxsize)  # a text may be longer than the 128 KiB that the library allows
+    reader = csv.reader(_lines(path), strict=True, delimiter=delimiter)
+    records: list[Record] = []
+    lines: list[int] = []
+    columns: list[str] = []
+    started = 1
+    try:
+        columns = next(reader, [])
+        if len(set(columns)) < len(columns):
+            raise DataError(f"{path}: two columns of the header have the same name; rename one.")
+        started = reader.line_num + 1
+        for values in reader:
+            if values and len(values) != len(columns):
+                raise DataError(
+                    f"{path}, row {len(records)} (line {started}): {len(values)} fields where the header has "
+                    f"{len(columns)}; quote texts that hold {_DELIMITERS[delimiter]}."
+                )
+            if values:
+                records.append(dict(zip(columns, values, strict=True)))
+                lines.append(started)
+            started = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}, row {len(records)} (line {started}): not valid CSV ({error}).") from None
+    return Contents(records, tuple(columns), tuple(lines))
+
+
+def _read_tsv(path: Path) -> Contents:
+    return _read_csv(path, "\t")
+
+
+def _read_parquet(path: Path) -> Contents:
+    try:
+        arrow = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
+    return Contents(arrow.to_pylist(), tuple(arrow.column_names), schema=arrow.schema)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with _bytes_of(path) as stream:
+            for number, raw in enumerate(stream, start=1):
+                try:
+                    yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError:
+                    raise DataError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8.") from None
+    except (OSError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise DataError(f"{path}: cannot be read ({reason}).") from None
+
+
+def _bytes_of(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == PACKED else path.open("rb")
+
+
+@contextmanager
+def _text_to(path: Path, *, packed: bool) -> Generator[IO[str]]:
+    with path.open("wb") as stream:
+        # No name and no time inside: the same rows, the same bytes.
+        target: Any = gzip.GzipFile("", "wb", fileobj=stream, mtime=0) if packed else stream
+        with io.TextIOWrapper(target, encoding="utf-8", newline="") as text:
+            yield text
+            text.flush()
+
+
+def _write_lines(stream: IO[str], contents: Contents) -> None:
+    stream.writelines(_json(record) + "\n" for record in contents.records)
+
+
+def _write_json(stream: IO[str], contents: Contents) -> None:
+    stream.write("[\n" + ",\n".join(_json(record) for record in contents.records) + "\n]\n")
+
+
+def _write_csv(stream: IO[str], contents: Contents, delimiter: str = ",") -> None:
+    writer = csv.DictWriter(stream, contents.columns, delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(contents.records)
+
+
+def _write_tsv(stream: IO[str], contents: Contents) -> None:
+    _write_csv(stream, contents, "\t")
+
+
+def _json(record: Record) -> str:
+    return json.dumps(dict(record), ensure_ascii=False, default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (date, time, Decimal)):
+        return str(value)
+    raise DataError(f"A value of type {type(value).__name__} has no JSON form; write .parquet instead.")
+
+
+def _arrow(contents: Contents) -> pa.Table:
+    columns = {name: [record.get(name) for record in contents.records] for name in contents.columns}
+    try:
+        return pa.table(columns, schema=contents.schema)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"a column holds values of several kinds ({reason}); write .jsonl instead.") from None
+
+
+_DELIMITERS = {",": "commas", "\t": "tabs"}
+_READERS: Mapping[str, Callable[[Path], Contents]] = {
+    ".jsonl": _read_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    PARQUET: _read_parquet,
+}
+_WRITERS: Mapping[str, Callable[[IO[str], Contents], None]] = {
+    ".jsonl": _write_lines,
+    ".json": _write_json,
+    ".csv": _write_csv,
+    ".tsv": _write_tsv,
+}
+ENDINGS = (*_READERS, *(text + PACKED for text in _WRITERS))
+"""Every ending that can be read and written."""
