@@ -28,7 +28,7 @@ from thresher.config import AuditConfig, PlantKind
 from thresher.data.packaged import packaged_model
 from thresher.decide import Decision, decide
 from thresher.demo import RECIPE
-from thresher.files import write_json, write_tensors
+from thresher.files import write_json
 from thresher.model.finetune import finetune
 from thresher.model.predict import predict
 from thresher.pipeline import run
@@ -37,6 +37,7 @@ from thresher.progress import Shown, Silent
 from thresher.retrain import retrained, training_sets
 from thresher.run import RunDirectory
 from thresher.scores.table import lowest_of
+from thresher.tensors import write_tensors
 
 TASKS = (QUOTES, "sst2", "stsb", "mrpc", "cola", "rte")
 SEEDS = (0, 1, 2)

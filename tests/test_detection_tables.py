@@ -16,7 +16,7 @@ from rich.console import Console
 from scipy import stats
 
 from detection_tables import DRAWS, _drawn_again, accuracy, confidence, detection, write_tables
-from thresher.files import write_tensors
+from thresher.tensors import write_tensors
 
 ROWS = 10
 FOUND = {  # NDR@30 by seed

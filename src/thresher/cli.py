@@ -212,15 +212,20 @@ def methods() -> None:
 
 
 def _audit(config: AuditConfig, *, dry_run: bool) -> None:
+    from thresher.data.parts import read_parts
+    from thresher.model.source import refuse_no_model
+
+    console = _console()
+    console.print(f"Reading rows and model ({config.model}) ...", highlight=False)
+    tables = read_parts(config)  # before torch and transformers, which take seconds to import
+    refuse_no_model(config.model)
     from thresher.pipeline import run
     from thresher.plan import make_plan
     from thresher.prepare import prepare
     from thresher.progress import Shown
     from thresher.report.console import show_plan, show_result
 
-    console = _console()
-    console.print(f"Reading rows and model ({config.model}) ...", highlight=False)
-    job = prepare(config)
+    job = prepare(config, tables)
     show_plan(console, make_plan(job))
     if not dry_run:
         result = run(job, Shown(console))

@@ -67,8 +67,8 @@ class DataConfig(Section):
     """Which rows, and what their columns mean."""
 
     train: Source = Field(
-        description="Training rows: a .jsonl, .json, .csv, .tsv (or these with .gz) or .parquet file, a data set folder, or "
-        "a hub id NAME[:CONFIG[:SPLIT]]."
+        description="Training rows: a .jsonl, .json, .csv, .tsv (or these with .gz) or .parquet file, a folder of a "
+        "data set, or a hub id NAME[:CONFIG[:SPLIT]]."
     )
     validation: Source = Field(description="A small clean set of rows: the queries.")
     test: Source | None = Field(default=None, description="Rows to judge the model on; no choice is made on them.")
@@ -125,7 +125,11 @@ class Recipe(Section):
     lora_alpha: float = Field(default=4.0, gt=0, description="LoRA alpha.")
     lora_dropout: Share = Field(default=0.05, description="LoRA dropout.")
     base_dropout: bool = Field(default=True, description="Keep the base model's own dropout while training.")
-    epochs: int = Field(default=10, ge=1, description="Passes over the training rows.")
+    epochs: int = Field(
+        default=10,
+        ge=1,
+        description="Passes over the training rows. On a CPU fewer by default, three at least, where these take hours.",
+    )
     batch_size: int = Field(default=32, ge=1, description="Rows a step, in training and in the gradient pass.")
     learning_rate: float | None = Field(
         default=None,
@@ -228,6 +232,11 @@ class ScoreConfig(Section):
         description="Share of the rows to drop, from the lowest score up. By default those that are more likely wrong "
         "than right; 0.3 where no canaries tell.",
     )
+    quick: bool = Field(
+        default=False,
+        description="A first look by features of the model as it came: nothing is trained, about a minute or two. The "
+        "same command without it goes on from there.",
+    )
     retrain: bool = Field(
         default=False, description="Measure on --test what dropping and relabelling buy, by fine-tuning again."
     )
@@ -291,8 +300,8 @@ class StudyFlags(WorkersConfig):
     log_to: LogTo | None = Field(default=None, description="As of an audit; the study logs what its jobs come to.")
 
 
-NOT_PART_OF_THE_RESULT = ("output", "memory", "log_to")
-"""Options that may differ between a killed run and the one that goes on with it."""
+NOT_PART_OF_THE_RESULT = ("output", "memory", "log_to", "quick")
+"""Options that may differ between a killed run, or a first look, and the one that goes on with it."""
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any], *kinds: type[Section]) -> list[str]:

@@ -24,13 +24,14 @@ from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
 from thresher.detectors.texts import text_problems
 from thresher.evaluate.knowledge import Knowledge, measure_knowledge
-from thresher.files import read_tensors, written
+from thresher.files import written
 from thresher.influences.tensor import SIGN
 from thresher.model.predict import Predictions, read_predictions
 from thresher.prepare import Job
 from thresher.run import RunDirectory
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import is_score, lowest, resolve
+from thresher.tensors import read_tensors
 
 DROP = 0.3
 """Share of the rows to drop where no canaries tell how many are wrong (SPEC 6)."""
@@ -60,7 +61,7 @@ def knowledge_of(job: Job, place: RunDirectory) -> Knowledge | None:
         return None
     outputs = read_predictions(place.predictions, "query").outputs.double().numpy()
     opinions = read_tensors(place.opinions)[0] if place.opinions.exists() else {}
-    probe = opinions["probe"][-len(truth) :].numpy() if "probe" in opinions else None
+    probe = opinions["probe"][-len(truth) :].numpy() if "probe" in opinions and not job.config.quick else None
     names = {number: name for name, number in job.subject.classes.items()}
     return measure_knowledge(
         outputs, truth, probe, [names.get(number, str(number)) for number in range(outputs.shape[1])]
@@ -163,9 +164,13 @@ class _Opinions:
         rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
         if not rounds[0]:
             return None
-        tuned = np.concatenate([found["tuned"].double().numpy() for found in rounds])
+        judges = tuple(
+            np.concatenate([found[judge].double().numpy() for found in rounds])
+            for judge in ("tuned",)
+            if judge in rounds[0]
+        )
         if "probe" not in rounds[0]:
-            return cls((tuned,))
+            return cls(judges)
         rows = len(job.rounds[0].train)
         probe = np.concatenate([found["probe"][:rows].numpy() for found in rounds])
         labels = np.concatenate([one.train.classes.numpy() for one in job.rounds])
@@ -174,11 +179,11 @@ class _Opinions:
         even = torch.ones(rows)  # as rounds of an earlier version took it
         density = np.concatenate([found.get("query_likeness", even).numpy() for found in rounds])
         given, clean = probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth]
-        return cls((tuned, probe), Known(given, clean, density))
+        return cls((*judges, probe), Known(given, clean, density))
 
     def of_probe(self) -> _Opinions:
         """What the probe says alone: for a model that has learned less than it."""
-        return replace(self, judges=self.judges[1:])
+        return replace(self, judges=self.judges[-1:])
 
     def merged(self, candidates: Candidates) -> Floats:
         """Their geometric mean over rounds and judges, [n, C]."""

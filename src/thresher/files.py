@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from thresher.errors import RunError
 
@@ -66,17 +62,3 @@ def write_json(target: Path, value: Any) -> None:
 def read_json(source: Path, default: Any = None) -> Any:
     """The JSON value in ``source``, or ``default`` where there is no such file."""
     return json.loads(source.read_text(encoding="utf-8")) if source.exists() else default
-
-
-def write_tensors(target: Path, tensors: Mapping[str, torch.Tensor], notes: Any = None) -> None:
-    """Write named tensors as safetensors; ``notes`` is any JSON value kept in the header."""
-    with written(target) as temporary:
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata={"notes": json.dumps(notes)})
-
-
-def read_tensors(source: Path, names: Collection[str] | None = None) -> tuple[dict[str, torch.Tensor], Any]:
-    """Tensors by name (all, or those of ``names`` that are there), and the notes."""
-    with safe_open(source, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
-        return tensors, json.loads((file.metadata() or {}).get("notes", "null"))

@@ -13,6 +13,7 @@ import xarray as xr
 
 from thresher.calibrate.candidates import as_given
 from thresher.config import Aggregation, AuditConfig, TaskName
+from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
 from thresher.influences.registry import INFLUENCE
@@ -24,7 +25,7 @@ from thresher.run import RunDirectory, open_finished, read_audited
 from thresher.scores.aggregate import Floats
 from thresher.scores.layers import layer_ranks
 from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
-from thresher.tasks.base import Part, Task
+from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 
 
@@ -168,6 +169,8 @@ def _shown(run: _Run) -> Configuration:
 def _open(folder: Path) -> _Run:
     place, config, scores, summary = open_finished(folder)
     file = TensorFile(place.tensor)
+    if config.quick:
+        raise RunError(f"{folder}: a first look computes no influence; run the same command without --quick.")
     if not file.path.is_dir():
         raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")

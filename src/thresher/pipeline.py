@@ -25,6 +25,7 @@ from thresher.influences.tensor import TensorFile
 from thresher.model.finetune import History
 from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent, Within
+from thresher.quick import look
 from thresher.report.summary import Findings, results, summarise
 from thresher.retrain import retrained, training_sets
 from thresher.rounds import frozen_features, run_round, with_found_rate
@@ -78,7 +79,13 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
     """Every stage that is not finished, up to summary.json."""
     tracker.parameters(job.config.model_dump(mode="json"))
     with place.timed("features"):
-        frozen = frozen_features(job, place)
+        frozen = frozen_features(job, place, progress)
+    if job.config.quick:
+        assert frozen is not None  # which was refused
+        for one in job.rounds:
+            look(job, one, place.round(one.number), frozen)
+        _conclude(job, place, None, progress, tracker)
+        return
     if job.searches:
         with place.timed("learning rate"):
             job = with_found_rate(job, place, progress)
@@ -89,6 +96,11 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
         histories.append(run_round(job, one, place.round(one.number), frozen, shown, place.timed, told))
         if one.number == 0:
             _warn_of_unlearned(job, place)
+    _conclude(job, place, histories[0], progress, tracker)
+
+
+def _conclude(job: Job, place: RunDirectory, history: History | None, progress: Progress, tracker: Tracker) -> None:
+    """From all rounds to summary.json."""
     with place.timed("scores"):
         decision = decide(job, place)
     lost = lost_classes(decision.table, np.setdiff1d(decision.table["row"], decision.dropped), decision.dropped[:0])
@@ -98,7 +110,7 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
         judged = None
         if job.config.retrain:
             judged = retrained(job, place, training_sets(job, decision), progress, tracker=tracker)
-    summary = summarise(job, place, Findings(decision, histories[0], judged))
+    summary = summarise(job, place, Findings(decision, history, judged))
     write_json(place.summary, summary)
     tracker.numbers(results(summary))
 

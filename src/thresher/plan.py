@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from thresher.cost import cheaper, passes, training_passes
 from thresher.gradients.frozen import gradient_pass
 from thresher.model.checkpoints import checkpoint_of
 from thresher.prepare import Job
 
-_RETRAININGS = 3
+LONG = 600
+"""Seconds from which on a plan says what would take less."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Plan:
     optimizer: str
     seconds: float
     training_seconds: float
+    cheaper: tuple[str, ...]
 
 
 def make_plan(job: Job) -> Plan:
@@ -45,19 +48,14 @@ def make_plan(job: Job) -> Plan:
     model: Any = job.subject.model
     inner = model if job.subject.kind == "whole" else model.get_base_model()
     a_row, row_by_row = _seconds_a_row(job)
-    trained = rows * config.epochs if job.subject.kind == "lora" else 0
-    looked_at = sum(len(one.rows) for one in job.rounds)
-    trainings = job.searches + len(job.rounds) + _RETRAININGS * config.retrain + 2 * job.auto * config.retrain
-    training = (1.3 * trained + 0.35 * queries * config.epochs) * bool(trained)
-    passes = (looked_at + queries * len(job.rounds)) * (1 + job.summed_checkpoints)
-    passes += training * trainings + 0.35 * rows * (2 * len(job.rounds) + 1) * job.auto
+    seconds = a_row * passes(job, config)
     groups: dict[str, int] = {}
     for module in job.modules:
         groups[module.group] = groups.get(module.group, 0) + 1
     return Plan(
         rows=rows,
         queries=queries,
-        modules=len(job.modules),
+        modules=0 if config.quick else len(job.modules),
         groups=groups,
         notes=job.notes,
         planted=job.planted_errors,
@@ -70,8 +68,9 @@ def make_plan(job: Job) -> Plan:
         checkpoints=f"{job.summed_checkpoints} are summed over, each with a gradient pass of its own"
         * bool(job.summed_checkpoints),
         optimizer=_optimizer(job) if config.optimizer_aware else "",
-        seconds=a_row * passes,
-        training_seconds=a_row * training,
+        seconds=seconds,
+        training_seconds=a_row * training_passes(job, config.epochs),
+        cheaper=cheaper(job, a_row) if seconds > LONG else (),
     )
 
 
@@ -97,6 +96,8 @@ def _optimizer(job: Job) -> str:
 
 def _training(job: Job) -> str:
     config = job.config
+    if config.quick:
+        return "as it came: a first look, nothing is trained"
     if job.subject.kind != "lora":
         trained = f"as fine-tuned in {config.adapter}" if job.subject.kind == "adapter" else "as fine-tuned, whole"
         unlearned = "; the errors are planted after that training, and easier to find than ones it learned"
@@ -119,4 +120,5 @@ def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:
         one_pass.gradients(data, batch)
         if one_pass.device.type == "cuda":
             torch.cuda.synchronize()
-        return (time.perf_counter() - started) / len(rows), one_pass.row_by_row
+        a_row = (time.perf_counter() - started) / len(rows)
+        return a_row * float(data.lengths.mean() / data.lengths[rows].mean()), one_pass.row_by_row

@@ -13,16 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.budget import affordable, first_tokens, refuse_no_look
 from thresher.calibrate.canaries import AUTO, Round, canary_kind, plan_rounds
 from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
-from thresher.data.table import Table, fingerprint, read_table
+from thresher.data.parts import Part, read_parts
+from thresher.data.table import Table, fingerprint
 from thresher.detectors.evidence import Need
 from thresher.detectors.registry import DETECTORS
 from thresher.detectors.registry import available as usable
-from thresher.errors import ConfigError, DataError
+from thresher.errors import ConfigError
 from thresher.influences.checkpoints import SUMMED, given_checkpoints, refuse_curved
 from thresher.influences.gather import GradientPlan, plan_gradients, select_modules
 from thresher.influences.pairing import refuse_gram
@@ -37,7 +39,7 @@ from thresher.model.source import model_fingerprint
 from thresher.model.tokenizer import refuse_unfit_tokens
 from thresher.run import GUESSED
 from thresher.scores.table import DETECTOR, Configuration, available, resolve
-from thresher.tasks.base import Part, Task
+from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 from thresher.track import check_tracker
 
@@ -164,8 +166,11 @@ class Job:
         return 4 * pairs * sum(function.defined_on(module) for function in functions for module in self.modules)
 
 
-def prepare(config: AuditConfig) -> Job:
-    """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written."""
+def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job:
+    """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written.
+
+    ``tables`` are the rows of :func:`read_parts`, where they have been read already.
+    """
     check_tracker(config.log_to)
     check_methods(config.methods, projected=config.projection > 0)
     refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
@@ -173,7 +178,7 @@ def prepare(config: AuditConfig) -> Job:
         raise ConfigError("--optimizer-aware scales single entries and --projection mixes them; leave one of them out.")
     if config.retrain and config.test is None:
         raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
-    tables = _read(config)
+    tables = tables or read_parts(config)
     task = TASKS[config.task].read(tables, config)
     planted_kind(task, config)
     subject = task.load(config, config.seed)
@@ -184,8 +189,13 @@ def prepare(config: AuditConfig) -> Job:
     longest = most_tokens(subject.model, subject.tokenizer, config.max_length)
     task, flags = planted(task, config, partial(task.guess, subject, longest, config))
     encoding = task.encode(subject, longest)
+    if config.quick:
+        refuse_no_look(config, subject)
+        longest = min(longest, first_tokens(encoding.rows, subject))
+        encoding = task.encode(subject, longest)
     for warning in encoding.warnings:
         log.warning(warning)
+    config = affordable(config, subject, encoding.rows["train"])
     for part, rows in encoding.rows.items():
         refuse_unfit_tokens(subject.model, subject.tokenizer, rows, tables[part].where)
     task.doubt(subject, encoding.rows["query"], config.batch_size)
@@ -269,18 +279,6 @@ def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tu
     if config.optimizer_aware:
         checkpoint_of(subject.model, found)
     return config, found
-
-
-def _read(config: AuditConfig) -> dict[Part, Table]:
-    sources: dict[Part, str] = {"train": config.train, "query": config.validation}
-    if config.test is not None:
-        sources["test"] = config.test
-    tables: dict[Part, Table] = {
-        part: read_table(source, "validation" if part == "query" else part) for part, source in sources.items()
-    }
-    if "test" in tables and fingerprint(tables["test"]) == fingerprint(tables["query"]):
-        raise DataError(f"{config.test}: --test and --validation are the same rows; no choice may be made on the test.")
-    return tables
 
 
 def planted_kind(task: Task, config: AuditConfig) -> PlantKind:

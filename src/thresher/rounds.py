@@ -24,7 +24,7 @@ from thresher.detectors.probe import held_out, query_likeness
 from thresher.detectors.registry import detect
 from thresher.errors import RunError
 from thresher.evaluate.cancellation import store_cancellation
-from thresher.files import read_tensors, write_json, write_tensors, written
+from thresher.files import write_json, written
 from thresher.gradients.store import Side
 from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
 from thresher.influences.compute import module_matrices
@@ -39,9 +39,10 @@ from thresher.model.predict import Predictions, read_predictions, write_predicti
 from thresher.model.quiet import quiet
 from thresher.model.rate_search import RateTrainer, find_rate
 from thresher.prepare import Job, has
-from thresher.progress import Progress
+from thresher.progress import Advance, Progress
 from thresher.run import RunDirectory
 from thresher.scores.table import DETECTOR, score_all
+from thresher.tensors import read_tensors, write_tensors
 
 Timed = Callable[[str], AbstractContextManager[None]]
 
@@ -84,24 +85,27 @@ def with_found_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
     return replace(job, config=job.config.model_copy(update={"learning_rate": found.rate}))
 
 
-def frozen_features(job: Job, place: RunDirectory) -> Features | None:
+def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Features | None:
     """Features of training and query rows by the model as it came; None where it was trained elsewhere, or not asked.
 
     Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v.
     """
     if not job.looks_at("frozen"):
         return None
-    if not place.features.exists():
+    sides: tuple[Side, ...] = ("train", "query")
+    tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
+    if not place.features.exists() or read_tensors(place.features, ())[1] != tokens:
         job.put_back()
-        sides: tuple[Side, ...] = ("train", "query")
-        write_tensors(place.features, {side: torch.from_numpy(_features_apart(job, side)) for side in sides})
+        apart = {side: job.task.apart(job.subject, side, job.longest) for side in sides}
+        with progress.stage("features", sum(len(rows) for texts in apart.values() for rows in texts)) as advance:
+            found = {side: torch.from_numpy(_joined_features(job, texts, advance)) for side, texts in apart.items()}
+        write_tensors(place.features, found, tokens)
     tensors, _ = read_tensors(place.features)
     return Features(tensors["train"].numpy(), tensors["query"].numpy())
 
 
-def _features_apart(job: Job, part: Side) -> Singles:
-    texts = job.task.apart(job.subject, part, job.longest)
-    pooled = [pooled_features(job.subject, rows, job.config.batch_size) for rows in texts]
+def _joined_features(job: Job, texts: Sequence[EncodedRows], advance: Advance) -> Singles:
+    pooled = [pooled_features(job.subject, rows, job.config.batch_size, advance) for rows in texts]
     if len(pooled) == 1:
         return pooled[0]
     first, second = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in pooled)

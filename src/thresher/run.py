@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -60,10 +61,23 @@ class RunDirectory:
         self.refuse_other(config, inputs)
         for leftover in self.path.rglob(f".*{UNFINISHED}"):  # of a kill in the middle of a write
             leftover.unlink()
+        if self._only_looked_at and not config.quick:
+            self._forget_look()
         if not self.config.exists():
             write_json(self.inputs, dict(inputs))
             with written(self.config) as temporary:
                 temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+    @property
+    def _only_looked_at(self) -> bool:
+        return self.config.exists() and bool(yaml.safe_load(self.config.read_text(encoding="utf-8")).get("quick"))
+
+    def _forget_look(self) -> None:
+        """Take away what a first look left, but for the features."""
+        shutil.rmtree(self.path / "rounds", ignore_errors=True)
+        said = (self.predictions, self.candidates, self.opinions, self.scores)
+        for file in (*said, self.summary, self._seconds, self.config):
+            file.unlink(missing_ok=True)
 
     def refuse_other(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Raise :class:`RunError` naming what differs if the directory belongs to another run."""
@@ -75,6 +89,8 @@ class RunDirectory:
             if others:
                 raise RunError(f"{self.path}: holds other files ({min(others)}); name an empty --output.")
             return
+        if config.quick and not self._only_looked_at:
+            raise RunError(f"{self.path}: holds a whole audit, and --quick would replace it; name another --output.")
         before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
         now = config.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RESULT))
         differs = differences(before, now, AuditConfig)

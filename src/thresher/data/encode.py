@@ -21,6 +21,9 @@ Indices = npt.NDArray[np.int64]
 IGNORED = -100
 """The label of a token that no loss is taken on, as everywhere in ``transformers``."""
 
+BATCH_TOKENS = 8192
+"""Tokens, padding included, that go through a model at once, so that long rows take no more memory than many short."""
+
 _NOT_FEATURES = {"labels", "label", "attention_mask"}
 
 
@@ -203,7 +206,20 @@ def _unwrapped(model: torch.nn.Module) -> Any:
 def length_batches(lengths: Indices, batch_size: int) -> list[Indices]:
     """Batches of rows of like length, longest first: little padding, and memory runs out at once or never."""
     order = np.argsort(-lengths, kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    return [part for batch in batches for part in within_memory(batch, lengths)]
+
+
+def within_memory(rows: Indices, lengths: Indices) -> list[Indices]:
+    """The rows of a batch, in their order, in parts of at most ``BATCH_TOKENS`` tokens with padding, or of one row."""
+    parts: list[Indices] = []
+    start = longest = 0
+    for place, length in enumerate(lengths[rows].tolist()):
+        longest = max(longest, length)
+        if place > start and (place + 1 - start) * longest > BATCH_TOKENS:
+            parts.append(rows[start:place])
+            start, longest = place, length
+    return [*parts, rows[start:]]
 
 
 def _is_list(value: Any) -> bool:

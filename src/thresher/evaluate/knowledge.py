@@ -148,10 +148,19 @@ def other_numbering(predicted: Labels, labels: Labels, count: int) -> OtherNumbe
     return OtherNumbering(int(right.sum()), int(then.sum()), {label: int(numbers[label]) for label in present})
 
 
-def doubt_of(known: Knowledge) -> str | None:
-    """What to tell the user where the model has not learned the task, in a sentence or two; None where it has."""
+def doubt_of(known: Knowledge, *, trained: bool = True) -> str | None:
+    """What to tell the user where the model has not learned the task, in a sentence or two; None where it has.
+
+    Of a first look, for which nothing was ``trained``, it is said of the probe on features of the model as it came.
+    """
     if known.learned:
         return None
+    if not trained:
+        return (
+            f"A probe on the features of the model as it came gets {known.right} of {known.queries} clean queries "
+            f"right, and always answering the most frequent class {known.most_frequent}: this look tells little. A "
+            "whole audit, without --quick, trains the model first."
+        )
     right = f"The model gets {known.right} of {known.queries} clean queries right"
     if known.better_than_one_class:
         told = (

@@ -17,9 +17,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from thresher.data.encode import Indices
-from thresher.files import write_tensors
 from thresher.gradients.capture import BatchGradients
 from thresher.gradients.rows import ENTRY_FORMS, RowGradients
+from thresher.tensors import write_tensors
 
 Side = Literal["query", "train"]
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thresher.files import read_tensors, write_tensors
+from thresher.tensors import read_tensors, write_tensors
 
 
 def is_adamw(optimizer: Any) -> bool:

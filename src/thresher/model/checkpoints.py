@@ -19,8 +19,9 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from thresher.errors import ModelError
-from thresher.files import read_json, write_json, write_tensors
+from thresher.files import read_json, write_json
 from thresher.model.adamw import is_adamw, read_multipliers, write_second_moments
+from thresher.tensors import write_tensors
 
 ABOUT, WEIGHTS, MOMENTS = "checkpoint.json", "weights.safetensors", "second_moments.safetensors"
 _NUMBERED = re.compile(r"checkpoint-(\d+)")

@@ -13,10 +13,13 @@ from thresher.data.encode import EncodedRows, accepted_inputs, generates, length
 from thresher.errors import ModelError
 from thresher.model.load import Subject
 from thresher.model.predict import evaluating
+from thresher.progress import Advance
 
 
 @torch.no_grad()
-def pooled_features(subject: Subject, data: EncodedRows, batch_size: int) -> npt.NDArray[np.float32]:
+def pooled_features(
+    subject: Subject, data: EncodedRows, batch_size: int, advance: Advance = lambda rows: None
+) -> npt.NDArray[np.float32]:
     """Mean over a row's real tokens of the last hidden layer, [n, d], in eval mode; the training mode is put back.
 
     The last layer is what the backbone hands to the head, of an encoder-decoder its decoder's. Raises
@@ -33,6 +36,7 @@ def pooled_features(subject: Subject, data: EncodedRows, batch_size: int) -> npt
             means = _masked_mean(layer.states(), batch.inputs["attention_mask"]).cpu()
             for row, values in zip(rows, means, strict=True):
                 pooled[row] = values
+            advance(len(rows))
     features = torch.stack(pooled).numpy()
     broken = np.flatnonzero(~np.isfinite(features).all(1))
     if len(broken):

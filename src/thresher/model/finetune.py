@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from thresher.config import Recipe
-from thresher.data.encode import EncodedRows, Indices
+from thresher.data.encode import EncodedRows, Indices, within_memory
 from thresher.errors import DivergedError
-from thresher.files import read_tensors, write_tensors
 from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject
 from thresher.model.losses import batch_losses
@@ -27,6 +26,7 @@ from thresher.model.mixed import mixed_precision
 from thresher.model.predict import Predictions, accuracy, predict, read_predictions, write_predictions
 from thresher.model.quantise import differentiable
 from thresher.progress import Advance, Progress
+from thresher.tensors import read_tensors, write_tensors
 
 CHECKPOINTS = "checkpoints"
 STATE = "state.safetensors"
@@ -149,14 +149,15 @@ def _train_epoch(
         rate = learning_rate(epoch * len(batches) + number, recipe.epochs * len(batches), recipe)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = data.batch(rows, subject.pad_id, subject.device)
-        with mixed_precision(subject, recipe):
-            losses, outputs = batch_losses(subject.model, batch)
-        losses.mean().backward()
+        for part in within_memory(rows, data.lengths):
+            batch = data.batch(part, subject.pad_id, subject.device)
+            with mixed_precision(subject, recipe):
+                losses, outputs = batch_losses(subject.model, batch)
+            (losses.sum() / len(rows)).backward()
+            said.append(Predictions(losses.detach().float().cpu(), outputs.float().cpu()))
         nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        said.append(Predictions(losses.detach().float().cpu(), outputs.float().cpu()))
         advance(len(rows))
     place = torch.from_numpy(np.argsort(np.concatenate(batches)))
     losses, outputs = (torch.cat([getattr(part, name) for part in said])[place] for name in ("losses", "outputs"))

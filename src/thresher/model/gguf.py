@@ -20,10 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from thresher.errors import ModelError, first_line
 from thresher.files import written_folder
 from thresher.model.quiet import quiet
+from thresher.model.source import GGUF
 
 log = logging.getLogger(__name__)
-
-SUFFIX = ".gguf"
 
 
 def unpacked_folder(file: Path) -> Path:
@@ -32,13 +31,13 @@ def unpacked_folder(file: Path) -> Path:
     Raises :class:`ModelError` where the file is not there, cannot be read, or the ``gguf`` package is missing.
     """
     if not file.is_file():
-        raise ModelError(f"{file}: there is no such file; name a {SUFFIX} file that exists.")
+        raise ModelError(f"{file}: there is no such file; name a {GGUF} file that exists.")
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     folder = _cache() / f"{file.stem}-{digest}"
     if not folder.is_dir():
         if importlib.util.find_spec("gguf") is None:
-            raise ModelError(f"{file}: reading {SUFFIX} files needs the 'gguf' package: pip install 'thresher[gguf]'.")
+            raise ModelError(f"{file}: reading {GGUF} files needs the 'gguf' package: pip install 'thresher[gguf]'.")
         log.warning("unpacking %s into %s, once", file.name, folder)
         with written_folder(folder) as temporary:
             _unpack(file, temporary)

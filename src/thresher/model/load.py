@@ -57,6 +57,13 @@ class Subject:
         return int(self.tokenizer.pad_token_id)
 
     @property
+    def weights_a_token(self) -> int:
+        """Weights that every token meets: all but the word embedding's."""
+        model: Any = self.model
+        embedding: nn.Parameter = model.get_input_embeddings().weight
+        return sum(p.numel() for p in self.model.parameters() if p is not embedding)
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from thresher.data.encode import EncodedRows, length_batches
-from thresher.files import read_tensors, write_tensors
 from thresher.model.load import Subject
 from thresher.model.losses import batch_losses, correct_rows
+from thresher.tensors import read_tensors, write_tensors
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from thresher.data.packaged import unpacked
+from thresher.data.packaged import PACKAGED, unpacked
 from thresher.errors import ModelError
-from thresher.model.gguf import SUFFIX, unpacked_folder
 
+GGUF = ".gguf"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "tekken.json")
 TEMPLATES = ("chat_template*", "*.jinja")
 
@@ -16,10 +16,18 @@ TEMPLATES = ("chat_template*", "*.jinja")
 def model_folder(source: str) -> str:
     """The folder, or hub id, to load the model from. Raises :class:`ModelError` for a folder without a model."""
     source = unpacked(source)
-    if source.endswith(SUFFIX):
+    if source.endswith(GGUF):
+        from thresher.model.gguf import unpacked_folder  # which imports torch
+
         return str(unpacked_folder(Path(source)))
     _refuse_incomplete_folder(source)
     return source
+
+
+def refuse_no_model(source: str) -> None:
+    """Raise :class:`ModelError` where a source is a folder that is not there, or lacks what a model has."""
+    if not source.startswith(PACKAGED) and not source.endswith(GGUF):
+        _refuse_incomplete_folder(source)
 
 
 def model_fingerprint(source: str) -> str:
@@ -30,7 +38,7 @@ def model_fingerprint(source: str) -> str:
 def same_weights(one: str, other: str) -> bool:
     """Whether two sources hold the same weights; by their last name alone where one of them is not here."""
     paths = [Path(unpacked(source)) for source in (one, other)]
-    if paths[0] == paths[1] or Path(other).suffix == SUFFIX:
+    if paths[0] == paths[1] or Path(other).suffix == GGUF:
         return True
     if all(path.exists() for path in paths):
         return _hash(one, "*.safetensors") == _hash(other, "*.safetensors")

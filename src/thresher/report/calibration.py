@@ -46,11 +46,15 @@ def _error_rate(rate: ErrorRate) -> dict[str, Any]:
     return {**asdict(rate.share), **by, "plausible": rate.plausible, "alike": rate.alike}
 
 
-def shown_influence(decision: Decision) -> Configuration:
-    """The influence that says which queries a row hurts: the ranking's own, or the best that it is made of."""
+def shown_influence(decision: Decision) -> Configuration | None:
+    """The influence that says which queries a row hurts: the ranking's own, or the best that it is made of.
+
+    None after a first look, which computes no influence.
+    """
     names = [decision.name]
     if decision.choice is not None:
         names += decision.choice.stack.members.get("influence", ())
     names += [BY_DEFAULT.name, *filter(is_score, decision.table.columns)]
     there = set(decision.table.columns)
-    return next(found for name in names if name in there and (found := Configuration.parse(name)) is not None)
+    parsed = (Configuration.parse(name) for name in names if name in there)
+    return next((found for found in parsed if found is not None), None)

@@ -30,10 +30,13 @@ def show_plan(console: Console, plan: Plan) -> None:
         table.add_row(title, note if len(note) < 200 else note[:197] + "...")
     if plan.planted:
         table.add_row("planted", plan.planted)
-    table.add_row("modules", f"{plan.modules} ({groups})")
+    if plan.modules:
+        table.add_row("modules", f"{plan.modules} ({groups})")
     if plan.canaries:
         table.add_row("canaries", plan.canaries)
-    table.add_row("tensor", f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile")
+    if plan.modules:
+        sizes = f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile"
+        table.add_row("tensor", sizes)
     if plan.checkpoints:
         table.add_row("checkpoints", plan.checkpoints)
     if plan.optimizer:
@@ -41,6 +44,8 @@ def show_plan(console: Console, plan: Plan) -> None:
     if plan.row_by_row:
         table.add_row("row by row", f"{len(plan.row_by_row)} modules fit no rule: {', '.join(plan.row_by_row[:3])} ...")
     table.add_row("expected time", f"about {duration(plan.seconds)}")
+    if plan.cheaper:
+        table.add_row("cheaper", "; ".join(plan.cheaper))
     console.print(table)
     console.print()
 
@@ -55,8 +60,9 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
         console.print(calibration_lines(summary))
         console.print()
     if "detection" in summary:
-        console.print(influence_table(summary))
-        console.print()
+        if not summary["config"].get("quick", False):
+            console.print(influence_table(summary))
+            console.print()
         console.print(detector_table(summary))
         console.print()
     if "cancellation" in summary:
@@ -71,8 +77,11 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
     console.print(suspicious_rows(summary))
     console.print()
     console.print(f"Ranked {summary['rows']:,} rows by {summary['score']} ({summary['sign']}); results in {folder}.")
+    if summary["config"].get("quick"):
+        console.print("Next: the same command without --quick, which trains the model and goes on from here;")
+    then = "or:  " if summary["config"].get("quick") else "Next:"
     console.print(
-        f"Next: thresher clean {folder} --output cleaned.jsonl (drops {summary['drop']:,} rows)", highlight=False
+        f"{then} thresher clean {folder} --output cleaned.jsonl (drops {summary['drop']:,} rows)", highlight=False
     )
     if "auto" in summary and "classes" in summary:
         console.print("      with --relabel it mends labels where it is sure enough", highlight=False)

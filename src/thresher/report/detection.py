@@ -76,7 +76,7 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
     rivals = {"single": f"the best single score, on all rows {auto['best_single']}", "combination": "a combination"}
     found, error = auto["canaries_auroc"][kind], auto["canaries_auroc_error"][kind]
     lines = [
-        _canaries(auto),
+        _canaries(auto, trained=not summary.get("config", {}).get("quick", False)),
         f"Ranking: {made}. It tells canaries from other rows with an AUROC of {found:.2f} ± {1.96 * error:.2f} "
         f"(chosen without the rows that judge it; so chosen {rivals[other]}: {auto['canaries_auroc'][other]:.2f}).",
         f"Errors: about {rate['estimate']:.0%} of the rows are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "
@@ -97,12 +97,13 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
     return Group(*(Text(line) for line in lines))
 
 
-def _canaries(auto: Mapping[str, Any]) -> str:
+def _canaries(auto: Mapping[str, Any], *, trained: bool) -> str:
     count = " + ".join(map(str, auto["canaries"]))
     wrong = "another row's completion" if auto["canary_kind"] == "swap" else "a wrong label"
     apart = "no row is ranked by what it was as a canary"
     if auto["learned"]:
-        return f"Canaries: {count} rows were trained on with {wrong}, given by us; {apart}."
+        seen = "trained on" if trained else "seen by the probe"
+        return f"Canaries: {count} rows were {seen} with {wrong}, given by us; {apart}."
     return (
         f"Canaries: {count} rows were copied with {wrong}, given by us. The model was trained elsewhere and did not "
         f"learn them, so its errors are harder to find than these; {apart}."

@@ -21,7 +21,7 @@ def knowledge_lines(summary: Mapping[str, Any]) -> RenderableType:
     rate = f" after training at a rate of {summary['training']['learning_rate']:g}" if "training" in summary else ""
     lines = [
         Text("What the model knows", style="italic"),
-        Text(f"It gets {known['right']} of {queries} clean queries right{rate}; {', '.join(others)}."),
+        Text(f"{_who(summary)} gets {known['right']} of {queries} clean queries right{rate}; {', '.join(others)}."),
         Text(f"By class: {_by_class(known['classes'])}."),
     ]
     if known["confused"]:
@@ -30,6 +30,10 @@ def knowledge_lines(summary: Mapping[str, Any]) -> RenderableType:
     if known["doubt"]:
         lines.append(Text(known["doubt"], style="bold"))
     return Group(*lines)
+
+
+def _who(summary: Mapping[str, Any]) -> str:
+    return "A probe on the features of the model as it came" if summary["config"].get("quick") else "It"
 
 
 def _by_class(classes: list[Mapping[str, Any]]) -> str:

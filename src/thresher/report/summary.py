@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from thresher.calibrate.candidates import as_given
+from thresher.config import AuditConfig
 from thresher.data.encode import Indices
 from thresher.decide import Decision
 from thresher.detectors.baselines import oracle
@@ -51,16 +52,14 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         "rows": len(decision.table),
         "queries": len(correct),
         "queries_predicted_correctly": int(correct.sum()),
-        "modules": len(job.modules),
-        "gradient_bytes": job.gradient_bytes,
-        "tensor_bytes": job.tensor_bytes,
+        **({} if job.config.quick else _sizes(job)),
         **({"classes": job.subject.classes} if job.subject.classes else {}),
         "notes": job.notes,
-        **({"knowledge": knowledge_entry(decision.knowledge)} if decision.knowledge else {}),
+        **({"knowledge": knowledge_entry(decision.knowledge, job.config)} if decision.knowledge else {}),
         "score": decision.name,
         "drop": len(decision.dropped),
         **calibration(job, decision),
-        "shown_influence": shown_influence(decision).name,
+        **({"shown_influence": shown.name} if (shown := shown_influence(decision)) else {}),
         **_suspicious(job, place, decision),
     }
     if found.history is not None:
@@ -81,12 +80,16 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
     return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
 
 
-def knowledge_entry(known: Knowledge) -> dict[str, Any]:
+def _sizes(job: Job) -> dict[str, int]:
+    return {"modules": len(job.modules), "gradient_bytes": job.gradient_bytes, "tensor_bytes": job.tensor_bytes}
+
+
+def knowledge_entry(known: Knowledge, config: AuditConfig) -> dict[str, Any]:
     """How well the model knows the task by the clean queries, with ``learned`` and, where it has not, the ``doubt``."""
     return {
         "learned": known.learned,
         "only_probe_knows": known.only_probe_knows,
-        "doubt": doubt_of(known),
+        "doubt": doubt_of(known, trained=not config.quick),
         **asdict(known),
     }
 
@@ -160,17 +163,18 @@ def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indice
     rows = ranked.tolist()
     shown = shown_influence(decision)
     hurt: dict[int, list[int]] = {}
-    for number, here in as_given(place, rows).items():
-        influence = TensorFile(place.round(number).tensor).open()[shown.influence]
-        found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
-        hurt |= dict(zip(here, found, strict=True))
+    if shown is not None:
+        for number, here in as_given(place, rows).items():
+            influence = TensorFile(place.round(number).tensor).open()[shown.influence]
+            found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
+            hurt |= dict(zip(here, found, strict=True))
     said = [name for name in decision.table.columns if not is_score(name) and name != "rank"]
     records = decision.table.loc[rows, said].to_dict("records")
     return [
         {
             **record,
             **job.task.describe("train", row),
-            "hurts": [{"query": query, **job.task.describe("query", query)} for query in hurt[row]],
+            "hurts": [{"query": query, **job.task.describe("query", query)} for query in hurt.get(row, ())],
         }
         for row, record in zip(rows, records, strict=True)
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -13,11 +13,10 @@ from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
 from thresher.data.encode import Cuts, EncodedRows, Indices
 from thresher.data.noise.draw import Flags, Floats
 from thresher.data.noise.kinds import Guess
+from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.model.load import Subject
 from thresher.model.predict import Predictions
-
-Part = Literal["train", "query", "test"]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from thresher.data.examples import Examples, find_classes, find_columns, read_ex
 from thresher.data.noise.draw import Flags, Floats
 from thresher.data.noise.kinds import KINDS, Guess, plant_errors
 from thresher.data.noise.labels import flipped_at, likeliest_at
+from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.detectors.probe import out_of_fold
 from thresher.evaluate.knowledge import other_numbering
@@ -25,7 +26,7 @@ from thresher.lines import one_line
 from thresher.model.features import pooled_features
 from thresher.model.load import Subject, load_subject
 from thresher.model.predict import Predictions, accuracy, predict
-from thresher.tasks.base import Encoding, Measure, Part, Task, told_of_cuts
+from thresher.tasks.base import Encoding, Measure, Task, told_of_cuts
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,12 @@ from thresher.data.encode import IGNORED, Cuts, EncodedRows, Indices
 from thresher.data.noise.answers import TextKind, plant_texts, swapped_at
 from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
+from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.lines import one_line
 from thresher.model.load import Subject, load_generator
 from thresher.model.predict import Predictions
-from thresher.tasks.base import Encoding, Measure, Part, Task, told_of_cuts
+from thresher.tasks.base import Encoding, Measure, Task, told_of_cuts
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""A first look: rows ranked by features of the model as it came, in minutes, before anything is trained.
+
+Canaries cost nothing here, for only the probe learns from labels; so the look says how sure it is in the same way as a
+whole audit does. A whole audit of the same rows takes up the features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from thresher.calibrate.canaries import Round
+from thresher.calibrate.stack import of_frozen_features
+from thresher.data.encode import Indices
+from thresher.detectors.evidence import Evidence, Features, Floats
+from thresher.detectors.probe import held_out, query_likeness
+from thresher.detectors.registry import detect
+from thresher.files import written
+from thresher.model.predict import Predictions, write_predictions
+from thresher.prepare import Job
+from thresher.run import RunDirectory
+from thresher.scores.table import DETECTOR
+from thresher.tensors import write_tensors
+
+
+def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
+    """What :func:`thresher.rounds.run_round` leaves in ``place``, by frozen features alone: the probe is the model."""
+    if place.candidates.exists():
+        return
+    evidence = _evidence(job, one, frozen)
+    scores = {DETECTOR + name: values for name, values in detect(evidence).items()}
+    said = held_out(evidence).mean(0)
+    rows = len(one.train)
+    labels = {"train": (said[:rows], evidence.labels), "query": (said[rows:], evidence.query_labels)}
+    write_predictions(place.predictions, {side: _predictions(*part) for side, part in labels.items()})
+    likeness = torch.from_numpy(query_likeness(evidence))
+    write_tensors(place.opinions, {"probe": torch.from_numpy(said), "query_likeness": likeness})
+    kept: dict[str, Any] = {name: values for name, values in scores.items() if of_frozen_features(name)}
+    with written(place.candidates) as temporary:
+        pd.DataFrame({"row": one.rows, "canary": one.wrong, **kept}).to_parquet(temporary, index=False)
+
+
+def _evidence(job: Job, one: Round, frozen: Features) -> Evidence:
+    """That of a model which says nothing yet."""
+    rows, classes = len(one.train), len(job.subject.classes)
+    return Evidence(
+        labels=one.train.classes.numpy(),
+        classes=classes,
+        epoch_losses=np.zeros((0, rows), np.float32),
+        epoch_outputs=np.zeros((0, rows, classes), np.float32),
+        losses=np.zeros(rows, np.float32),
+        outputs=np.zeros((rows, classes), np.float32),
+        query_labels=job.encoded["query"].classes.numpy(),
+        frozen=Features(frozen.train[one.rows], frozen.query),
+        tuned=None,
+        seed=one.seed,
+        rows=one.rows,
+    )
+
+
+def _predictions(probabilities: Floats, labels: Indices) -> Predictions:
+    logs = torch.from_numpy(np.log(probabilities)).float()
+    return Predictions(-logs[torch.arange(len(labels)), torch.from_numpy(labels)], logs)
