@@ -12,7 +12,7 @@ from rich.text import Text
 from thresher.plan import Plan
 from thresher.progress import duration
 from thresher.report.detection import calibration_lines, detector_table, influence_table
-from thresher.report.knowledge import knowledge_lines
+from thresher.report.knowledge import knowledge_lines, only_looked
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
@@ -60,7 +60,7 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
         console.print(calibration_lines(summary))
         console.print()
     if "detection" in summary:
-        if not summary["config"].get("quick", False):
+        if not only_looked(summary):
             console.print(influence_table(summary))
             console.print()
         console.print(detector_table(summary))
@@ -77,9 +77,9 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
     console.print(suspicious_rows(summary))
     console.print()
     console.print(f"Ranked {summary['rows']:,} rows by {summary['score']} ({summary['sign']}); results in {folder}.")
-    if summary["config"].get("quick"):
+    if only_looked(summary):
         console.print("Next: the same command without --quick, which trains the model and goes on from here;")
-    then = "or:  " if summary["config"].get("quick") else "Next:"
+    then = "or:  " if only_looked(summary) else "Next:"
     console.print(
         f"{then} thresher clean {folder} --output cleaned.jsonl (drops {summary['drop']:,} rows)", highlight=False
     )

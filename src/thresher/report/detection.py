@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from thresher.report.knowledge import only_looked
 from thresher.report.titles import GROUP_TITLES
 from thresher.scores.table import DETECTOR, Configuration
 
@@ -76,7 +77,7 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
     rivals = {"single": f"the best single score, on all rows {auto['best_single']}", "combination": "a combination"}
     found, error = auto["canaries_auroc"][kind], auto["canaries_auroc_error"][kind]
     lines = [
-        _canaries(auto, trained=not summary.get("config", {}).get("quick", False)),
+        _canaries(auto, trained=not only_looked(summary)),
         f"Ranking: {made}. It tells canaries from other rows with an AUROC of {found:.2f} ± {1.96 * error:.2f} "
         f"(chosen without the rows that judge it; so chosen {rivals[other]}: {auto['canaries_auroc'][other]:.2f}).",
         f"Errors: about {rate['estimate']:.0%} of the rows are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "

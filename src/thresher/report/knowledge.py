@@ -32,8 +32,13 @@ def knowledge_lines(summary: Mapping[str, Any]) -> RenderableType:
     return Group(*lines)
 
 
+def only_looked(summary: Mapping[str, Any]) -> bool:
+    """Whether it was a first look, for which nothing was trained; older runs do not tell, and were none."""
+    return summary.get("config", {}).get("quick", False)
+
+
 def _who(summary: Mapping[str, Any]) -> str:
-    return "A probe on the features of the model as it came" if summary["config"].get("quick") else "It"
+    return "A probe on the features of the model as it came" if only_looked(summary) else "It"
 
 
 def _by_class(classes: list[Mapping[str, Any]]) -> str:

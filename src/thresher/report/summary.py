@@ -55,7 +55,11 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         **({} if job.config.quick else _sizes(job)),
         **({"classes": job.subject.classes} if job.subject.classes else {}),
         "notes": job.notes,
-        **({"knowledge": knowledge_entry(decision.knowledge, job.config)} if decision.knowledge else {}),
+        **(
+            {"knowledge": knowledge_entry(decision.knowledge, trained=not job.config.quick)}
+            if decision.knowledge
+            else {}
+        ),
         "score": decision.name,
         "drop": len(decision.dropped),
         **calibration(job, decision),
@@ -84,12 +88,12 @@ def _sizes(job: Job) -> dict[str, int]:
     return {"modules": len(job.modules), "gradient_bytes": job.gradient_bytes, "tensor_bytes": job.tensor_bytes}
 
 
-def knowledge_entry(known: Knowledge, config: AuditConfig) -> dict[str, Any]:
+def knowledge_entry(known: Knowledge, *, trained: bool = True) -> dict[str, Any]:
     """How well the model knows the task by the clean queries, with ``learned`` and, where it has not, the ``doubt``."""
     return {
         "learned": known.learned,
         "only_probe_knows": known.only_probe_knows,
-        "doubt": doubt_of(known, trained=not config.quick),
+        "doubt": doubt_of(known, trained=trained),
         **asdict(known),
     }
 
