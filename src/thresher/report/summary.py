@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from thresher.calibrate.candidates import as_given
-from thresher.config import AuditConfig
 from thresher.data.encode import Indices
 from thresher.decide import Decision
 from thresher.detectors.baselines import oracle
