@@ -175,6 +175,9 @@ def test_what_is_cheaper_saves_what_it_says(place: Path, tmp_path: Path) -> None
     assert "from which the audit goes on" in told["--quick"]
     assert f"--max-length {SHORT}" not in told  # rows are shorter
     assert cheaper(quick, 10.0) == ()
+    plan = make_plan(quick)
+    assert plan.training == "as it came: a first look, nothing is trained"
+    assert "seen by a probe each" in plan.canaries
     assert passes(quick, quick.config) < passes(fewer, fewer.config) / 10
 
 

@@ -80,7 +80,8 @@ def _canaries(job: Job) -> str:
     counts = " + ".join(str(int(one.wrong.sum())) for one in job.rounds)
     if job.subject.kind != "lora":
         return f"copies of {counts} rows with a wrong label ({job.canary_kind}), which the model has not learned"
-    return f"{counts} rows with a wrong label ({job.canary_kind}), in a training each; judged where they are none"
+    learner = "seen by a probe" if job.config.quick else "in a training"
+    return f"{counts} rows with a wrong label ({job.canary_kind}), {learner} each; judged where they are none"
 
 
 def _optimizer(job: Job) -> str:
