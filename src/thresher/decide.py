@@ -164,11 +164,9 @@ class _Opinions:
         rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
         if not rounds[0]:
             return None
-        judges = tuple(
-            np.concatenate([found[judge].double().numpy() for found in rounds])
-            for judge in ("tuned",)
-            if judge in rounds[0]
-        )
+        judges: tuple[Floats, ...] = ()  # of a first look, which trains nothing
+        if "tuned" in rounds[0]:
+            judges = (np.concatenate([found["tuned"].double().numpy() for found in rounds]),)
         if "probe" not in rounds[0]:
             return cls(judges)
         rows = len(job.rounds[0].train)

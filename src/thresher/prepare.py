@@ -186,11 +186,12 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     config, checkpoints = _checkpoints(config, subject)
     if config.retrain and subject.kind != "lora":
         raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
+    if config.quick:
+        refuse_no_look(config, subject)
     longest = most_tokens(subject.model, subject.tokenizer, config.max_length)
     task, flags = planted(task, config, partial(task.guess, subject, longest, config))
     encoding = task.encode(subject, longest)
     if config.quick:
-        refuse_no_look(config, subject)
         longest = min(longest, first_tokens(encoding.rows, subject))
         encoding = task.encode(subject, longest)
     for warning in encoding.warnings:

@@ -16,11 +16,11 @@ from thresher.calibrate.canaries import Round
 from thresher.calibrate.stack import of_frozen_features
 from thresher.data.encode import Indices
 from thresher.detectors.evidence import Evidence, Features, Floats
-from thresher.detectors.probe import held_out, query_likeness
 from thresher.detectors.registry import detect
 from thresher.files import written
 from thresher.model.predict import Predictions, write_predictions
 from thresher.prepare import Job
+from thresher.rounds import opinions_of_probe
 from thresher.run import RunDirectory
 from thresher.scores.table import DETECTOR
 from thresher.tensors import write_tensors
@@ -32,12 +32,12 @@ def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
         return
     evidence = _evidence(job, one, frozen)
     scores = {DETECTOR + name: values for name, values in detect(evidence).items()}
-    said = held_out(evidence).mean(0)
+    opinions = opinions_of_probe(evidence)
+    said = opinions["probe"].numpy()
     rows = len(one.train)
     labels = {"train": (said[:rows], evidence.labels), "query": (said[rows:], evidence.query_labels)}
     write_predictions(place.predictions, {side: _predictions(*part) for side, part in labels.items()})
-    likeness = torch.from_numpy(query_likeness(evidence))
-    write_tensors(place.opinions, {"probe": torch.from_numpy(said), "query_likeness": likeness})
+    write_tensors(place.opinions, opinions)
     kept: dict[str, Any] = {name: values for name, values in scores.items() if of_frozen_features(name)}
     with written(place.candidates) as temporary:
         pd.DataFrame({"row": one.rows, "canary": one.wrong, **kept}).to_parquet(temporary, index=False)

@@ -142,17 +142,21 @@ def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
 
 
 def _opinions(evidence: Evidence) -> dict[str, torch.Tensor]:
-    """Probabilities of the classes: of the rows by the fine-tuned model, and by the probe of rows and queries.
-
-    And how dense the queries lie where each row lies.
-    """
+    """Probabilities of the classes: of the rows by the fine-tuned model, and what the probe says."""
     if not evidence.has("classes"):
         return {}
     opinions = {"tuned": torch.from_numpy(evidence.outputs).softmax(-1)}
     if evidence.frozen is not None:
-        opinions["probe"] = torch.from_numpy(held_out(evidence).mean(0))
-        opinions["query_likeness"] = torch.from_numpy(query_likeness(evidence))
+        opinions |= opinions_of_probe(evidence)
     return opinions
+
+
+def opinions_of_probe(evidence: Evidence) -> dict[str, torch.Tensor]:
+    """Its probabilities of the classes of rows and queries, and how dense the queries lie where each row lies."""
+    return {
+        "probe": torch.from_numpy(held_out(evidence).mean(0)),
+        "query_likeness": torch.from_numpy(query_likeness(evidence)),
+    }
 
 
 def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:

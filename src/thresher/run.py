@@ -89,9 +89,9 @@ class RunDirectory:
             if others:
                 raise RunError(f"{self.path}: holds other files ({min(others)}); name an empty --output.")
             return
-        if config.quick and not self._only_looked_at:
-            raise RunError(f"{self.path}: holds a whole audit, and --quick would replace it; name another --output.")
         before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        if config.quick and not before.get("quick"):
+            raise RunError(f"{self.path}: holds a whole audit, and --quick would replace it; name another --output.")
         now = config.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RESULT))
         differs = differences(before, now, AuditConfig)
         stored = read_json(self.inputs, {})
