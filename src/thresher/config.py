@@ -25,7 +25,7 @@ PlantKind = Literal[
     "flip", "confusion", "burst", "likeliest", "duplicate", "empty", "language", "swap", "truncate", "shuffle"
 ]
 RowLoss = Literal["mean", "sum"]
-CanaryKind = Literal["uniform", "confusable", "swap"]
+CanaryKind = Literal["alike", "uniform", "confusable", "swap"]
 LogTo = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -201,8 +201,9 @@ class CanaryConfig(Section):
     )
     canary_kind: CanaryKind | None = Field(
         default=None,
-        description="auto: which wrong label: uniform, or confusable, the likeliest other (classify); swap, another "
-        "row's completion (generate). By default uniform or swap.",
+        description="auto: which wrong label: alike, wrong as clean queries tell that the rows' own labels are, "
+        "uniform, or confusable, the likeliest other (classify); swap, another row's completion (generate). By default "
+        "alike, or uniform for a model that is not trained here, or swap.",
     )
     rounds: int = Field(
         default=2,

@@ -22,6 +22,7 @@ from thresher.calibrate.spread import Spread, spread
 from thresher.calibrate.stack import of_frozen_features
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
+from thresher.detectors.label_noise import WHICH
 from thresher.detectors.texts import text_problems
 from thresher.evaluate.knowledge import Knowledge, measure_knowledge
 from thresher.files import written
@@ -151,9 +152,9 @@ def _said(job: Job, place: RunDirectory) -> Predictions:
 
 @dataclass(frozen=True)
 class _Opinions:
-    """Probabilities of the classes by those that judge the looks [M, C].
+    """Probabilities of the classes of the rows given their labels, by those that judge the looks, each [M, C].
 
-    ``known`` is of the probe, where there is one, with a number a look [M] where it is a row's.
+    ``known`` is what clean queries tell of the share of errors, with a number a look [M] where it is a row's.
     """
 
     judges: tuple[Floats, ...]
@@ -162,26 +163,21 @@ class _Opinions:
     @classmethod
     def read(cls, job: Job, place: RunDirectory) -> _Opinions | None:
         rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
-        if not rounds[0]:
-            return None
-        judges: tuple[Floats, ...] = ()  # of a first look, which trains nothing
-        if "tuned" in rounds[0]:
-            judges = (np.concatenate([found["tuned"].double().numpy() for found in rounds]),)
-        if "probe" not in rounds[0]:
-            return cls(judges)
-        rows = len(job.rounds[0].train)
-        probe = np.concatenate([found["probe"][:rows].numpy() for found in rounds])
-        labels = np.concatenate([one.train.classes.numpy() for one in job.rounds])
-        queries = np.mean([found["probe"][rows:].numpy() for found in rounds], axis=0)
-        truth = job.encoded["query"].classes.numpy()
-        even = torch.ones(rows)  # as rounds of an earlier version took it
-        density = np.concatenate([found.get("query_likeness", even).numpy() for found in rounds])
-        given, clean = probe[np.arange(len(labels)), labels], queries[np.arange(len(truth)), truth]
-        return cls((*judges, probe), Known(given, clean, density))
+        judges = tuple(
+            np.concatenate([found[f"truth_{which}"].numpy() for found in rounds])
+            for which in WHICH
+            if f"truth_{which}" in rounds[0]
+        )
+        told = np.array([found["share"].numpy() for found in rounds if "share" in found])
+        if not judges or not len(told):
+            return cls(judges) if judges else None
+        density = np.concatenate([found["query_likeness"].numpy() for found in rounds])
+        share, error = told.mean(axis=0).tolist()
+        return cls(judges, Known(share, error, density))
 
     def of_probe(self) -> _Opinions:
         """What the probe says alone: for a model that has learned less than it."""
-        return replace(self, judges=self.judges[-1:])
+        return replace(self, judges=self.judges[:1])
 
     def merged(self, candidates: Candidates) -> Floats:
         """Their geometric mean over rounds and judges, [n, C]."""
@@ -193,7 +189,7 @@ class _Opinions:
 def _posterior(job: Job, candidates: Candidates, choice: Choice, opinions: _Opinions | None) -> Posterior:
     known = opinions and opinions.known
     if known is not None:
-        known = replace(known, given=candidates.merged(known.given), density=candidates.merged(known.density))
+        known = replace(known, density=candidates.merged(known.density))
     return error_rate(choice.held_out, candidates.canary, known, len(job.subject.classes))
 
 

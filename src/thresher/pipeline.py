@@ -28,7 +28,7 @@ from thresher.progress import Progress, Silent, Within
 from thresher.quick import look
 from thresher.report.summary import Findings, results, summarise
 from thresher.retrain import retrained, training_sets
-from thresher.rounds import frozen_features, run_round, with_found_rate
+from thresher.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
 from thresher.run import RunDirectory, open_finished
 from thresher.track import Tracker, curves, tracking
 
@@ -80,6 +80,7 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
     tracker.parameters(job.config.model_dump(mode="json"))
     with place.timed("features"):
         frozen = frozen_features(job, place, progress)
+        job = with_alike_canaries(job, place, frozen)
     if job.config.quick:
         assert frozen is not None  # which was refused
         for one in job.rounds:

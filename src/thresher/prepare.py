@@ -95,7 +95,7 @@ class Job:
     @property
     def canary_kind(self) -> CanaryKind:
         """What kind of canaries there are, if any."""
-        return canary_kind(self.task, self.config)
+        return canary_kind(self.task, self.subject, self.config)
 
     @property
     def planted_errors(self) -> str:

@@ -20,7 +20,7 @@ from thresher.detectors.registry import detect
 from thresher.files import written
 from thresher.model.predict import Predictions, write_predictions
 from thresher.prepare import Job
-from thresher.rounds import opinions_of_probe
+from thresher.rounds import opinions_of
 from thresher.run import RunDirectory
 from thresher.scores.table import DETECTOR
 from thresher.tensors import write_tensors
@@ -32,7 +32,7 @@ def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
         return
     evidence = _evidence(job, one, frozen)
     scores = {DETECTOR + name: values for name, values in detect(evidence).items()}
-    opinions = opinions_of_probe(evidence)
+    opinions = opinions_of(evidence, one.wrong)
     said = opinions["probe"].numpy()
     rows = len(one.train)
     labels = {"train": (said[:rows], evidence.labels), "query": (said[rows:], evidence.query_labels)}

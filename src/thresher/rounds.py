@@ -17,9 +17,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from thresher.calibrate.canaries import Round
+from thresher.calibrate.alike import draw_alike, with_canaries
+from thresher.calibrate.canaries import ALIKE, Round
 from thresher.data.encode import EncodedRows
+from thresher.data.noise.draw import Flags
 from thresher.detectors.evidence import Evidence, Features, Singles
+from thresher.detectors.label_noise import WHICH, learn_label_noise, noise_of, told_share
 from thresher.detectors.probe import held_out, query_likeness
 from thresher.detectors.registry import detect
 from thresher.errors import RunError
@@ -69,7 +72,7 @@ def run_round(
             if job.config.retrain:
                 write_json(place.judged, job.judge())
             if job.auto:
-                write_tensors(place.opinions, _opinions(evidence))
+                write_tensors(place.opinions, opinions_of(evidence, one.wrong))
             with written(place.candidates) as temporary:
                 pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
     return history
@@ -102,6 +105,23 @@ def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Featur
         write_tensors(place.features, found, tokens)
     tensors, _ = read_tensors(place.features)
     return Features(tensors["train"].numpy(), tensors["query"].numpy())
+
+
+def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) -> Job:
+    """The job with canaries that are wrong as its rows are, drawn once and kept in ``place``."""
+    if not job.auto or job.canary_kind != ALIKE:
+        return job
+    assert frozen is not None  # of a model that is trained here there are features
+    numbers = [str(one.number) for one in job.rounds]
+    if not place.canaries.exists():
+        labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
+        noise = learn_label_noise(frozen, labels, truth, len(job.subject.classes), job.config.seed)
+        chosen = draw_alike(noise, labels, [int(one.wrong.sum()) for one in job.rounds], job.config.seed)
+        tensors = dict(zip(numbers, (torch.from_numpy(np.stack(one)) for one in chosen), strict=True))
+        write_tensors(place.canaries, tensors)
+    kept, _ = read_tensors(place.canaries)
+    canaries = [(kept[number][0].numpy(), kept[number][1].numpy()) for number in numbers]
+    return replace(job, rounds=tuple(with_canaries(job.rounds, job.encoded["train"], canaries)))
 
 
 def _joined_features(job: Job, texts: Sequence[EncodedRows], advance: Advance) -> Singles:
@@ -141,22 +161,26 @@ def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
     return torch.stack(list(said)).numpy() if said else now[None][:0].numpy()
 
 
-def _opinions(evidence: Evidence) -> dict[str, torch.Tensor]:
-    """Probabilities of the classes: of the rows by the fine-tuned model, and what the probe says."""
+def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, torch.Tensor]:
+    """What is said of the classes of rows, and of which of them are ``wrong`` [n] by our own doing.
+
+    ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by features
+    of the model before and after fine-tuning; ``share`` [2] how many of the other rows are wrong and its standard
+    error, where queries tell it; ``probe`` [n + Q, C] the probe's probabilities of rows and queries, and
+    ``query_likeness`` [n] how dense the queries lie where each row lies.
+    """
     if not evidence.has("classes"):
         return {}
-    opinions = {"tuned": torch.from_numpy(evidence.outputs).softmax(-1)}
-    if evidence.frozen is not None:
-        opinions |= opinions_of_probe(evidence)
+    learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
+    opinions = {f"truth_{which}": torch.from_numpy(noise.truth) for which, noise in learned.items()}
+    if evidence.frozen is None:
+        return opinions
+    told = told_share(learned["frozen"], evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
+    if told is not None:
+        opinions["share"] = torch.tensor([told.share, told.error], dtype=torch.float64)
+    opinions["probe"] = torch.from_numpy(held_out(evidence).mean(0))
+    opinions["query_likeness"] = torch.from_numpy(query_likeness(evidence))
     return opinions
-
-
-def opinions_of_probe(evidence: Evidence) -> dict[str, torch.Tensor]:
-    """Its probabilities of the classes of rows and queries, and how dense the queries lie where each row lies."""
-    return {
-        "probe": torch.from_numpy(held_out(evidence).mean(0)),
-        "query_likeness": torch.from_numpy(query_likeness(evidence)),
-    }
 
 
 def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:

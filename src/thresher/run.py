@@ -24,11 +24,12 @@ GUESSED = "labels that the model was asked for"
 class RunDirectory:
     """Paths and bookkeeping of one run.
 
-    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors, search/ (for
-    a learning rate), then of the first training model/, training/, gradients/ and sums/ over checkpoints (while they
-    are needed), influence.zarr, predictions.safetensors, cancellation.parquet, candidates.parquet, opinions.safetensors
-    (with canaries) and judged.json (with retraining), of each other one the same in rounds/NUMBER, and of all
-    scores.parquet, retrained/, summary.json. A tracker puts its local files beside them.
+    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors,
+    canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
+    training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
+    cancellation.parquet, candidates.parquet, opinions.safetensors (with canaries) and judged.json (with retraining), of
+    each other one the same in rounds/NUMBER, and of all scores.parquet, retrained/, summary.json. A tracker puts its
+    local files beside them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,6 +43,7 @@ class RunDirectory:
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
         self.features = path / "features.safetensors"
+        self.canaries = path / "canaries.safetensors"
         self.search = path / "search"
         self.candidates = path / "candidates.parquet"
         self.opinions = path / "opinions.safetensors"
@@ -75,7 +77,7 @@ class RunDirectory:
     def _forget_look(self) -> None:
         """Take away what a first look left, but for the features."""
         shutil.rmtree(self.path / "rounds", ignore_errors=True)
-        said = (self.predictions, self.candidates, self.opinions, self.scores)
+        said = (self.predictions, self.canaries, self.candidates, self.opinions, self.scores)
         for file in (*said, self.summary, self._seconds, self.config):
             file.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from thresher.errors import ConfigError
 from thresher.model.load import Subject
 from thresher.tasks.base import Task
 
-AUTO = "auto"
+AUTO, ALIKE = "auto", "alike"
 _SEEDS_APART = 100_000
 
 
@@ -51,7 +51,7 @@ def plan_rounds(
         if config.canary_kind is not None:
             raise ConfigError(f"--canary-kind: --detector {config.detector} plants no canaries; leave it out.")
         return (Round(0, config.seed, train, every, np.zeros(len(train), bool)),)
-    kind = canary_kind(task, config)
+    kind = canary_kind(task, subject, config)
     sets = canary_rows(len(train), config.canaries, config.rounds, config.seed)
     rng = np.random.default_rng([config.seed, 3])
     guess = cache(guess)
@@ -59,9 +59,15 @@ def plan_rounds(
     def spoiled(rows: Indices) -> EncodedRows:
         return task.with_canaries(rows, kind, rng, guess).encode(subject, max_length).rows["train"]
 
-    if subject.kind == "lora":
+    if subject.kind == "lora":  # alike ones get their rows and labels when there are features: these only count them
         return tuple(
-            Round(number, config.seed + _SEEDS_APART * number, spoiled(rows), every, np.isin(every, rows))
+            Round(
+                number,
+                config.seed + _SEEDS_APART * number,
+                train if kind == ALIKE else spoiled(rows),
+                every,
+                np.isin(every, rows),
+            )
             for number, rows in enumerate(sets)
         )
     copied = np.concatenate(sets)
@@ -71,9 +77,12 @@ def plan_rounds(
     )
 
 
-def canary_kind(task: Task, config: AuditConfig) -> CanaryKind:
-    """The kind of canaries to plant. Raises :class:`ConfigError` for one that the task does not know."""
-    kind = config.canary_kind or task.canary_kinds[0]
+def canary_kind(task: Task, subject: Subject, config: AuditConfig) -> CanaryKind:
+    """The kind of canaries to plant. Raises :class:`ConfigError` for one that cannot be."""
+    able = [kind for kind in task.canary_kinds if kind != ALIKE or subject.kind == "lora"]
+    kind = config.canary_kind or able[0]
+    if kind == ALIKE and kind not in able:
+        raise ConfigError("--canary-kind alike: it takes features of the model as it came, and this one is fine-tuned.")
     if kind not in task.canary_kinds:
         raise ConfigError(
             f"--canary-kind {kind}: --task {config.task} knows {', '.join(task.canary_kinds)}; choose one."

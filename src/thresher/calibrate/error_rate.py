@@ -7,13 +7,11 @@ canaries from other rows has the odds
 
     K ((1 - delta) L + delta) / (N (pi L + 1 - pi)),    K canaries, N other rows,
 
-which cannot exceed K (1 - delta) / (N pi): how far the odds rise tells pi. Clean queries tell it too, without canaries:
-a probe that learned from neither gives their labels the probability q on average, a wrong label (1 - q) / (C - 1) if it
-is any of the others, and so the rows' labels q - pi (q C - 1) / (C - 1) (Rogan & Gladen 1978). Rows count by how dense
-the queries lie there, so that rows of a kind that no query is of do not (covariate shift, Shimodaira 2000).
+which cannot exceed K (1 - delta) / (N pi): how far the odds rise tells pi. Clean queries tell it too, without
+canaries, by the law of the errors that is learned with them (:func:`thresher.detectors.label_noise.told_share`).
 
-What is assumed: that errors are to canaries as one uniform draw to another; that queries are as hard as rows like them,
-and these as often wrong as the others. Where the two contradict one another, one of these is not so.
+What is assumed: that errors are to canaries as one draw of a law to another; that queries are of the kind of the rows,
+and errors hang on the class more than on the row. Where the two contradict one another, one of these is not so.
 """
 
 from __future__ import annotations
@@ -43,13 +41,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Known:
-    """A probe's probabilities of the labels of rows, ``given`` [n], and of queries, ``clean`` [Q].
+    """The share as clean queries tell it, with its standard error.
 
     ``density`` [n] is how many times denser the queries lie where the row lies than the rows do.
     """
 
-    given: Floats
-    clean: Floats
+    share: float
+    error: float
     density: Floats
 
     @property
@@ -57,18 +55,9 @@ class Known:
         """The share of the rows that would tell as much if all of them counted alike (Kish 1965)."""
         return float(self.density.sum() ** 2 / (self.density**2).sum() / len(self.density))
 
-    def log_likelihood(self, pi: Floats, classes: int) -> Floats:
-        """At each pi, of the mean probability of the rows' labels beside that of the queries', [G]."""
-        weights = self.density / self.density.sum()
-        mean, clean = weights @ self.given, self.clean.mean()
-        kept = 1 - pi * classes / (classes - 1)
-        variance = weights**2 @ (self.given - mean) ** 2 + kept**2 * self.clean.var() / len(self.clean)
-        apart = mean - kept * clean - pi / (classes - 1)
-        return -(apart**2) / (2 * variance) - 0.5 * np.log(variance)
-
-    def tells(self, classes: int) -> bool:
-        """Whether labels of queries are likelier to the probe than by chance, by two standard errors."""
-        return bool(self.clean.mean() - 2 * self.clean.std() / np.sqrt(len(self.clean)) > 1 / classes)
+    def log_likelihood(self, pi: Floats) -> Floats:
+        """At each pi, [G]."""
+        return -(((pi - self.share) / self.error) ** 2) / 2
 
 
 @dataclass(frozen=True)
@@ -114,7 +103,7 @@ def error_rate(suspicion: Floats, canary: Flags, known: Known | None, classes: i
     """The posterior of pi.
 
     ``suspicion`` [M] of looks, of which ``canary`` [M] are canaries, must come from what was not fitted to the look.
-    What is ``known`` by a probe is None where there is none; one that cannot tell the queries' classes is not asked.
+    ``known`` is what clean queries tell, None where they tell nothing.
     """
     most = MOST * ((classes - 1) / classes if classes > 1 else 1.0)
     pi = most * ((np.arange(STEPS) + 0.5) / STEPS) ** 1.5  # finer where it is small
@@ -123,8 +112,8 @@ def error_rate(suspicion: Floats, canary: Flags, known: Known | None, classes: i
     weights = _normalised(prior + by_canaries)
     share = canaries = _share(pi, weights)
     queries = alike = None
-    if known is not None and known.tells(classes):
-        alike, by_queries = known.alike, known.log_likelihood(pi, classes)
+    if known is not None:
+        alike, by_queries = known.alike, known.log_likelihood(pi)
         alone = _normalised(prior + by_queries)
         queries = _share(pi, alone)
         agree = _overlap(canaries, queries)

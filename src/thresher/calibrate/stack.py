@@ -41,12 +41,15 @@ FAMILIES: Mapping[str, Family] = {
     "probe": Family(_detectors("probe_frozen", "confident"), 0.6, 1),
     "frozen neighbours": Family(_detectors("knn_frozen", "query_knn_frozen"), 0.2, 1),
     "tuned neighbours": Family(_detectors("knn_tuned", "query_knn_tuned"), 0.2, 1),
+    "frozen law": Family(_detectors("noise_frozen"), 0.4, 1),
+    "tuned law": Family(_detectors("noise_tuned"), 0.4, 1),
 }
+OF_FROZEN = ("probe", "frozen neighbours", "frozen law")
 
 
 def of_frozen_features(candidate: str) -> bool:
     """Whether a candidate asks the model as it came, and nothing of its fine-tuning."""
-    return any(FAMILIES[family].has(candidate) for family in ("probe", "frozen neighbours"))
+    return any(FAMILIES[family].has(candidate) for family in OF_FROZEN)
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,10 @@ class EncodedRows:
         taken = labels[torch.from_numpy(rows)] if isinstance(labels, Tensor) else [labels[i] for i in rows]
         return EncodedRows(features, taken, self.row_loss)
 
+    def relabelled(self, labels: Indices) -> EncodedRows:
+        """The same rows with other classes, [n]."""
+        return EncodedRows(self.features, torch.from_numpy(labels), self.row_loss)
+
     def without(self, rows: Indices) -> EncodedRows:
         """All but the named rows, in their order."""
         return self.take(np.setdiff1d(np.arange(len(self)), rows))

@@ -76,7 +76,7 @@ def out_of_fold(features: Singles, labels: Labels, classes: int, seed: int, fold
 
 def _by_splits(features: Singles, labels: Labels, classes: int, seed: int, splits: int, folds: int = FOLDS) -> Floats:
     dealt = [stratified_folds(labels, folds, np.random.default_rng([seed, split])) for split in range(splits)]
-    return Probe(_narrowed(StandardScaler().fit_transform(features)), labels, classes).by_splits(dealt)
+    return Probe(prepared(features), labels, classes).by_splits(dealt)
 
 
 def stratified_folds(labels: Labels, folds: int, rng: np.random.Generator) -> Labels:
@@ -97,14 +97,19 @@ class Probe:
 
     def by_splits(self, splits: Sequence[Labels]) -> Floats:
         """Out-of-fold probabilities by every split, [S, n, C]; the first also chooses the regularisation."""
+        strength, first = self.regularised(splits[0])
+        return np.stack([first, *(self.by_fold(fold, strength) for fold in splits[1:])])
+
+    def regularised(self, fold: Labels) -> tuple[float, Floats]:
+        """The regularisation whose out-of-fold loss is least, and the probabilities by it, [n, C]."""
         chosen, best, least = 0.0, np.empty(0), np.inf
         for strength in STRENGTHS:
-            found = self.by_fold(splits[0], strength)
+            found = self.by_fold(fold, strength)
             loss = -float(np.log(found[np.arange(len(self.labels)), self.labels]).mean())
             if loss >= least:
                 break  # from here on the probe learns the rows by heart, and takes longer each time
             chosen, best, least = strength, found, loss
-        return np.stack([best, *(self.by_fold(fold, chosen) for fold in splits[1:])])
+        return chosen, best
 
     def by_fold(self, fold: Labels, strength: float) -> Floats:
         """Probabilities of every row by the regression fitted on all but its ``fold`` [n], [n, C]."""
@@ -130,8 +135,9 @@ class Probe:
         return found / found.sum(1, keepdims=True)
 
 
-def _narrowed(features: Singles) -> Singles:
-    """The first principal components where there are more columns than ``WIDTH``."""
-    if features.shape[1] <= WIDTH or not features.any():
-        return features
-    return PCA(min(WIDTH, len(features)), random_state=0).fit_transform(features)
+def prepared(features: Singles) -> Singles:
+    """Standardised columns; the first principal components where there are more than ``WIDTH``."""
+    scaled: Singles = StandardScaler().fit_transform(features)
+    if scaled.shape[1] <= WIDTH or not scaled.any():
+        return scaled
+    return PCA(min(WIDTH, len(scaled)), random_state=0).fit_transform(scaled)

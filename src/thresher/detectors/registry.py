@@ -12,6 +12,7 @@ import numpy as np
 from thresher.detectors.baselines import uniform
 from thresher.detectors.confident import confident
 from thresher.detectors.evidence import Evidence, Floats, Need
+from thresher.detectors.label_noise import noise
 from thresher.detectors.neighbours import knn, query_knn
 from thresher.detectors.probe import probe_frozen
 from thresher.detectors.training import aum, el2n, loss, loss_mean, margin
@@ -97,6 +98,22 @@ _ALL = (
         "Northcutt et al. 2021",
         FROZEN,
         "cleanlab",
+    ),
+    Detector(
+        "noise_frozen",
+        partial(noise, which="frozen"),
+        "log odds of a right label, errors' law learned along with the task",
+        f"{FITS}; 45 more regressions",
+        "Raykar et al. 2010; Hendrycks et al. 2018",
+        FROZEN,
+    ),
+    Detector(
+        "noise_tuned",
+        partial(noise, which="tuned"),
+        "the same on features after fine-tuning",
+        f"{FITS}; 45 more regressions",
+        "Raykar et al. 2010; Hendrycks et al. 2018",
+        TUNED,
     ),
     Detector("random", uniform, "uniform noise", "nothing", "-"),
 )

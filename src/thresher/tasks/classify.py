@@ -43,7 +43,7 @@ class Classify(Task):
     declared: tuple[str, ...] = ()
 
     plant_kinds: ClassVar[tuple[PlantKind, ...]] = KINDS
-    canary_kinds: ClassVar[tuple[CanaryKind, ...]] = ("uniform", "confusable")
+    canary_kinds: ClassVar[tuple[CanaryKind, ...]] = ("alike", "uniform", "confusable")
     measures: ClassVar[tuple[Measure, ...]] = (Measure("accuracy", "accuracy", ".1%"),)
 
     @classmethod
