@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from thresher.config import DemoConfig
@@ -30,6 +29,7 @@ from thresher.influences.gather import MEMORY, gather
 from thresher.model.losses import batch_losses
 from thresher.prepare import Job, prepare
 from thresher.progress import Silent
+from thresher.terminal import PlainConsole
 
 METHODS = ("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk")
 
@@ -102,7 +102,7 @@ def main(rounds: int = 5, rows: int = 1200, queries: int = 200, output: Path = P
     }
     for name, title in titles.items():
         table.add_row(title, f"{medians[name]:.1f}", f"{ratios[name]:.2f}")
-    Console().print(table)
+    PlainConsole().print(table)
 
 
 if __name__ == "__main__":

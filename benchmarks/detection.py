@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 
 from detection_rows import FOUR, LEARNED, QUOTES, TEN, has_rows, write_rows
 from thresher.config import AuditConfig, PlantKind
@@ -38,6 +37,7 @@ from thresher.retrain import retrained, training_sets
 from thresher.run import RunDirectory
 from thresher.scores.table import lowest_of
 from thresher.tensors import write_tensors
+from thresher.terminal import PlainConsole
 
 TASKS = (QUOTES, "sst2", "stsb", "mrpc", "cola", "rte")
 SEEDS = (0, 1, 2)
@@ -90,21 +90,21 @@ def further_cells(glue_dir: Path | None) -> list[Cell]:
 @app.command()
 def find(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
     """Audit every task with every kind of error and seed."""
-    console = Console(width=120)
+    console = PlainConsole(width=120)
     for cell in _mine(cells(glue_dir) + further_cells(glue_dir), part):
         if not RunDirectory(output / cell.name).summary.exists():
-            console.print(cell.name, highlight=False)
+            console.print(cell.name)
             run(prepare(audit_of(cell, output, glue_dir)), Shown(console))
 
 
 @app.command()
 def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
     """Train on what is left after dropping or relabelling, and judge on test rows that no choice saw."""
-    console = Console(width=120)
+    console = PlainConsole(width=120)
     for cell in _mine(cells(glue_dir), part):
         place = RunDirectory(output / cell.name)
         if place.summary.exists() and not (place.path / "accuracy.json").exists():
-            console.print(cell.name, highlight=False)
+            console.print(cell.name)
             job = prepare(_quick(audit_of(cell, output, glue_dir)))
             decision = decide(job, place)
             sets: dict[str, Any] = dict(training_sets(job, decision))
@@ -117,11 +117,11 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
 @app.command()
 def ceiling(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part = "0/1") -> None:
     """Fine-tune on the true labels of the other folds: the outputs on each row, by a model that no error misled."""
-    console = Console(width=120)
+    console = PlainConsole(width=120)
     for cell in _mine([cell for cell in cells(glue_dir) if cell.first], part):
         file = output / "ceiling" / f"{cell.task}-{cell.seed}.safetensors"
         if not file.exists():
-            console.print(f"ceiling of {cell.task}, seed {cell.seed}", highlight=False)
+            console.print(f"ceiling of {cell.task}, seed {cell.seed}")
             config = audit_of(cell, output, glue_dir).model_copy(update={"plant": 0.0, "detector": "loss"})
             write_tensors(file, {"outputs": _out_of_fold(prepare(_quick(config)), file.with_suffix(""))})
 
@@ -131,7 +131,7 @@ def tables(output: Path = Path("runs/detection")) -> None:
     """Write detection.csv, accuracy.csv and tables.md of what is finished."""
     from detection_tables import write_tables
 
-    write_tables(output, Console(width=160))
+    write_tables(output, PlainConsole(width=160))
 
 
 def audit_of(cell: Cell, output: Path, glue_dir: Path | None) -> AuditConfig:

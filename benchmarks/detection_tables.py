@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from rich.console import Console
 from scipy.special import log_softmax
 
 from detection_rows import FOUR, LEARNED, TEN
@@ -18,6 +17,7 @@ from thresher.files import read_json
 from thresher.scores.table import Configuration
 from thresher.study.pieces import markdown
 from thresher.tensors import read_tensors
+from thresher.terminal import PlainConsole
 
 MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
 CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"
@@ -33,7 +33,7 @@ SHOWN = (
 DRAWS = 2000
 
 
-def write_tables(output: Path, console: Console) -> None:
+def write_tables(output: Path, console: PlainConsole) -> None:
     """detection.csv, accuracy.csv, confidence.csv and tables.md in ``output``, and the last on the console."""
     found = detection(output)
     lines: list[str] = []
@@ -50,7 +50,7 @@ def write_tables(output: Path, console: Console) -> None:
         table.to_csv(output / f"{name}.csv", index=False)
     (output / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def _settings(found: Any) -> Iterator[tuple[str, Any]]:

@@ -20,7 +20,6 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
-from rich.console import Console
 
 from bench import plain_step, seconds
 from thresher.config import AuditConfig, DemoConfig
@@ -35,6 +34,7 @@ from thresher.pipeline import load_result, run
 from thresher.prepare import Job, prepare
 from thresher.progress import Shown, Silent
 from thresher.scores.table import DETECTOR, Configuration, is_score
+from thresher.terminal import PlainConsole
 
 TASKS = ("quotes", "sst2", "mrpc")
 SEEDS = (0, 1, 2)
@@ -56,9 +56,9 @@ def cost(rounds: int = 5, rows: int = 1200, queries: int = 200, output: Path = P
     ratios = {name: statistics.median(values) for name, values in found.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"ratios": ratios, "rounds": rounds}, indent=2) + "\n")
-    console = Console(width=120)
+    console = PlainConsole(width=120)
     for name, ratio in ratios.items():
-        console.print(f"| {name} | {ratio:.3f} |", highlight=False)
+        console.print(f"| {name} | {ratio:.3f} |")
 
 
 def _one_round(job: Job) -> dict[str, float]:
@@ -96,17 +96,17 @@ def detect(
     rows: int = 1200,
 ) -> None:
     """Audit every task with every seed, and show what each function found."""
-    console = Console(width=120)
+    console = PlainConsole(width=120)
     for task in TASKS if glue_dir else TASKS[:1]:
         for seed in SEEDS:
             folder = output / f"{task}-{seed}"
             if not (folder / "summary.json").exists():
-                console.print(f"{task}, seed {seed}", highlight=False)
+                console.print(f"{task}, seed {seed}")
                 run(prepare(_audit(task, seed, rows, folder, glue_dir)), Shown(console))
     table = _table(output)
     table.to_csv(output / "detection.csv", index=False)
     for line in markdown(table):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _audit(task: str, seed: int, rows: int, folder: Path, glue_dir: Path | None) -> AuditConfig:

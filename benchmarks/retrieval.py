@@ -27,7 +27,6 @@ import numpy.typing as npt
 import pandas as pd
 import typer
 import xarray as xr
-from rich.console import Console
 
 from thresher.config import AuditConfig
 from thresher.data.table import Record, Table, read_table, write_table
@@ -40,6 +39,7 @@ from thresher.pipeline import load_result, run
 from thresher.prepare import prepare
 from thresher.progress import Shown
 from thresher.scores.layers import layer_name, layers_in
+from thresher.terminal import PlainConsole
 
 TASKS = ("grammars", "math_with_reason", "math_without_reason")
 METHODS = ("tracin", "cosine", "datainf", "tracin_we", "repsim", "head_kernel")
@@ -56,12 +56,12 @@ def main(
     tasks: Annotated[str, typer.Option(help="Which tasks, with commas between.")] = ",".join(TASKS),
 ) -> None:
     """Audit every task, and show what each function found in each group of layers."""
-    console = Console(width=120)
+    console = PlainConsole(width=120)
     found: list[pd.DataFrame] = []
     for task in tasks.split(","):
         folder = output / f"{task}-{rows}-{queries}"
         if not (folder / "summary.json").exists():
-            console.print(task, highlight=False)
+            console.print(task)
             run(prepare(_audit(data / task, folder, rows, queries)), Shown(console))
         found.append(_retrieved(task, folder))
         # Written after each task, so that what is done can be read.
@@ -69,7 +69,7 @@ def main(
         pd.concat(found).query("place == 'layer'").to_csv(output / BY_LAYER, index=False)
     for table in found:
         for line in markdown(table.query("place == 'group'")):
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
 
 
 def _audit(source: Path, folder: Path, rows: int, queries: int) -> AuditConfig:

@@ -18,7 +18,6 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from transformers import PretrainedConfig
@@ -26,6 +25,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 import thresher
 from thresher.evaluate.detection import auroc
+from thresher.terminal import PlainConsole
 
 Floats = npt.NDArray[np.float64]
 
@@ -180,7 +180,7 @@ def main(
     c: float = 1.5, draws: int = 50, rows: int = 1000, queries: int = 200, noise: float = 0.2, seed: int = 0
 ) -> None:
     """Show both cases."""
-    console = Console(width=120, highlight=False)
+    console = PlainConsole(width=120)
     console.print(two_rows_table(c))
     drawn = random_draws(draws, rows, queries, noise, seed)
     title = f"{draws} draws of {rows} rows, {noise:.0%} of them noisy, and {queries} clean queries"

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -34,6 +33,7 @@ from thresher.report.detection import calibration_lines
 from thresher.retrain import training_sets
 from thresher.run import RunDirectory
 from thresher.scores.table import is_score
+from thresher.terminal import PlainConsole
 
 FAST = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin,cosine"}
 ROWS = 80
@@ -223,7 +223,7 @@ def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
 
 
 def told(auto: dict[str, Any]) -> str:
-    console = Console(file=StringIO(), width=1000)
+    console = PlainConsole(file=StringIO(), width=1000)
     console.print(calibration_lines({"auto": auto}))
     return console.file.getvalue()
 
@@ -248,7 +248,7 @@ def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditR
     assert "16 rows have none (empty, or a placeholder)" in told(emptied.summary["auto"])
     assert {entry["row"] for entry in emptied.summary["spoiled_texts"]} <= set(np.flatnonzero(planted))
     assert not any(entry["planted"] for entry in emptied.summary["suspicious"])
-    show_result(Console(file=(shown := StringIO()), width=160), emptied.summary, "here")
+    show_result(PlainConsole(file=(shown := StringIO()), width=160), emptied.summary, "here")
     assert f"row {table['rank'].idxmin()}, empty: " in shown.getvalue()
     assert "The 10 most suspicious rows of the others" in shown.getvalue()
 

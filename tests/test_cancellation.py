@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 
 import thresher
 from conftest import audited, cancels, tiny_model, tiny_rows, true_gradients
@@ -28,6 +27,7 @@ from thresher.model.names import ModuleName, describe, groups_in, in_group
 from thresher.pipeline import load_result
 from thresher.progress import Silent
 from thresher.report.console import show_result
+from thresher.terminal import PlainConsole
 
 RATIOS = ["cancellation", "median", "min", "max"]
 WIDTH = 6
@@ -254,7 +254,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def shown(result: thresher.AuditResult) -> str:
-    console = Console(record=True, width=120, file=io.StringIO())
+    console = PlainConsole(record=True, width=120, file=io.StringIO())
     show_result(console, result.summary, str(result.folder))
     return console.export_text()
 

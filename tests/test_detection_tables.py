@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 from scipy import stats
 
 from detection_tables import DRAWS, _drawn_again, accuracy, confidence, detection, write_tables
 from thresher.tensors import write_tensors
+from thresher.terminal import PlainConsole
 
 ROWS = 10
 FOUND = {  # NDR@30 by seed
@@ -59,7 +59,7 @@ def output(tmp_path: Path) -> Path:
 
 def section(output: Path, title: str) -> dict[str, list[str]]:
     """First cell of each line of the table under a heading, with the others."""
-    console = Console(file=StringIO(), width=200)
+    console = PlainConsole(file=StringIO(), width=200)
     write_tables(output, console)
     text = (output / "tables.md").read_text()
     assert console.file.getvalue().split() == text.split()

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from rich.console import Console
 from typer.testing import CliRunner
 
 import thresher
@@ -27,6 +26,7 @@ from thresher.progress import Silent
 from thresher.report.layer_plot import layer_figure, save_plot
 from thresher.report.layers import show_explanation
 from thresher.scores.layers import layer_ranks
+from thresher.terminal import PlainConsole
 
 ROWS, QUERIES, DROP = 40, 12, 12
 AWKWARD = 3
@@ -170,7 +170,7 @@ def command(*arguments: object) -> Any:
 def test_the_command_shows_texts_as_they_are_and_draws(run: Path, tmp_path: Path) -> None:
     result = command(run, "--row", AWKWARD, "--row", 0, "--plot", tmp_path / "layers.svg")
     assert result.exit_code == 0, f"{result.output}{result.exception}"
-    assert "[bold]good[/bold] film for $x_{$ and [31mred" in result.output
+    assert "[bold]good[/bold] film for $x_{$ and \\x1b[31mred" in result.output
     assert "\x1b" not in result.output
     assert f"Row {AWKWARD}, label" in result.output
     assert "Row 0, label" in result.output
@@ -197,7 +197,7 @@ def test_the_figure_holds_a_panel_a_row_and_a_line_a_method(run: Path, tmp_path:
 @pytest.mark.parametrize("width", [60, 200])
 def test_the_table_fits_the_console_and_shows_each_rank(run: Path, width: int) -> None:
     found = thresher.explain(run, 7)
-    console = Console(width=width, record=True, file=io.StringIO())
+    console = PlainConsole(width=width, record=True, file=io.StringIO())
     show_explanation(console, found)
     text = console.export_text()
     assert max(len(line) for line in text.splitlines()) <= width

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from thresher.evaluate.knowledge import SURE, Knowledge, better, doubt_of, measure_knowledge
 from thresher.report.knowledge import knowledge_lines
 from thresher.report.summary import knowledge_entry
+from thresher.terminal import PlainConsole
 
 NAMES = ["a", "b", "c"]
 
@@ -72,7 +72,7 @@ def test_the_sign_test_is_a_sum_of_binomial_terms(pairs: list[tuple[bool, bool]]
 def test_the_console_says_what_summary_json_says(probe: list[int] | None) -> None:
     labels = [0, 1, 2] * 20
     entry = knowledge_entry(known([0, 1, 1] * 20, labels, probe))
-    console = Console(width=400, record=True, file=StringIO())
+    console = PlainConsole(width=400, record=True, file=StringIO())
     console.print(knowledge_lines({"knowledge": entry, "training": {"learning_rate": 0.003}}))
     said = console.export_text()
     assert "gets 40 of 60 clean queries right after training at a rate of 0.003" in said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -12,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.console import Console
-from rich.logging import RichHandler
+from rich.markup import escape
 
 from thresher.config import AuditConfig, DemoConfig, Section, StudyFlags, WorkersConfig, make_config
-from thresher.errors import ThresherError
+from thresher.errors import ThresherError, trace
+from thresher.terminal import open_console, show_warnings
 
 app = typer.Typer(
     help="Find the training rows that hurt a fine-tuned language model. Larger score = helpful, lower = detrimental.",
@@ -59,7 +58,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     shown = "" if field.is_required() or default in (None, ()) else default
     option = typer.Option(
         f"--{words}/--no-{words}" if switch else f"--{words}",
-        help=(field.description or "") + (" [required]" if field.is_required() else ""),
+        help=escape((field.description or "") + (" [required]" if field.is_required() else "")),  # typer reads markup
         show_default=" ".join(shown) if isinstance(shown, tuple) else str(shown) or False,
         metavar=None if switch else "TEXT" if several else "VALUE",
     )
@@ -101,16 +100,21 @@ def clean(
     relabel: Annotated[
         bool, typer.Option("--relabel", help="Mend labels instead, where the suggested one is more likely right.")
     ] = False,
+    guard_formulas: Annotated[
+        bool,
+        typer.Option("--guard-formulas", help="Put ' before cells that a spreadsheet would take for formulas."),
+    ] = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
     from thresher.clean import clean as clean_rows
 
-    cleaned = clean_rows(run, output, drop, relabel=relabel)
-    console = _console()
+    cleaned = clean_rows(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
+    console = open_console()
     mended = f", {cleaned.relabelled:,} of them with another label" * relabel
-    console.print(
-        f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.", highlight=False
-    )
+    console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.")
+    if cleaned.formulas:
+        done = "have ' before them now" if guard_formulas else "--guard-formulas puts ' before each"
+        console.print(f"{cleaned.formulas:,} cells look like formulas to a spreadsheet; {done}.")
     if cleaned.planted:
         console.print("The errors that the audit planted are not in this file: it has the rows as they were given.")
 
@@ -132,14 +136,15 @@ def explain(
 
     if plot is not None:
         check_plot(plot)
-    console = _console()
+    console = open_console()
     found = explain_rows(run, row, method or (), aggregation, queries, Shown(console))
     for explanation in found:
         console.print()
         show_explanation(console, explanation)
     if plot is not None:
         save_plot(found, plot)
-        console.print(f"\nThe plot is in {plot}.", highlight=False, markup=False)
+        console.print()
+        console.print(f"The plot is in {plot}.")
 
 
 @app.command()
@@ -165,12 +170,13 @@ def compare(
 
     if output is not None:
         check_output(output)
-    console = _console()
+    console = open_console()
     found = compare_runs(runs, metric, score or (), top, reference)
     show_comparison(console, found)
     if output is not None:
         save_comparison(found, output)
-        console.print(f"\nThe comparison is in {output}.", highlight=False, markup=False)
+        console.print()
+        console.print(f"The comparison is in {output}.")
 
 
 @app.command()
@@ -192,7 +198,7 @@ def study(
     where = {name: options.pop(name) for name in WorkersConfig.model_fields if name in options}
     plan = read_study(config, options)
     executor = executor_of(plan, make_config(WorkersConfig, where))
-    console = _console()
+    console = open_console()
     if dry_run:
         show_jobs(console, plan, expected(plan))
         return
@@ -208,15 +214,15 @@ def methods() -> None:
     """List the influence functions and the detectors: formula, cost and source."""
     from thresher.report.methods import show_methods
 
-    show_methods(_console())
+    show_methods(open_console())
 
 
 def _audit(config: AuditConfig, *, dry_run: bool) -> None:
     from thresher.data.parts import read_parts
     from thresher.model.source import refuse_no_model
 
-    console = _console()
-    console.print(f"Reading rows and model ({config.model}) ...", highlight=False)
+    console = open_console()
+    console.print(f"Reading rows and model ({config.model}) ...")
     tables = read_parts(config)  # before torch and transformers, which take seconds to import
     refuse_no_model(config.model)
     from thresher.pipeline import run
@@ -232,25 +238,31 @@ def _audit(config: AuditConfig, *, dry_run: bool) -> None:
         show_result(console, result.summary, str(result.folder))
 
 
-def _console() -> Console:
-    # Without a terminal, a page wide enough for the tables.
-    return Console() if sys.stdout.isatty() else Console(width=120)
-
-
 def main() -> None:
     """Entry point of the ``thresher`` command: user mistakes are one sentence and exit code 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    errors = Console(stderr=True)
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s",
-        handlers=[RichHandler(console=errors, show_time=False, show_path=False)],
-    )
-    # PEFT imports it where it is installed, and it then warns of kernels that it would fetch.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
+    errors = open_console(stderr=True)
+    show_warnings(errors)
     try:
-        app()
-    except ThresherError as error:
-        errors.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(app(standalone_mode=False) or 0)
+    except Exception as error:
+        said = _mistake(error)
+        if said is None:  # a fault of ours: told as Python would, less what a terminal obeys
+            for line in trace(error).splitlines():
+                errors.print(line, soft_wrap=True)
+            sys.exit(1)
+        if said:
+            errors.print(f"error: {said}", style="red", soft_wrap=True)
         sys.exit(2)
+
+
+def _mistake(error: Exception) -> str | None:
+    """What the user did wrong, "" where typer has shown its help instead; None for a fault that is none of theirs."""
+    if isinstance(error, ThresherError):
+        return str(error)
+    told: Callable[[], str] | None = getattr(error, "format_message", None)  # of typer, about flags
+    if told is None:
+        return None
+    message, context = told().strip(), getattr(error, "ctx", None)
+    help_of = f" See '{context.command_path} --help'." if context is not None else ""
+    return message and f"{message.rstrip('.')}.{help_of}"

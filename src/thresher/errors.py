@@ -4,14 +4,29 @@ The command line prints the message as one sentence and exits with code 2; from 
 exceptions. Anything else that is raised is a fault of Thresher.
 """
 
+from __future__ import annotations
+
+from traceback import format_exception
+
+from thresher.lines import plain, plain_lines
+
 
 class ThresherError(Exception):
-    """Base of every error that the user can mend."""
+    """Base of every error that the user can mend. Its message is a plain line, whatever rows and names it quotes."""
+
+    def __str__(self) -> str:
+        return plain(super().__str__())
 
 
 def first_line(error: Exception) -> str:
     """What a library's error says, without its details."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return plain((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def trace(error: BaseException) -> str:
+    """How a fault came about, as Python tells it: lines of code, and messages on one line each."""
+    parts = (part.strip("\n") for part in format_exception(error))
+    return "\n".join(plain_lines(part) if part.startswith(" ") else plain(part) for part in parts)
 
 
 class ConfigError(ThresherError):

@@ -7,9 +7,11 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+
+from thresher.lines import plain
+from thresher.terminal import PlainConsole
 
 Advance = Callable[[int], None]
 
@@ -45,7 +47,7 @@ class Within:
 class Shown:
     """Bars with the time left on a terminal; without one, a line at most every ten seconds."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self._console = console
 
     @contextmanager
@@ -58,7 +60,7 @@ class Shown:
     @contextmanager
     def _bar(self, name: str, total: int) -> Generator[Advance]:
         columns = (
-            TextColumn("{task.description:<34}"),
+            TextColumn("{task.description:<34}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -66,7 +68,7 @@ class Shown:
             TimeRemainingColumn(),
         )
         with Bars(*columns, console=self._console) as bars:
-            task = bars.add_task(name, total=total)
+            task = bars.add_task(plain(name), total=total)
             yield lambda steps: bars.advance(task, steps)
 
     @contextmanager

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from thresher.config import LogTo
 from thresher.errors import ConfigError, first_line
+from thresher.lines import plain
 from thresher.model.finetune import Epoch, Told
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def open_tracker(kind: LogTo | None, folder: Path, name: str) -> Tracker:
 @contextmanager
 def tracking(kind: LogTo | None, folder: Path) -> Generator[Tracker]:
     """:func:`open_tracker` under the folder's name; closed in the end, as failed where that is an error."""
-    tracker = open_tracker(kind, folder, folder.absolute().name)
+    tracker = open_tracker(kind, folder, plain(folder.absolute().name))
     try:
         yield tracker
     except BaseException:

@@ -8,31 +8,31 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from thresher.compare import ACCURACY, Comparison
 from thresher.errors import ConfigError
 from thresher.evaluate.ranking import NEMENYI_MISSING
 from thresher.files import write_json, written
 from thresher.report.titles import METRIC_TITLES
+from thresher.terminal import PlainConsole
 
 FORMATS = (".csv", ".md", ".json")
 LEVEL = 0.05
 
 
-def show_comparison(console: Console, found: Comparison) -> None:
+def show_comparison(console: PlainConsole, found: Comparison) -> None:
     """A table of the scores, what the tests say, and how to read it."""
     table = Table(title=_title(found), title_justify="left")
     for number, header in enumerate(_headers(found)):
-        table.add_column(Text(header), justify="right" if number else "left", overflow="fold")
+        table.add_column(header, justify="right" if number else "left", overflow="fold")
     for cells in _cells(found):
-        table.add_row(*map(Text, cells))
+        table.add_row(*cells)
     console.print(table)
     for line in _tests(found):
-        console.print(Text(line))
-    console.print(Text(_notes(found), style="dim"))
+        console.print(line)
+    console.print(Styled(_notes(found), "dim"))
 
 
 def check_output(target: Path) -> None:

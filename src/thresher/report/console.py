@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from thresher.plan import Plan
 from thresher.progress import duration
@@ -16,9 +16,10 @@ from thresher.report.knowledge import knowledge_lines, only_looked
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
+from thresher.terminal import PlainConsole
 
 
-def show_plan(console: Console, plan: Plan) -> None:
+def show_plan(console: PlainConsole, plan: Plan) -> None:
     """What is going to happen, before it does."""
     table = Table(title="Plan", title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
@@ -50,7 +51,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print()
 
 
-def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> None:
+def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) -> None:
     """The tables that end an audit."""
     console.print()
     if "knowledge" in summary:
@@ -80,11 +81,9 @@ def show_result(console: Console, summary: Mapping[str, Any], folder: str) -> No
     if only_looked(summary):
         console.print("Next: the same command without --quick, which trains the model and goes on from here;")
     then = "or:  " if only_looked(summary) else "Next:"
-    console.print(
-        f"{then} thresher clean {folder} --output cleaned.jsonl (drops {summary['drop']:,} rows)", highlight=False
-    )
+    console.print(f"{then} thresher clean {folder} --output cleaned.jsonl (drops {summary['drop']:,} rows)")
     if "auto" in summary and "classes" in summary:
-        console.print("      with --relabel it mends labels where it is sure enough", highlight=False)
+        console.print("      with --relabel it mends labels where it is sure enough")
 
 
 def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:
@@ -97,7 +96,7 @@ def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:
     for title, name in {"of the group": "cancellation", "median weight": "median", "min": "min", "max": "max"}.items():
         table.add_row(title, *(_ratio(entry[name], entry) for entry in entries))
     notes = "How much rows pull the weights in opposite directions; not how well a group tells good rows from bad."
-    return Group(table, Text(notes, style="dim"))
+    return Group(table, Styled(notes, "dim"))
 
 
 def test_table(summary: Mapping[str, Any]) -> RenderableType:
@@ -113,14 +112,14 @@ def test_table(summary: Mapping[str, Any]) -> RenderableType:
             margin = summary[f"{first.key}_margin_95"][name]
             values = [f"{summary[measure.key][name]:{measure.form}}" for measure in (first, *others)]
             table.add_row(title, values[0], f"± {margin:{first.form}}", *values[1:])
-    return Group(table, Text("Differences smaller than the intervals may be chance.", style="dim"))
+    return Group(table, Styled("Differences smaller than the intervals may be chance.", "dim"))
 
 
 def spoiled_texts(summary: Mapping[str, Any]) -> RenderableType:
     """Some of the rows whose text is none, or of another language."""
     task = _task(summary)
     rows = [f"row {one['row']}, {one['text_problem']}: {task.shown(one, 140)}" for one in summary["spoiled_texts"]]
-    return Group(Text("Rows whose text is spoiled, the first of them", style="italic"), *map(Text, rows))
+    return Group(Styled("Rows whose text is spoiled, the first of them", "italic"), *rows)
 
 
 def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
@@ -128,14 +127,14 @@ def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
     task = _task(summary)
     others = " of the others" * ("spoiled_texts" in summary)
     title = f"The {len(summary['suspicious'])} most suspicious rows{others}"
-    parts: list[RenderableType] = [Text(title, style="italic")]
+    parts: list[RenderableType] = [Styled(title, "italic")]
     for place, entry in enumerate(summary["suspicious"], start=1):
         planted = {True: ", a planted error", False: ", not a planted error"}.get(entry.get("planted"), "")
-        parts.append(Text(f"{place:2}. row {entry['row']}, {task.headline(entry)}{planted}", style="bold"))
-        parts.append(Text(f"    {task.shown(entry, 160)}"))
+        parts.append(Styled(f"{place:2}. row {entry['row']}, {task.headline(entry)}{planted}", "bold"))
+        parts.append(f"    {task.shown(entry, 160)}")
         for query in entry["hurts"]:
             about = f"    hurts query {query['query']}{task.tag(query)}: {task.shown(query, 110)}"
-            parts.append(Text(about, style="dim"))
+            parts.append(Styled(about, "dim"))
     return Group(*parts)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from thresher.report.knowledge import only_looked
 from thresher.report.titles import GROUP_TITLES
@@ -40,7 +40,7 @@ def influence_table(summary: Mapping[str, Any]) -> RenderableType:
         table.add_row("" if influence == before else influence, aggregation, *(row.get(group, "") for group in groups))
         before = influence
     notes = f"* the score that ranks the rows.  WE: word embedding, CL: classifier.  Scores: {summary['sign']}."
-    return Group(table, Text(notes, style="dim"))
+    return Group(table, Styled(notes, "dim"))
 
 
 def detector_table(summary: Mapping[str, Any]) -> RenderableType:
@@ -64,7 +64,7 @@ def detector_table(summary: Mapping[str, Any]) -> RenderableType:
         ]
         table.add_row(title.removeprefix(DETECTOR) + star, *values)
     blind = "; auto did not see which rows were planted" * ("auto" in entries)
-    return Group(table, Text(f"* the score that ranks the rows{blind}.", style="dim"))
+    return Group(table, Styled(f"* the score that ranks the rows{blind}.", "dim"))
 
 
 def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
@@ -95,7 +95,7 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
             "The two contradict one another: errors are not like canaries here, or clean queries not like the rows. "
             "Trust the order more than the probabilities."
         )
-    return Group(*(Text(line) for line in lines))
+    return Group(*lines)
 
 
 def _canaries(auto: Mapping[str, Any], *, trained: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.text import Text
+from rich.styled import Styled
 
 SHOWN_CLASSES, SHOWN_PAIRS = 8, 3
 
@@ -19,16 +19,16 @@ def knowledge_lines(summary: Mapping[str, Any]) -> RenderableType:
     if known["probe"] is not None:
         others.append(f"a probe on the features of the model as it came {known['probe']}")
     rate = f" after training at a rate of {summary['training']['learning_rate']:g}" if "training" in summary else ""
-    lines = [
-        Text("What the model knows", style="italic"),
-        Text(f"{_who(summary)} gets {known['right']} of {queries} clean queries right{rate}; {', '.join(others)}."),
-        Text(f"By class: {_by_class(known['classes'])}."),
+    lines: list[RenderableType] = [
+        Styled("What the model knows", "italic"),
+        f"{_who(summary)} gets {known['right']} of {queries} clean queries right{rate}; {', '.join(others)}.",
+        f"By class: {_by_class(known['classes'])}.",
     ]
     if known["confused"]:
         pairs = [f"{one['name']} as {one['predicted']} ({one['queries']})" for one in known["confused"][:SHOWN_PAIRS]]
-        lines.append(Text(f"Most confused: {', '.join(pairs)}."))
+        lines.append(f"Most confused: {', '.join(pairs)}.")
     if known["doubt"]:
-        lines.append(Text(known["doubt"], style="bold"))
+        lines.append(Styled(known["doubt"], "bold"))
     return Group(*lines)
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pandas as pd
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from thresher.layer_view import Explanation, QueryInfluence
 from thresher.tasks.registry import TASKS
+from thresher.terminal import PlainConsole, styled
 
 BAR = 6
 _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
 
 
-def show_explanation(console: Console, found: Explanation) -> None:
+def show_explanation(console: PlainConsole, found: Explanation) -> None:
     """Who the row is, where it stands at every layer, and whom it hurts and helps."""
     console.print(_who(found))
     console.print()
@@ -26,7 +27,7 @@ def show_explanation(console: Console, found: Explanation) -> None:
         console.print(_queries(f"hurts most, by {found.influence}", found, found.hurts))
         console.print(_queries("helps most", found, found.helps))
         notes = "Influence on a query: the mean over these modules, 1 = a typical size; larger = helpful."
-        console.print(Text(notes, style="dim"))
+        console.print(Styled(notes, "dim"))
 
 
 def layer_table(found: Explanation, width: int) -> RenderableType:
@@ -35,40 +36,40 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
     methods = list(found.ranks.columns)
     a_table = max(1, (width - 9) // (max(digits + BAR + 7, *(len(name) for name in methods)) + 3))
     title = f"Rank among {found.rows:,} rows when only this layer is added up, by {found.aggregation}"
-    parts: list[RenderableType] = [Text(title, style="italic")]
+    parts: list[RenderableType] = [Styled(title, "italic")]
     for start in range(0, len(methods), a_table):
         table = Table()
         table.add_column("layer", justify="right")
         for method in methods[start : start + a_table]:
-            table.add_column(Text(method), no_wrap=True)
+            table.add_column(method, no_wrap=True)
         for layer, ranks in found.ranks.iloc[:, start : start + a_table].dropna(how="all").iterrows():
-            table.add_row(Text(str(layer)), *(_cell(rank, found, digits) for rank in ranks))
+            table.add_row(str(layer), *(_cell(rank, found, digits) for rank in ranks))
         parts.append(table)
     notes = (
         f"0 = most detrimental; then the share of rows below. A longer bar is a worse rank, red is among the "
         f"{found.drop:,} lowest.  WE: word embedding, CL: classifier."
     )
-    return Group(*parts, Text(notes, style="dim"))
+    return Group(*parts, Styled(notes, "dim"))
 
 
 def _who(found: Explanation) -> RenderableType:
     task = TASKS[found.task]
     verdict = "dropped" if found.rank < found.drop else "kept"
-    given = [Text(f"A planted error; the file has{task.tag(found.given)}: {task.shown(found.given, 2000)}")]
+    given = [f"A planted error; the file has{task.tag(found.given)}: {task.shown(found.given, 2000)}"]
     return Group(
-        Text(f"Row {found.row}, {task.headline(found.about)}", style="bold"),
-        Text(task.shown(found.about, 2000)),
+        Styled(f"Row {found.row}, {task.headline(found.about)}", "bold"),
+        task.shown(found.about, 2000),
         *given * found.planted,
-        Text(f"Rank {found.rank:,} of {found.rows:,} by {found.score}, the score of the audit: {verdict}."),
+        f"Rank {found.rank:,} of {found.rows:,} by {found.score}, the score of the audit: {verdict}.",
     )
 
 
-def _cell(rank: int, found: Explanation, digits: int) -> Text:
+def _cell(rank: int, found: Explanation, digits: int) -> RenderableType:
     if pd.isna(rank):
-        return Text()
+        return ""
     below = rank / found.rows
     style = "red" if rank < found.drop else "dim"
-    return Text.assemble((f"{rank:>{digits},}", style), (f" {below:>4.0%} ", "dim"), (_bar(1 - below), style))
+    return styled((f"{rank:>{digits},}", style), (f" {below:>4.0%} ", "dim"), (_bar(1 - below), style))
 
 
 def _bar(share: float) -> str:
@@ -78,10 +79,11 @@ def _bar(share: float) -> str:
 
 def _queries(title: str, found: Explanation, queries: Sequence[QueryInfluence]) -> RenderableType:
     task = TASKS[found.task]
-    parts = [Text(f"Queries it {title}{'' if queries else ': none'}", style="italic")]
+    shown = Table.grid()
+    shown.add_column(no_wrap=True, overflow="ellipsis")
     for query in queries:
         wrong = "" if query.correct else " (the model gets it wrong)"
         text = task.shown(query.about, 300)
         about = f"{query.influence:+8.2f}  query {query.query}{task.tag(query.about)}{wrong}: {text}"
-        parts.append(Text(about, no_wrap=True, overflow="ellipsis"))
-    return Group(*parts)
+        shown.add_row(about)
+    return Group(Styled(f"Queries it {title}{'' if queries else ': none'}", "italic"), shown)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from thresher.detectors.registry import DETECTORS
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import SIGN
+from thresher.terminal import PlainConsole
 
 LEGEND = (
     "v: gradient of a query, g: of a training row, in one module. Cost beside the gradients (one forward and backward "
@@ -17,19 +17,18 @@ LEGEND = (
 )
 
 
-def show_methods(console: Console) -> None:
+def show_methods(console: PlainConsole) -> None:
     """One line each."""
     table = Table(title="Influence functions", title_justify="left")
     for title in ("name", "influence of a training row on a query", "defined on", "cost", "source"):
         table.add_column(title, overflow="fold")
     for name, function in INFLUENCE.items():
-        cells = (name, function.formula, function.where, function.cost, function.source)
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(name, function.formula, function.where, function.cost, function.source)
     console.print(table)
-    console.print(Text(LEGEND, style="dim"))
+    console.print(Styled(LEGEND, "dim"))
     console.print()
     console.print(_detectors())
-    console.print(Text("z: logits, p: probabilities, of classes. --detector takes each name.", style="dim"))
+    console.print(Styled("z: logits, p: probabilities, of classes. --detector takes each name.", "dim"))
 
 
 def _detectors() -> Table:
@@ -38,5 +37,5 @@ def _detectors() -> Table:
         table.add_column(title, overflow="fold")
     for name, detector in DETECTORS.items():
         needs = ", ".join([*sorted(detector.needs), *([detector.package] if detector.package else [])])
-        table.add_row(*(Text(cell) for cell in (name, detector.formula, needs, detector.cost, detector.source)))
+        table.add_row(name, detector.formula, needs, detector.cost, detector.source)
     return table

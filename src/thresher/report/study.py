@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from thresher.progress import duration
@@ -13,9 +12,10 @@ from thresher.study.config import StudyConfig
 from thresher.study.jobs import audits
 from thresher.study.outcome import Outcome
 from thresher.study.timing import Expected
+from thresher.terminal import PlainConsole
 
 
-def show_jobs(console: Console, study: StudyConfig, expected: Iterable[Expected]) -> None:
+def show_jobs(console: PlainConsole, study: StudyConfig, expected: Iterable[Expected]) -> None:
     """What is planned and not done, and how long it takes one job after another."""
     table = Table(
         "model", "task", "audits", "each", "retrainings", "each", "hours", title="Jobs to do", title_justify="left"
@@ -31,8 +31,8 @@ def show_jobs(console: Console, study: StudyConfig, expected: Iterable[Expected]
     console.print(f"{sum(done)} of {len(done)} audits are done; the rest takes about {hours:.1f} hours on one worker.")
 
 
-def show_end(console: Console, failed: Iterable[Outcome], written: Path) -> None:
+def show_end(console: PlainConsole, failed: Iterable[Outcome], written: Path) -> None:
     """Where the report is, and what is missing from it."""
     for outcome in failed:
-        console.print(f"FAILED {outcome.name}: {outcome.error}", markup=False, highlight=False)
-    console.print(f"Tables and figures: {written}", markup=False, highlight=False)
+        console.print(f"FAILED {outcome.name}: {outcome.error}")
+    console.print(f"Tables and figures: {written}")

@@ -22,6 +22,7 @@ from typing import Protocol
 
 from thresher.errors import ConfigError
 from thresher.study.outcome import Outcome, Work
+from thresher.terminal import open_console, show_warnings
 
 ATTEMPTS = 3
 """How often a job whose process is killed is run in all."""
@@ -171,6 +172,7 @@ def _threads_of_children(count: int) -> Generator[None]:
 def _prepare(line: Connection) -> None:
     """Make a new process ready for jobs. Ctrl-C is for the process that started it to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    show_warnings(open_console(stderr=True))
     Thread(target=_end_with, args=(line,), daemon=True).start()
 
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from thresher.config import WorkersConfig
 from thresher.errors import ConfigError
@@ -24,12 +23,13 @@ from thresher.study.jobs import StudyJob, audits, looked_at, retrainings
 from thresher.study.outcome import Outcome
 from thresher.study.place import open_study
 from thresher.study.work import check_sources, work
+from thresher.terminal import PlainConsole
 from thresher.track import tracking
 
 MANIFEST = "manifest.json"
 
 
-def run_study(study: StudyConfig, executor: Executor, console: Console) -> list[Outcome]:
+def run_study(study: StudyConfig, executor: Executor, console: PlainConsole) -> list[Outcome]:
     """Do every job that is not done, and keep ``manifest.json`` of all. Returns the outcomes of those that failed."""
     open_study(study)
     check_sources(study)
@@ -101,7 +101,7 @@ class _Manifest:
 class _View:
     """A line a job: how it ended, how many are left, and about how long they take at the pace so far."""
 
-    console: Console
+    console: PlainConsole
     waiting: list[StudyJob]
     total: int
     started: float = field(default_factory=time.monotonic)
@@ -115,7 +115,7 @@ class _View:
         failed = outcome.error and f"FAILED: {outcome.error.rstrip('.')}"
         said = failed or f"done in {duration(outcome.seconds)}"
         left = f"; about {duration(self._left())} left" if self.waiting else ""
-        self.console.print(f"[{done} of {self.total}] {outcome.name}: {said}{left}", highlight=False, markup=False)
+        self.console.print(f"[{done} of {self.total}] {outcome.name}: {said}{left}")
 
     def _left(self) -> float:
         means = {kind: sum(took) / len(took) for kind, took in self.took.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pandas as pd
 from thresher.data.encode import EncodedRows
 from thresher.data.glue import glue_rows
 from thresher.data.table import write_table
-from thresher.errors import first_line
+from thresher.errors import first_line, trace
 from thresher.files import write_json, written
 from thresher.model.load import read_settings
 from thresher.model.source import model_folder
@@ -42,7 +41,7 @@ def work(folder: Path, name: str, progress: Progress | None = None) -> Outcome:
         do(read_plan(folder), name, progress or Silent())
     except Exception as error:
         with written(failed) as temporary:
-            temporary.write_text(traceback.format_exc(), encoding="utf-8")
+            temporary.write_text(trace(error) + "\n", encoding="utf-8")
         return Outcome(name, time.monotonic() - started, f"{first_line(error)} ({failed})")
     failed.unlink(missing_ok=True)
     return Outcome(name, time.monotonic() - started, None)
