@@ -148,6 +148,7 @@ def test_classes_keep_the_names_of_the_file() -> None:
     [
         ({"text": "  ", "label": 1}, "row 1: the text in column 'text' is empty"),
         ({"text": "a\ud83d", "label": 1}, "row 1: the text in column 'text' holds half a character"),
+        ({"text": "a", "label": "b\ud83d"}, "row 1: the label in column 'label' holds half a character"),
         ({"text": None, "label": 1}, "row 1: column 'text' holds None, not a text"),
         ({"text": "a", "label": 5}, r"row 1: label '5' .* not among the classes of the training rows \(0, 1\)"),
         ({"label": 1}, "row 1: there is no column 'text'"),

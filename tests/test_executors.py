@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from jobs_to_run import broken, calls, interrupted, ordinary, perilous, stranded, threads
+from jobs_to_run import broken, calls, interrupted, ordinary, perilous, stranded, threads, warned
 from thresher.errors import ConfigError
 from thresher.study import clusters
 from thresher.study.clusters import Ray, Slurm
@@ -180,6 +180,11 @@ def test_processes_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_process_is_refused() -> None:
     with pytest.raises(ConfigError, match="0 processes: name at least one"):
         Processes(0)
+
+
+def test_processes_warn_in_plain_text(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(Processes(1).run(["[/b]"], warned)) == [Outcome("[/b]", 0.0, None)]
+    assert "WARNING  [/b] \\x1b[31mred\\nerror: forged" in capfd.readouterr().err
 
 
 def lives(process: int) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from thresher.data.examples import find_classes, find_columns, read_examples, relabelled
 from thresher.data.formats import ENDINGS
+from thresher.data.formulas import guarded
 from thresher.data.table import Table, fingerprint, read_table, write_table
 from thresher.errors import DataError
 
@@ -117,3 +118,28 @@ def test_a_number_without_a_name_is_refused(label: int, message: str) -> None:
 def test_names_that_are_numbers_themselves_are_counted_from_zero() -> None:
     rows = table([{"text": "a", "label": i} for i in (0, 1, 2)] * 2, class_names={"label": ("1", "2", "3")})
     assert find_classes(rows, find_columns(rows, (), None)) == ("1", "2", "3")
+
+
+@pytest.mark.parametrize("value", ["=1", "+a", "-a", "@a", "\t=1", "\ra", "-2+3+cmd|' /C calc'!A0", "=", "-1\n"])
+def test_formulas_are_told_from_numbers_and_text(value: str) -> None:
+    table = Table("x", [{"a": value, "@b": 3}, {"a": None, "@b": "plain = text"}], ("a", "@b"))
+    safe, count = guarded(table)
+    assert safe.columns == ("a", "'@b")
+    assert safe.records == [{"a": f"'{value}", "'@b": 3}, {"a": None, "'@b": "plain = text"}]
+    assert count == 2
+
+
+@pytest.mark.parametrize("value", ["-5", "+1.5e-3", "-.5", "-5.", "a=1", "", " =1", "'=1", 5, -5, None, [1]])
+def test_what_is_no_formula_is_left(value: Any) -> None:
+    table = Table("x", [{"a": value}], ("a",))
+    assert guarded(table) == (table, 0)
+
+
+def test_half_a_character_beside_the_text_is_written_as_json_writes_it(tmp_path: Path) -> None:
+    table = Table("x", [{"text": "a", "note": "\ud800 é"}], ("text", "note"))
+    for suffix in ("jsonl", "json", "jsonl.gz"):
+        write_table(table, tmp_path / f"rows.{suffix}")
+        assert read_table(str(tmp_path / f"rows.{suffix}")).records == table.records
+    for suffix in ("csv", "tsv.gz", "parquet"):
+        with pytest.raises(DataError, match=r"half a character; write \.jsonl instead"):
+            write_table(table, tmp_path / f"rows.{suffix}")

@@ -113,7 +113,7 @@ def clean(
     mended = f", {cleaned.relabelled:,} of them with another label" * relabel
     console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.")
     if cleaned.formulas:
-        done = "have ' before them now" if guard_formulas else "--guard-formulas puts ' before each"
+        done = "they have ' before them now" if guard_formulas else "--guard-formulas puts ' before each"
         console.print(f"{cleaned.formulas:,} cells look like formulas to a spreadsheet; {done}.")
     if cleaned.planted:
         console.print("The errors that the audit planted are not in this file: it has the rows as they were given.")

@@ -56,7 +56,9 @@ def written_folder(target: Path) -> Generator[Path]:
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON."""
     with written(target) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        # A file name that is no UTF-8 has halves of characters, which are left as JSON escapes.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(source: Path, default: Any = None) -> Any:

@@ -83,6 +83,8 @@ class RunDirectory:
 
     def refuse_other(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Raise :class:`RunError` naming what differs if the directory belongs to another run."""
+        if not _is_name(str(self.path)):
+            raise RunError(f"{self.path}: no folder for all files can have this name; name another --output.")
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; name a directory as --output.")
         if not self.config.exists():
@@ -143,3 +145,11 @@ def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, 
         raise RunError(f"{path}: this audit is not finished; run the same command again to go on.")
     config = AuditConfig(**yaml.safe_load(run.config.read_text(encoding="utf-8")))
     return run, config, pd.read_parquet(run.scores), read_json(run.summary)
+
+
+def _is_name(path: str) -> bool:
+    """Whether weights can be saved under it, too: their files refuse what is not UTF-8, after all the work."""
+    try:
+        return b"\0" not in path.encode()
+    except UnicodeEncodeError:
+        return False

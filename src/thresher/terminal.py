@@ -12,7 +12,8 @@ import logging
 import sys
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.styled import Styled
 from rich.table import Table
 from rich.text import Text
@@ -53,6 +54,11 @@ def open_console(*, stderr: bool = False) -> PlainConsole:
 def styled(*parts: tuple[str, str]) -> Text:
     """Texts with a style each, one after the other in a line."""
     return Text.assemble(*((plain(text), style) for text, style in parts))
+
+
+def indented(text: str, style: str = "") -> RenderableType:
+    """A text from the user's rows, set off from our own lines: no line that it is broken into begins as one of ours."""
+    return Padding(Styled(text, style), (0, 0, 0, 4), expand=False)
 
 
 def show_warnings(console: PlainConsole) -> None:

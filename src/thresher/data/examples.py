@@ -170,11 +170,15 @@ def text_value(table: Table, row: int, column: str) -> str:
         raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}, not a text.")
     if not value.strip():
         raise DataError(f"{table.where(row)}: the text in column '{column}' is empty; fill it or remove the row.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"{table.where(row)}: the text in column '{column}' holds half a character; mend it.") from None
+    _refuse_halves(table, row, f"the text in column '{column}'", value)
     return value
+
+
+def _refuse_halves(table: Table, row: int, what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can hold a lone surrogate, which no tokenizer, table or terminal takes
+        raise DataError(f"{table.where(row)}: {what} holds half a character; mend it.") from None
 
 
 def _class_name(table: Table, columns: Columns, row: int) -> str:
@@ -197,6 +201,7 @@ def _class_name(table: Table, columns: Columns, row: int) -> str:
     if isinstance(value, (list, dict)):
         raise DataError(f"{table.where(row)}: column '{columns.label}' holds {value!r:.40}; a row has one label.")
     name = str(value).strip()
+    _refuse_halves(table, row, f"the label in column '{columns.label}'", name)
     as_float = _WHOLE_AS_FLOAT.fullmatch(name)  # a csv file writes 1 as 1.0 where a label was missing somewhere
     name = as_float[1] if as_float else unicodedata.normalize("NFC", name)
     names = table.class_names.get(columns.label, ())

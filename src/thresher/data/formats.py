@@ -53,7 +53,10 @@ def write_file(path: Path, contents: Contents, form: str) -> None:
         pq.write_table(_arrow(contents), path)
         return
     with _text_to(path, packed=form.endswith(PACKED)) as stream:
-        _WRITERS[form.removesuffix(PACKED)](stream, contents)
+        try:
+            _WRITERS[form.removesuffix(PACKED)](stream, contents)
+        except UnicodeEncodeError:
+            raise DataError(_HALF) from None
 
 
 def _read_lines(path: Path) -> Contents:
@@ -180,7 +183,8 @@ def _write_tsv(stream: IO[str], contents: Contents) -> None:
 
 
 def _json(record: Record) -> str:
-    return json.dumps(dict(record), ensure_ascii=False, default=_as_text)
+    text = json.dumps(dict(record), ensure_ascii=False, default=_as_text)
+    return text.encode("utf-8", "backslashreplace").decode()  # half a character, as JSON writes one
 
 
 def _as_text(value: Any) -> str:
@@ -193,11 +197,14 @@ def _arrow(contents: Contents) -> pa.Table:
     columns = {name: [record.get(name) for record in contents.records] for name in contents.columns}
     try:
         return pa.table(columns, schema=contents.schema)
+    except UnicodeEncodeError:
+        raise DataError(_HALF) from None
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"a column holds values of several kinds ({reason}); write .jsonl instead.") from None
 
 
+_HALF = "a column holds half a character; write .jsonl instead."
 _DELIMITERS = {",": "commas", "\t": "tabs"}
 _READERS: Mapping[str, Callable[[Path], Contents]] = {
     ".jsonl": _read_lines,

@@ -16,7 +16,7 @@ from thresher.report.knowledge import knowledge_lines, only_looked
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
-from thresher.terminal import PlainConsole
+from thresher.terminal import PlainConsole, indented
 
 
 def show_plan(console: PlainConsole, plan: Plan) -> None:
@@ -118,7 +118,9 @@ def test_table(summary: Mapping[str, Any]) -> RenderableType:
 def spoiled_texts(summary: Mapping[str, Any]) -> RenderableType:
     """Some of the rows whose text is none, or of another language."""
     task = _task(summary)
-    rows = [f"row {one['row']}, {one['text_problem']}: {task.shown(one, 140)}" for one in summary["spoiled_texts"]]
+    rows = [
+        indented(f"row {one['row']}, {one['text_problem']}: {task.shown(one, 140)}") for one in summary["spoiled_texts"]
+    ]
     return Group(Styled("Rows whose text is spoiled, the first of them", "italic"), *rows)
 
 
@@ -131,10 +133,10 @@ def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
     for place, entry in enumerate(summary["suspicious"], start=1):
         planted = {True: ", a planted error", False: ", not a planted error"}.get(entry.get("planted"), "")
         parts.append(Styled(f"{place:2}. row {entry['row']}, {task.headline(entry)}{planted}", "bold"))
-        parts.append(f"    {task.shown(entry, 160)}")
+        parts.append(indented(task.shown(entry, 160)))
         for query in entry["hurts"]:
-            about = f"    hurts query {query['query']}{task.tag(query)}: {task.shown(query, 110)}"
-            parts.append(Styled(about, "dim"))
+            about = f"hurts query {query['query']}{task.tag(query)}: {task.shown(query, 110)}"
+            parts.append(indented(about, "dim"))
     return Group(*parts)
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from thresher.layer_view import Explanation, QueryInfluence
 from thresher.tasks.registry import TASKS
-from thresher.terminal import PlainConsole, styled
+from thresher.terminal import PlainConsole, indented, styled
 
 BAR = 6
 _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
@@ -55,10 +55,10 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
 def _who(found: Explanation) -> RenderableType:
     task = TASKS[found.task]
     verdict = "dropped" if found.rank < found.drop else "kept"
-    given = [f"A planted error; the file has{task.tag(found.given)}: {task.shown(found.given, 2000)}"]
+    given = [f"A planted error; the file has{task.tag(found.given)}:", indented(task.shown(found.given, 2000))]
     return Group(
         Styled(f"Row {found.row}, {task.headline(found.about)}", "bold"),
-        task.shown(found.about, 2000),
+        indented(task.shown(found.about, 2000)),
         *given * found.planted,
         f"Rank {found.rank:,} of {found.rows:,} by {found.score}, the score of the audit: {verdict}.",
     )
