@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from thresher.calibrate.canaries import Round
+from thresher.calibrate.candidates import write_candidates
 from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.probe import held_out, query_likeness
@@ -70,8 +70,7 @@ def run_round(
                 write_json(place.judged, job.judge())
             if job.auto:
                 write_tensors(place.opinions, _opinions(evidence))
-            with written(place.candidates) as temporary:
-                pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
+            write_candidates(place, one, scores)
     return history
 
 

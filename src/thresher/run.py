@@ -17,6 +17,9 @@ from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, read_json, write_json, written
 
+ROUNDS = "rounds"
+"""Folder of all trainings but the first."""
+
 GUESSED = "labels that the model was asked for"
 """In inputs.json. They hang on the last bits of its numbers, and these on the number of threads."""
 
@@ -54,7 +57,7 @@ class RunDirectory:
 
     def round(self, number: int) -> RunDirectory:
         """Where a training's files are; the first one's are the run's own."""
-        return RunDirectory(self.path / "rounds" / str(number)) if number else self
+        return RunDirectory(self.path / ROUNDS / str(number)) if number else self
 
     def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`."""
@@ -74,7 +77,7 @@ class RunDirectory:
 
     def _forget_look(self) -> None:
         """Take away what a first look left, but for the features."""
-        shutil.rmtree(self.path / "rounds", ignore_errors=True)
+        shutil.rmtree(self.path / ROUNDS, ignore_errors=True)
         said = (self.predictions, self.candidates, self.opinions, self.scores)
         for file in (*said, self.summary, self._seconds, self.config):
             file.unlink(missing_ok=True)

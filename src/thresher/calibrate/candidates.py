@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,10 @@ import pandas as pd
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from thresher.calibrate.canaries import Round
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
+from thresher.files import written
 from thresher.run import RunDirectory
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import DETECTOR, is_score
@@ -54,6 +56,12 @@ class Candidates:
         true = ~self.canary
         looks = np.bincount(self.row[true], minlength=self.rows)
         return np.bincount(self.row[true], values[true], minlength=self.rows) / looks
+
+
+def write_candidates(place: RunDirectory, one: Round, scores: Mapping[str, Floats]) -> None:
+    """A round's ``candidates.parquet``: one line a row of the round, one column a score [N']."""
+    with written(place.candidates) as temporary:
+        pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
 
 
 def side_by_side(tables: Sequence[pd.DataFrame], labels: Sequence[Indices]) -> Candidates:
