@@ -23,9 +23,11 @@ from thresher.calibrate.stack import of_frozen_features
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
 from thresher.detectors.texts import text_problems
-from thresher.evaluate.knowledge import Knowledge, measure_knowledge
+from thresher.evaluate.knowledge import Knowledge
+from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
+from thresher.known import knowledge_of
 from thresher.model.predict import Predictions, read_predictions
 from thresher.prepare import Job
 from thresher.run import RunDirectory
@@ -51,21 +53,7 @@ class Decision:
     choice: Choice | None = None
     confidence: Confidence | None = None
     spread: Spread | None = None
-    knowledge: Knowledge | None = None
-
-
-def knowledge_of(job: Job, place: RunDirectory) -> Knowledge | None:
-    """What the model of the first round knows of the task by the clean queries; None where rows have no class."""
-    truth, count = job.encoded["query"].classes.numpy(), len(job.subject.classes)
-    if count < 2 or not isinstance(job.encoded["query"].labels, torch.Tensor):
-        return None
-    outputs = read_predictions(place.predictions, "query").outputs.double().numpy()
-    opinions = read_tensors(place.opinions)[0] if place.opinions.exists() else {}
-    probe = opinions["probe"][-len(truth) :].numpy() if "probe" in opinions and not job.config.quick else None
-    names = {number: name for name, number in job.subject.classes.items()}
-    return measure_knowledge(
-        outputs, truth, probe, [names.get(number, str(number)) for number in range(outputs.shape[1])]
-    )
+    knowledge: Knowledge | AnswerKnowledge | None = None
 
 
 def decide(job: Job, place: RunDirectory) -> Decision:
@@ -83,10 +71,10 @@ def decide(job: Job, place: RunDirectory) -> Decision:
 
 
 def _by_canaries(
-    job: Job, place: RunDirectory, every: Candidates, said: Mapping[str, Any], known: Knowledge | None
+    job: Job, place: RunDirectory, every: Candidates, said: Mapping[str, Any], known: Knowledge | AnswerKnowledge | None
 ) -> Decision:
     opinions, candidates = _Opinions.read(job, place), every
-    if opinions is not None and known is not None and known.only_probe_knows:
+    if opinions is not None and isinstance(known, Knowledge) and known.only_probe_knows:
         opinions, candidates = opinions.of_probe(), every.only(of_frozen_features)
     choice = choose(candidates, job.config.seed)
     posterior = _posterior(job, candidates, choice, opinions)

@@ -27,11 +27,12 @@ GUESSED = "labels that the model was asked for"
 class RunDirectory:
     """Paths and bookkeeping of one run.
 
-    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors, search/ (for
-    a learning rate), then of the first training model/, training/, gradients/ and sums/ over checkpoints (while they
-    are needed), influence.zarr, predictions.safetensors, cancellation.parquet, candidates.parquet, opinions.safetensors
-    (with canaries) and judged.json (with retraining), of each other one the same in rounds/NUMBER, and of all
-    scores.parquet, retrained/, summary.json. A tracker puts its local files beside them.
+    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors and (of
+    answers) as_it_came.safetensors, which are of the model before training, search/ (for a learning rate), then of the
+    first training model/, training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr,
+    predictions.safetensors, cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and
+    judged.json (with retraining), of each other one the same in rounds/NUMBER, and of all scores.parquet, retrained/,
+    summary.json. A tracker puts its local files beside them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,6 +46,7 @@ class RunDirectory:
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
         self.features = path / "features.safetensors"
+        self.as_it_came = path / "as_it_came.safetensors"
         self.search = path / "search"
         self.candidates = path / "candidates.parquet"
         self.opinions = path / "opinions.safetensors"
