@@ -129,6 +129,11 @@ class Job:
         """Whether there are answers, and a model to compare with: as it came, or an adapter's base."""
         return self.subject.kind != "whole" and not isinstance(self.encoded["query"].labels, Tensor)
 
+    @property
+    def probed(self) -> bool:
+        """Whether what the model is to know is measured beside a probe on features of the model as it came."""
+        return has(self.subject, "frozen") and has(self.subject, "classes")
+
     def put_back(self) -> None:
         """Give the trainable weights the values that they had before any fine-tuning."""
         with torch.no_grad():

@@ -5,6 +5,7 @@ Each stage leaves a finished file in the round's directory and is passed over wh
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,7 +23,7 @@ from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.probe import held_out, query_likeness
 from thresher.detectors.registry import detect
-from thresher.errors import RunError
+from thresher.errors import ModelError, RunError
 from thresher.evaluate.cancellation import store_cancellation
 from thresher.files import write_json, written
 from thresher.gradients.store import Side
@@ -44,6 +45,8 @@ from thresher.run import RunDirectory
 from thresher.scores.table import DETECTOR, score_all
 from thresher.tensors import read_tensors, write_tensors
 
+log = logging.getLogger(__name__)
+
 Timed = Callable[[str], AbstractContextManager[None]]
 
 
@@ -64,12 +67,15 @@ def run_round(
             evidence = _evidence(job, one, place, frozen)
             scores = score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
             with progress.stage("detectors", 1) as advance:
-                scores |= {DETECTOR + name: values for name, values in detect(evidence).items()}
+                scored_by = evidence if job.looks_at("frozen") else replace(evidence, frozen=None)
+                scores |= {DETECTOR + name: values for name, values in detect(scored_by).items()}
                 advance(1)
             if job.config.retrain:
                 write_json(place.judged, job.judge())
             if job.auto:
                 write_tensors(place.opinions, _opinions(evidence))
+            elif frozen is not None:  # for what the model knows
+                write_tensors(place.opinions, {"probe": _said_by_probe(evidence)})
             write_candidates(place, one, scores)
     return history
 
@@ -85,12 +91,23 @@ def with_found_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
 
 
 def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Features | None:
-    """Features of training and query rows by the model as it came; None where it was trained elsewhere, or not asked.
+    """Features of training and query rows by the model as it came; None where it was trained elsewhere, or no classes.
 
-    Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v.
+    Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v. A model
+    without features is refused where rows are ranked by them; else it only is not put beside a probe.
     """
-    if not job.looks_at("frozen"):
+    if not job.probed:
         return None
+    try:
+        return _features(job, place, progress)
+    except ModelError as error:
+        if job.looks_at("frozen"):
+            raise
+        log.warning("%s What the model knows is not put beside a probe.", error)
+        return None
+
+
+def _features(job: Job, place: RunDirectory, progress: Progress) -> Features:
     sides: tuple[Side, ...] = ("train", "query")
     tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
     if not place.features.exists() or read_tensors(place.features, ())[1] != tokens:
@@ -153,9 +170,13 @@ def _opinions(evidence: Evidence) -> dict[str, torch.Tensor]:
 def opinions_of_probe(evidence: Evidence) -> dict[str, torch.Tensor]:
     """Its probabilities of the classes of rows and queries, and how dense the queries lie where each row lies."""
     return {
-        "probe": torch.from_numpy(held_out(evidence).mean(0)),
+        "probe": _said_by_probe(evidence),
         "query_likeness": torch.from_numpy(query_likeness(evidence)),
     }
+
+
+def _said_by_probe(evidence: Evidence) -> torch.Tensor:
+    return torch.from_numpy(held_out(evidence).mean(0))
 
 
 def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:
