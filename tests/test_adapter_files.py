@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from folders import SIZES
 from thresher.errors import ModelError
 from thresher.model.adapters import WEIGHTS, load_adapter
 from thresher.model.classes import class_numbers
+from thresher.model.quiet import quiet
 
 TARGETS = ["q_proj", "v_proj"]
 
@@ -126,3 +128,12 @@ def test_a_frozen_adapter_means_its_adapter(saved: tuple[Any, Path]) -> None:
     assert len(found["module"]) == 18  # A and B of two projections in four layers, the head, the embedding
     assert found.equals(expected)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_a_library_that_asks_another_by_an_old_name_is_not_heard_and_others_are(saved: tuple[Any, Path]) -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        load_adapter(base(), str(saved[1]), (), "base")
+        with quiet():
+            warnings.warn("something else is deprecated", FutureWarning, stacklevel=1)
+    assert [str(warning.message) for warning in heard] == ["something else is deprecated"]

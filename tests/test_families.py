@@ -1,15 +1,28 @@
-"""Which families need a row-by-row pass, and for what; encoder-decoders; tables that scale or count for themselves."""
+"""Which families need a row-by-row pass, and for what; encoder-decoders; tables that scale or count for themselves.
+
+And of every architecture that is named in ``architectures.py``, that a row's neighbours in a batch do not matter.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
-from transformers import AlbertConfig, AutoModelForSequenceClassification, BartConfig, T5ForSequenceClassification
+from transformers import (
+    AlbertConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    T5ForSequenceClassification,
+)
 
 import thresher
+from architectures import DECODERS, ENCODERS, ONLY_GENERATE, PADDING_TELLS, configured
 from conftest import (
     CLASSES,
     COMMON,
@@ -24,7 +37,14 @@ from conftest import (
     tiny_rows,
     with_adapter,
 )
+from folders import reviews, tokenizer
+from thresher.config import ModelConfig, Recipe
+from thresher.data.encode import IGNORED, encoded_rows
 from thresher.errors import ModelError
+from thresher.model.load import Subject, load_generator, load_subject
+from thresher.model.lora import with_lora
+from thresher.model.names import attention_projections
+from thresher.model.predict import predict
 
 # What all rows share is looked up, projected or normalised once, so that rows are told apart only one at a time.
 SHARED = {
@@ -129,3 +149,96 @@ def test_tables_with_a_forward_of_their_own(table: type[nn.Embedding], ruled: bo
     model.set_input_embeddings(table(VOCABULARY, 32))
     names = audited(model)
     assert check_gradients(model, names, tiny_rows(7)) == (() if ruled else ("model.embed_tokens.weight",))
+
+
+TEXTS = [row["text"] for row in reviews(9, seed=1)]
+NAMES = [f"LABEL_{number}" for number in range(CLASSES)]
+CLASSIFIERS = [name for name in (*ENCODERS, *DECODERS) if name not in (*PADDING_TELLS, *ONLY_GENERATE)]
+
+
+def saved(architecture: str, kind: Any, folder: Path) -> Path:
+    """A random model of an architecture with the word tokenizer, as a user has it."""
+    torch.manual_seed(0)
+    sizes = {} if kind is AutoModelForCausalLM else {"num_labels": CLASSES}
+    shaken(kind.from_config(configured(architecture, **sizes))).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path) -> Subject:
+    return load_subject(ModelConfig(model=str(folder), device="cpu"), NAMES, 0, NAMES)
+
+
+def padded(side: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
+    """The texts as a tokenizer pads them on a side, with a class each; and their tokens without any padding."""
+    by_words = tokenizer()
+    by_words.padding_side = side
+    together = by_words(TEXTS, padding=True)
+    names = ("input_ids", "attention_mask")
+    rows = [{name: together[name][row] for name in names} | {"labels": row % CLASSES} for row in range(len(TEXTS))]
+    tokens = by_words(TEXTS)["input_ids"]
+    at = 0 if side == "left" else -1
+    assert any(row["attention_mask"][at] == 0 for row in rows) and all(row["attention_mask"][-1 - at] for row in rows)
+    return rows, tokens
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+def test_a_classifier_says_in_a_batch_what_it_says_of_a_row_alone(architecture: str, tmp_path: Path) -> None:
+    folder = saved(architecture, AutoModelForSequenceClassification, tmp_path)
+    subject, own = loaded(folder), AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    assert attention_projections(subject.model) or architecture in UNFIT  # what LoRA is put on
+    for side in ("left", "right"):
+        rows, tokens = padded(side)
+        found = predict(subject, encoded_rows(rows, subject.model, "train"), batch_size=4)
+        with torch.no_grad():
+            alone = torch.cat([own(input_ids=torch.tensor([ids])).logits for ids in tokens])
+        losses = F.cross_entropy(alone, torch.tensor([row["labels"] for row in rows]), reduction="none")
+        torch.testing.assert_close(found.outputs.softmax(-1), alone.softmax(-1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.losses, losses, rtol=1e-4, atol=1e-5)
+        assert found.losses.std() > 1e-3  # the rows can be told apart
+
+
+@pytest.mark.parametrize("architecture", list(DECODERS))
+def test_a_generator_says_in_a_batch_what_it_says_of_a_row_alone(architecture: str, tmp_path: Path) -> None:
+    folder = saved(architecture, AutoModelForCausalLM, tmp_path)
+    subject = load_generator(ModelConfig(model=str(folder), device="cpu"))
+    own = AutoModelForCausalLM.from_pretrained(folder).eval()
+    for side in ("left", "right"):
+        rows, tokens = padded(side)
+        for row, ids in zip(rows, tokens, strict=True):  # the last three tokens are the answer
+            learned = [IGNORED] * (len(ids) - 3) + ids[-3:]
+            fill = [IGNORED] * (len(row["input_ids"]) - len(ids))
+            row["labels"] = [*fill, *learned] if side == "left" else [*learned, *fill]
+        found = predict(subject, encoded_rows(rows, subject.model, "train"), batch_size=4)
+        with torch.no_grad():
+            logits = [own(input_ids=torch.tensor([ids])).logits[0, -4:-1] for ids in tokens]
+        truth = [F.cross_entropy(said, torch.tensor(ids[-3:])) for said, ids in zip(logits, tokens, strict=True)]
+        torch.testing.assert_close(found.losses, torch.stack(truth), rtol=1e-4, atol=1e-5)
+        assert found.losses.std() > 1e-3
+
+
+@pytest.mark.parametrize("architecture", PADDING_TELLS)
+def test_a_model_that_looks_behind_the_end_of_a_row_is_refused(architecture: str, tmp_path: Path) -> None:
+    model = loaded(saved(architecture, AutoModelForSequenceClassification, tmp_path)).model
+    rows, _ = padded("right")
+    with pytest.raises(ModelError, match="changes when the row is padded on the right; give rows of equal length"):
+        thresher.influence(model, rows, rows[:3], methods=("tracin",), modules="^(classifier|logits_proj)")
+    even = [{"input_ids": row["input_ids"][:5], "labels": row["labels"]} for row in rows]
+    found = thresher.influence(model, even, even[:3], methods=("tracin",), modules="^(classifier|logits_proj)")
+    assert found["tracin"].values.any()
+
+
+UNFIT = {"IBert": r"cannot be put on its query and value projections .*QuantLinear", "DeepseekV3": "were found by name"}
+"""Layers of a model's own kind; queries and values that are made of a latent, by layers of other names."""
+
+
+@pytest.mark.parametrize("architecture", list(UNFIT))
+def test_layers_that_no_adapter_fits_are_refused_in_a_sentence(architecture: str, tmp_path: Path) -> None:
+    subject = loaded(saved(architecture, AutoModelForSequenceClassification, tmp_path))
+    with pytest.raises(ModelError, match=f"{UNFIT[architecture]}.* audit it with --no-finetune"):
+        with_lora(replace(subject, kind="lora"), Recipe(), 0)
+
+
+@pytest.mark.parametrize("names", [CLASSIFIERS, list(DECODERS)], ids=["classifiers", "generators"])
+def test_these_are_thirty_architectures_and_more(names: list[str]) -> None:
+    assert len({configured(name).model_type for name in names}) == len(names) >= 30

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thresher.evaluate.knowledge import SURE, Knowledge, better, doubt_of, measure_knowledge
+from thresher.evaluate.knowledge import SURE, Knowledge, better, measure_knowledge
+from thresher.report.doubts import doubt_of
 from thresher.report.knowledge import knowledge_lines
 from thresher.report.summary import knowledge_entry
 from thresher.terminal import PlainConsole
@@ -54,6 +55,7 @@ def test_a_model_behind_the_probe_is_not_listened_to() -> None:
     found = known(predicted, labels, probe=labels)
     assert found.better_than_one_class and found.behind_probe and found.only_probe_knows and not found.learned
     assert "as it came 100" in (doubt_of(found) or "") and "frozen features" in (doubt_of(found) or "")
+    assert "so rows are ranked" not in (doubt_of(found, chosen=False) or "")  # by the score that the user named
     neither = known([0] * 100, labels, probe=[0] * 100)
     assert not neither.only_probe_knows and "little better than a guess" in (doubt_of(neither) or "")
 
@@ -71,7 +73,8 @@ def test_the_sign_test_is_a_sum_of_binomial_terms(pairs: list[tuple[bool, bool]]
 @pytest.mark.parametrize("probe", [None, [0, 1, 2] * 20])
 def test_the_console_says_what_summary_json_says(probe: list[int] | None) -> None:
     labels = [0, 1, 2] * 20
-    entry = knowledge_entry(known([0, 1, 1] * 20, labels, probe))
+    found = known([0, 1, 1] * 20, labels, probe)
+    entry = knowledge_entry(found, doubt_of(found))
     console = PlainConsole(width=400, record=True, file=StringIO())
     console.print(knowledge_lines({"knowledge": entry, "training": {"learning_rate": 0.003}}))
     said = console.export_text()

@@ -36,7 +36,9 @@ def passes(job: Job, config: AuditConfig) -> float:
     trainings = searches + rounds + _RETRAININGS * config.retrain + 2 * job.auto * config.retrain
     looked_at = sum(len(one.rows) for one in job.rounds)
     gradients = (looked_at + queries * rounds) * (1 + job.summed_checkpoints)
-    return gradients + training_passes(job, config.epochs) * trainings + FORWARD * rows * (2 * rounds + 1) * job.auto
+    features = rows * (2 * rounds + 1) if job.auto else (rows + queries) * job.probed
+    before = features + queries * job.compares_answers
+    return gradients + training_passes(job, config.epochs) * trainings + FORWARD * before
 
 
 def cheaper(job: Job, a_row: float) -> tuple[str, ...]:

@@ -11,22 +11,22 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
 from thresher.calibrate.candidates import Candidates, as_given, side_by_side
-from thresher.calibrate.choice import Choice, choose
+from thresher.calibrate.choice import Choice, Pattern, choose
 from thresher.calibrate.confidence import Confidence, confidence
 from thresher.calibrate.error_rate import Known, Posterior, error_rate
-from thresher.calibrate.repair import suggest
-from thresher.calibrate.spread import Spread, spread
+from thresher.calibrate.repair import ErrorPair, error_pairs, suggest
 from thresher.calibrate.stack import of_frozen_features
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
 from thresher.detectors.label_noise import WHICH
 from thresher.detectors.texts import text_problems
-from thresher.evaluate.knowledge import Knowledge, measure_knowledge
+from thresher.evaluate.knowledge import Knowledge
+from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
+from thresher.known import knowledge_of
 from thresher.model.predict import Predictions, read_predictions
 from thresher.prepare import Job
 from thresher.run import RunDirectory
@@ -42,8 +42,8 @@ DROP = 0.3
 class Decision:
     """``name`` is the score that ranks the rows, ``table`` what is in scores.parquet.
 
-    ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence`` and ``spread`` (of a
-    combination of rows with classes) those of ``--detector auto``.
+    ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence`` and ``pairs`` of labels (of
+    rows with classes) those of ``--detector auto``.
     """
 
     name: str
@@ -51,22 +51,8 @@ class Decision:
     dropped: Indices
     choice: Choice | None = None
     confidence: Confidence | None = None
-    spread: Spread | None = None
-    knowledge: Knowledge | None = None
-
-
-def knowledge_of(job: Job, place: RunDirectory) -> Knowledge | None:
-    """What the model of the first round knows of the task by the clean queries; None where rows have no class."""
-    truth, count = job.encoded["query"].classes.numpy(), len(job.subject.classes)
-    if count < 2 or not isinstance(job.encoded["query"].labels, torch.Tensor):
-        return None
-    outputs = read_predictions(place.predictions, "query").outputs.double().numpy()
-    opinions = read_tensors(place.opinions)[0] if place.opinions.exists() else {}
-    probe = opinions["probe"][-len(truth) :].numpy() if "probe" in opinions and not job.config.quick else None
-    names = {number: name for name, number in job.subject.classes.items()}
-    return measure_knowledge(
-        outputs, truth, probe, [names.get(number, str(number)) for number in range(outputs.shape[1])]
-    )
+    pairs: tuple[ErrorPair, ...] = ()
+    knowledge: Knowledge | AnswerKnowledge | None = None
 
 
 def decide(job: Job, place: RunDirectory) -> Decision:
@@ -75,8 +61,7 @@ def decide(job: Job, place: RunDirectory) -> Decision:
     said = job.task.said(job.subject, job.encoded["train"], _said(job, place))
     known = knowledge_of(job, place)
     if job.auto:
-        candidates = side_by_side(tables, [one.train.classes.numpy() for one in job.rounds])
-        return replace(_by_canaries(job, place, candidates, said, known), knowledge=known)
+        return replace(_by_canaries(job, place, side_by_side(tables), said, known), knowledge=known)
     scores = {name: tables[0][name].to_numpy() for name in tables[0] if is_score(name)}
     name = resolve(job.config.detector, scores, job.config.k)
     table = _written(job, place, name, scores[name], said, scores)
@@ -84,28 +69,30 @@ def decide(job: Job, place: RunDirectory) -> Decision:
 
 
 def _by_canaries(
-    job: Job, place: RunDirectory, every: Candidates, said: Mapping[str, Any], known: Knowledge | None
+    job: Job, place: RunDirectory, every: Candidates, said: Mapping[str, Any], known: Knowledge | AnswerKnowledge | None
 ) -> Decision:
     opinions, candidates = _Opinions.read(job, place), every
-    if opinions is not None and known is not None and known.only_probe_knows:
+    if opinions is not None and isinstance(known, Knowledge) and known.only_probe_knows:
         opinions, candidates = opinions.of_probe(), every.only(of_frozen_features)
-    choice = choose(candidates, job.config.seed)
+    choice = choose(candidates, job.config.seed, opinions and opinions.pattern)
     posterior = _posterior(job, candidates, choice, opinions)
-    fall = _spread(job, choice, posterior)
     problems = _text_problems(job)
     spoiled = problems != ""
-    suspicion = candidates.merged(choice.suspicion - (0.0 if fall is None else fall.shift[candidates.label]))
+    suspicion = candidates.merged(choice.suspicion)
     suspicion[spoiled] += np.ptp(suspicion) + 1  # before all others, in their order
     sure = confidence(suspicion, posterior, spoiled)
     found = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
+    pairs: tuple[ErrorPair, ...] = ()
     if opinions is not None:
-        found |= _suggestions(job, opinions.merged(candidates), sure, spoiled)
+        merged, labels = opinions.merged(candidates), job.encoded["train"].classes.numpy()
+        found |= _suggestions(job, merged, sure, spoiled)
+        pairs = error_pairs(labels, merged, np.where(spoiled, 0.0, sure.probability))
     scores = {name: every.merged(every.column(name)) for name in every.names}
     if not choice.combined:
         scores[choice.single] = -suspicion  # in the unit of the ranking that was judged
     table = _written(job, place, choice.name, -suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
-    return Decision(choice.name, table, lowest(table, share), choice, sure, fall)
+    return Decision(choice.name, table, lowest(table, share), choice, sure, pairs)
 
 
 def _text_problems(job: Job) -> npt.NDArray[np.object_]:
@@ -154,10 +141,12 @@ def _said(job: Job, place: RunDirectory) -> Predictions:
 class _Opinions:
     """Probabilities of the classes of the rows given their labels, by those that judge the looks, each [M, C].
 
-    ``known`` is what clean queries tell of the share of errors, with a number a look [M] where it is a row's.
+    ``known`` is what clean queries tell of the share of errors, with a number a look [M] where it is a row's, and
+    ``pattern`` what they tell of its law.
     """
 
     judges: tuple[Floats, ...]
+    pattern: Pattern | None = None
     known: Known | None = None
 
     @classmethod
@@ -168,12 +157,16 @@ class _Opinions:
             for which in WHICH
             if f"truth_{which}" in rounds[0]
         )
+        if not judges:
+            return None
+        odds = np.concatenate([found["odds"].numpy() for found in rounds])
+        pattern = Pattern(odds, float(np.mean([found["patterned"].item() for found in rounds])))
         told = np.array([found["share"].numpy() for found in rounds if "share" in found])
-        if not judges or not len(told):
-            return cls(judges) if judges else None
+        if not len(told):
+            return cls(judges, pattern)
         density = np.concatenate([found["query_likeness"].numpy() for found in rounds])
         share, error = told.mean(axis=0).tolist()
-        return cls(judges, Known(share, error, density))
+        return cls(judges, pattern, Known(share, error, density))
 
     def of_probe(self) -> _Opinions:
         """What the probe says alone: for a model that has learned less than it."""
@@ -191,12 +184,3 @@ def _posterior(job: Job, candidates: Candidates, choice: Choice, opinions: _Opin
     if known is not None:
         known = replace(known, density=candidates.merged(known.density))
     return error_rate(choice.held_out, candidates.canary, known, len(job.subject.classes))
-
-
-def _spread(job: Job, choice: Choice, posterior: Posterior) -> Spread | None:
-    """How errors fall on the labels; a single score is in no log odds that it could correct."""
-    classes = len(job.subject.classes)
-    if not choice.combined or classes < 2:
-        return None
-    labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
-    return spread(labels, truth, classes, posterior.rate.share.estimate)

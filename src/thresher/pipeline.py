@@ -18,14 +18,15 @@ import xarray as xr
 
 from thresher.calibrate.repair import lost_classes
 from thresher.config import AuditConfig, make_config
-from thresher.decide import decide, knowledge_of
-from thresher.evaluate.knowledge import doubt_of
+from thresher.decide import decide
 from thresher.files import write_json
 from thresher.influences.tensor import TensorFile
+from thresher.known import ask_before_training, knowledge_of
 from thresher.model.finetune import History
 from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent, Within
 from thresher.quick import look
+from thresher.report.doubts import doubt_of
 from thresher.report.summary import Findings, results, summarise
 from thresher.retrain import retrained, training_sets
 from thresher.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
@@ -80,6 +81,7 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
     tracker.parameters(job.config.model_dump(mode="json"))
     with place.timed("features"):
         frozen = frozen_features(job, place, progress)
+        ask_before_training(job, place)
         job = with_alike_canaries(job, place, frozen)
     if job.config.quick:
         assert frozen is not None  # which was refused
@@ -119,7 +121,7 @@ def _conclude(job: Job, place: RunDirectory, history: History | None, progress: 
 def _warn_of_unlearned(job: Job, place: RunDirectory) -> None:
     """As soon as it is known: whoever waits for the rest may want to stop here."""
     known = knowledge_of(job, place)
-    doubt = known and doubt_of(known)
+    doubt = known and doubt_of(known, chosen=job.auto)
     if doubt:
         log.warning(doubt)
 

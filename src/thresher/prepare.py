@@ -124,6 +124,16 @@ class Job:
         asked = there if self.auto else {self.config.detector.removeprefix(DETECTOR)} & set(there)
         return any(features in DETECTORS[one].needs for one in asked)
 
+    @property
+    def compares_answers(self) -> bool:
+        """Whether there are answers, and a model to compare with: as it came, or an adapter's base."""
+        return self.subject.kind != "whole" and not isinstance(self.encoded["query"].labels, Tensor)
+
+    @property
+    def probed(self) -> bool:
+        """Whether what the model is to know is measured beside a probe on features of the model as it came."""
+        return has(self.subject, "frozen") and has(self.subject, "classes")
+
     def put_back(self) -> None:
         """Give the trainable weights the values that they had before any fine-tuning."""
         with torch.no_grad():

@@ -6,18 +6,15 @@ whole audit does. A whole audit of the same rows takes up the features.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import pandas as pd
 import torch
 
 from thresher.calibrate.canaries import Round
+from thresher.calibrate.candidates import write_candidates
 from thresher.calibrate.stack import of_frozen_features
 from thresher.data.encode import Indices
 from thresher.detectors.evidence import Evidence, Features, Floats
 from thresher.detectors.registry import detect
-from thresher.files import written
 from thresher.model.predict import Predictions, write_predictions
 from thresher.prepare import Job
 from thresher.rounds import opinions_of
@@ -38,9 +35,7 @@ def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
     labels = {"train": (said[:rows], evidence.labels), "query": (said[rows:], evidence.query_labels)}
     write_predictions(place.predictions, {side: _predictions(*part) for side, part in labels.items()})
     write_tensors(place.opinions, opinions)
-    kept: dict[str, Any] = {name: values for name, values in scores.items() if of_frozen_features(name)}
-    with written(place.candidates) as temporary:
-        pd.DataFrame({"row": one.rows, "canary": one.wrong, **kept}).to_parquet(temporary, index=False)
+    write_candidates(place, one, {name: values for name, values in scores.items() if of_frozen_features(name)})
 
 
 def _evidence(job: Job, one: Round, frozen: Features) -> Evidence:

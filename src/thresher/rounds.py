@@ -5,6 +5,7 @@ Each stage leaves a finished file in the round's directory and is passed over wh
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -13,19 +14,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from thresher.calibrate.alike import draw_alike, with_canaries
 from thresher.calibrate.canaries import ALIKE, Round
+from thresher.calibrate.candidates import write_candidates
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import Flags
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.label_noise import WHICH, learn_label_noise, noise_of, told_share
 from thresher.detectors.probe import held_out, query_likeness
 from thresher.detectors.registry import detect
-from thresher.errors import RunError
+from thresher.errors import ModelError, RunError
 from thresher.evaluate.cancellation import store_cancellation
 from thresher.files import write_json, written
 from thresher.gradients.store import Side
@@ -47,6 +48,8 @@ from thresher.run import RunDirectory
 from thresher.scores.table import DETECTOR, score_all
 from thresher.tensors import read_tensors, write_tensors
 
+log = logging.getLogger(__name__)
+
 Timed = Callable[[str], AbstractContextManager[None]]
 
 
@@ -67,14 +70,16 @@ def run_round(
             evidence = _evidence(job, one, place, frozen)
             scores = score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
             with progress.stage("detectors", 1) as advance:
-                scores |= {DETECTOR + name: values for name, values in detect(evidence).items()}
+                scored_by = evidence if job.looks_at("frozen") else replace(evidence, frozen=None)
+                scores |= {DETECTOR + name: values for name, values in detect(scored_by).items()}
                 advance(1)
             if job.config.retrain:
                 write_json(place.judged, job.judge())
             if job.auto:
                 write_tensors(place.opinions, opinions_of(evidence, one.wrong))
-            with written(place.candidates) as temporary:
-                pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
+            elif frozen is not None:  # for what the model knows
+                write_tensors(place.opinions, {"probe": _said_by_probe(evidence)})
+            write_candidates(place, one, scores)
     return history
 
 
@@ -89,12 +94,23 @@ def with_found_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
 
 
 def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Features | None:
-    """Features of training and query rows by the model as it came; None where it was trained elsewhere, or not asked.
+    """Features of training and query rows by the model as it came; None where it was trained elsewhere, or no classes.
 
-    Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v.
+    Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v. A model
+    without features is refused where rows are ranked by them; else it only is not put beside a probe.
     """
-    if not job.looks_at("frozen"):
+    if not job.probed:
         return None
+    try:
+        return _features(job, place, progress)
+    except ModelError as error:
+        if job.looks_at("frozen"):
+            raise
+        log.warning("%s What the model knows is not put beside a probe.", error)
+        return None
+
+
+def _features(job: Job, place: RunDirectory, progress: Progress) -> Features:
     sides: tuple[Side, ...] = ("train", "query")
     tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
     if not place.features.exists() or read_tensors(place.features, ())[1] != tokens:
@@ -165,22 +181,31 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, torch.Tensor]:
     """What is said of the classes of rows, and of which of them are ``wrong`` [n] by our own doing.
 
     ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by features
-    of the model before and after fine-tuning; ``share`` [2] how many of the other rows are wrong and its standard
-    error, where queries tell it; ``probe`` [n + Q, C] the probe's probabilities of rows and queries, and
-    ``query_likeness`` [n] how dense the queries lie where each row lies.
+    of the model before and after fine-tuning. By the first of these that is there ``odds`` [n] are the log odds that a
+    label is wrong, and ``patterned`` how likely errors follow a pattern, 0 where queries do not tell. By frozen
+    features ``share`` [2] is how many of the other rows are wrong and its standard error, where queries tell it; ``probe``
+    [n + Q, C] are the probe's probabilities of rows and queries, and ``query_likeness`` [n] how dense the queries lie
+    where each row lies.
     """
     if not evidence.has("classes"):
         return {}
     learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
     opinions = {f"truth_{which}": torch.from_numpy(noise.truth) for which, noise in learned.items()}
+    first = next(iter(learned.values()))
+    told = told_share(first, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
+    opinions["odds"] = torch.from_numpy(-first.log_odds)
+    opinions["patterned"] = torch.tensor(first.law.patterned if told else 0.0, dtype=torch.float64)
     if evidence.frozen is None:
         return opinions
-    told = told_share(learned["frozen"], evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
     if told is not None:
         opinions["share"] = torch.tensor([told.share, told.error], dtype=torch.float64)
-    opinions["probe"] = torch.from_numpy(held_out(evidence).mean(0))
+    opinions["probe"] = _said_by_probe(evidence)
     opinions["query_likeness"] = torch.from_numpy(query_likeness(evidence))
     return opinions
+
+
+def _said_by_probe(evidence: Evidence) -> torch.Tensor:
+    return torch.from_numpy(held_out(evidence).mean(0))
 
 
 def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:

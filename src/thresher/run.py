@@ -17,6 +17,9 @@ from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, read_json, write_json, written
 
+ROUNDS = "rounds"
+"""Folder of all trainings but the first."""
+
 GUESSED = "labels that the model was asked for"
 """In inputs.json. They hang on the last bits of its numbers, and these on the number of threads."""
 
@@ -24,12 +27,13 @@ GUESSED = "labels that the model was asked for"
 class RunDirectory:
     """Paths and bookkeeping of one run.
 
-    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors,
-    canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
-    training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
-    cancellation.parquet, candidates.parquet, opinions.safetensors (with canaries) and judged.json (with retraining), of
-    each other one the same in rounds/NUMBER, and of all scores.parquet, retrained/, summary.json. A tracker puts its
-    local files beside them.
+    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors and (of
+    answers) as_it_came.safetensors, which are of the model before training, canaries.safetensors (their rows and
+    labels), search/ (for a learning rate), then of the first training model/, training/, gradients/ and sums/ over
+    checkpoints (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet,
+    candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with retraining), of each other one
+    the same in rounds/NUMBER, and of all scores.parquet, retrained/, summary.json. A tracker puts its local files
+    beside them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +48,7 @@ class RunDirectory:
         self.predictions = path / "predictions.safetensors"
         self.features = path / "features.safetensors"
         self.canaries = path / "canaries.safetensors"
+        self.as_it_came = path / "as_it_came.safetensors"
         self.search = path / "search"
         self.candidates = path / "candidates.parquet"
         self.opinions = path / "opinions.safetensors"
@@ -56,7 +61,7 @@ class RunDirectory:
 
     def round(self, number: int) -> RunDirectory:
         """Where a training's files are; the first one's are the run's own."""
-        return RunDirectory(self.path / "rounds" / str(number)) if number else self
+        return RunDirectory(self.path / ROUNDS / str(number)) if number else self
 
     def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`."""
@@ -76,7 +81,7 @@ class RunDirectory:
 
     def _forget_look(self) -> None:
         """Take away what a first look left, but for the features."""
-        shutil.rmtree(self.path / "rounds", ignore_errors=True)
+        shutil.rmtree(self.path / ROUNDS, ignore_errors=True)
         said = (self.predictions, self.canaries, self.candidates, self.opinions, self.scores)
         for file in (*said, self.summary, self._seconds, self.config):
             file.unlink(missing_ok=True)

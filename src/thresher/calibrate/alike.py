@@ -61,8 +61,8 @@ def with_canaries(rounds: Sequence[Round], train: EncodedRows, drawn: Sequence[t
 
 def _law(noise: LabelNoise, labels: Indices) -> Floats:
     """How many of a class's rows get which other label, [C, C], 0 on the diagonal and for labels that no row has."""
-    count = len(noise.transition)
-    law = noise.transition.copy()
+    law = noise.law.transition
+    count = len(law)
     even = np.full((count, count), max(float(noise.wrong.mean()), 1 / len(labels)) / (count - 1))
     for errors in (law, even):
         np.fill_diagonal(errors, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,10 @@ import pandas as pd
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
+from thresher.calibrate.canaries import Round
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
+from thresher.files import written
 from thresher.run import RunDirectory
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import DETECTOR, is_score
@@ -25,15 +27,14 @@ class Candidates:
     """M looks at n rows: each row as each round saw it.
 
     ``places`` [M, K] are the scores of K candidates as the share of the round's rows that lie below, ties sharing the
-    middle of their places, in (0, 1); lower = suspicious. ``row``, ``canary`` and ``label`` [M] say which row it is,
-    whether with a wrong label of ours, and the class that it was trained with.
+    middle of their places, in (0, 1); lower = suspicious. ``row`` and ``canary`` [M] say which row it is and
+    whether with a wrong label of ours.
     """
 
     names: tuple[str, ...]
     places: npt.NDArray[np.float32]
     row: Indices
     canary: Flags
-    label: Indices
 
     @property
     def rows(self) -> int:
@@ -56,8 +57,14 @@ class Candidates:
         return np.bincount(self.row[true], values[true], minlength=self.rows) / looks
 
 
-def side_by_side(tables: Sequence[pd.DataFrame], labels: Sequence[Indices]) -> Candidates:
-    """Candidates of each round's ``candidates.parquet``, with the classes that the round trained on.
+def write_candidates(place: RunDirectory, one: Round, scores: Mapping[str, Floats]) -> None:
+    """A round's ``candidates.parquet``: one line a row of the round, one column a score [N']."""
+    with written(place.candidates) as temporary:
+        pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
+
+
+def side_by_side(tables: Sequence[pd.DataFrame]) -> Candidates:
+    """Candidates of each round's ``candidates.parquet``.
 
     A candidate that is not there in every round, or has the same score for every row of one, is left out, and so is
     chance, which may not be chosen.
@@ -69,7 +76,6 @@ def side_by_side(tables: Sequence[pd.DataFrame], labels: Sequence[Indices]) -> C
         np.concatenate([_places(table[names].to_numpy()) for table in tables]),
         np.concatenate([table["row"].to_numpy() for table in tables]),
         np.concatenate([table["canary"].to_numpy() for table in tables]),
-        np.concatenate(labels),
     )
 
 

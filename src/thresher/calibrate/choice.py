@@ -3,6 +3,11 @@
 Everything that is chosen is chosen again without each fifth of the rows and judged on that fifth (nested resampling).
 The strength of the prior is the largest within one standard error of the best; a single candidate is preferred to the
 combination only where it is better by more than one.
+
+Losses, probes and influence on queries that the model gets right find errors that it has not believed. Of errors that
+follow a pattern they speak the wrong way, and canaries, a few beside many errors, do not show it. So the law of the
+errors (:mod:`thresher.detectors.error_law`) speaks alone with the probability that there is a pattern, and within the
+combination otherwise.
 """
 
 from __future__ import annotations
@@ -25,13 +30,23 @@ STRENGTHS = (10.0, 30.0, 100.0)
 
 
 @dataclass(frozen=True)
+class Pattern:
+    """What the law of the errors says: of each look the log odds that its label is wrong, ``odds`` [M], and how
+    ``likely`` it is that errors follow a pattern."""
+
+    odds: Floats
+    likely: float
+
+
+@dataclass(frozen=True)
 class Choice:
     """What was chosen.
 
     ``suspicion`` [M] are the combination's log odds of being a canary rather than another row, or the single
     candidate's normal deviates; larger = more suspicious. ``held_out`` [M] are the same by fits without the look's
     fold: a canary beside other rows can only be judged by these. ``single`` is the candidate that finds canaries best,
-    and ``combined`` says that the ``stack`` is used and not that one. ``auroc`` and ``auroc_error`` say how well
+    and ``combined`` says that the ``stack`` is used and not that one, mixed with the law of the errors by the
+    probability ``patterned`` that they follow a pattern. ``auroc`` and ``auroc_error`` say how well
     ``combination`` and ``single`` tell canaries from the rest where they were not fitted to them.
     """
 
@@ -42,6 +57,7 @@ class Choice:
     auroc_error: dict[str, float]
     suspicion: Floats
     held_out: Floats
+    patterned: float = 0.0
 
     @property
     def name(self) -> str:
@@ -49,20 +65,27 @@ class Choice:
         return "auto" if self.combined else self.single
 
 
-def choose(candidates: Candidates, seed: int) -> Choice:
-    """Choose by the canaries among the looks."""
+def choose(candidates: Candidates, seed: int, pattern: Pattern | None = None) -> Choice:
+    """Choose by the canaries among the looks, and mix with the law of the errors as far as there is a ``pattern``."""
+    pattern = pattern or Pattern(np.zeros(len(candidates.row)), 0.0)
     fold = folds(candidates, seed)
     by_strength = {strength: _held_out(candidates, fold, strength) for strength in STRENGTHS}
     strength = _strongest(by_strength, candidates.canary)
-    held_out = {"combination": by_strength[strength], "single": _best_held_out(candidates, fold)}
+    mixed = _mixed(by_strength[strength], pattern)
+    held_out = {"combination": mixed, "single": _best_held_out(candidates, fold)}
     auroc = {name: float(roc_auc_score(candidates.canary, values)) for name, values in held_out.items()}
     errors = {name: auroc_error(value, candidates.canary) for name, value in auroc.items()}
-    combined = auroc["single"] <= auroc["combination"] + errors["combination"]
+    combined = pattern.likely > 0.5 or auroc["single"] <= auroc["combination"] + errors["combination"]
     everything = np.ones(len(candidates.row), dtype=bool)
     stack = fit_stack(candidates, everything, strength)
     single = candidates.names[int(found_canaries(candidates, everything).argmax())]
-    raw = stack.suspicion(candidates) if combined else -normal(candidates.column(single))
-    return Choice(combined, stack, single, auroc, errors, raw, held_out["combination" if combined else "single"])
+    raw = _mixed(stack.suspicion(candidates), pattern) if combined else -normal(candidates.column(single))
+    kept = held_out["combination" if combined else "single"]
+    return Choice(combined, stack, single, auroc, errors, raw, kept, pattern.likely)
+
+
+def _mixed(odds: Floats, pattern: Pattern) -> Floats:
+    return pattern.likely * pattern.odds + (1 - pattern.likely) * odds
 
 
 def folds(candidates: Candidates, seed: int) -> Indices:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -15,9 +17,43 @@ def suggest(labels: Indices, opinions: Floats, wrong: Floats) -> tuple[Indices, 
     ``opinions`` [n, C] are probabilities of the classes; ``wrong`` [n] that the label is wrong. If it is, one of the
     others is right, each as likely as its share of what the opinions leave to the others.
     """
-    others = opinions.clip(np.finfo(float).tiny)  # an opinion that is certain of the label leaves the others alike
-    others[np.arange(len(labels)), labels] = 0
+    others = _others(labels, opinions)
     return others.argmax(axis=1), wrong * others.max(axis=1) / others.sum(axis=1)
+
+
+@dataclass(frozen=True)
+class ErrorPair:
+    """Of the ``rows`` that carry one ``label`` about ``wrong`` are of class ``likely``; both are numbers of classes."""
+
+    label: int
+    likely: int
+    rows: int
+    wrong: float
+
+
+def error_pairs(labels: Indices, opinions: Floats, wrong: Floats) -> tuple[ErrorPair, ...]:
+    """What wrong labels stand for what, the most frequent first; of every pair at least one row is expected.
+
+    Each row counts by the probability that its label is ``wrong`` [n], shared out by the ``opinions`` [n, C] of the
+    other classes.
+    """
+    others = _others(labels, opinions)
+    shared = wrong[:, None] * others / others.sum(axis=1, keepdims=True)
+    expected = np.zeros((opinions.shape[1], opinions.shape[1]))
+    np.add.at(expected, labels, shared)
+    rows = np.bincount(labels, minlength=len(expected))
+    pairs = [
+        ErrorPair(int(label), int(likely), int(rows[label]), float(expected[label, likely]))
+        for label, likely in np.argwhere(expected >= 1)
+    ]
+    return tuple(sorted(pairs, key=lambda pair: -pair.wrong))
+
+
+def _others(labels: Indices, opinions: Floats) -> Floats:
+    """Opinions of the classes other than the label, alike where they are certain of the label, [n, C]."""
+    others = opinions.clip(np.finfo(float).tiny)
+    others[np.arange(len(labels)), labels] = 0
+    return others
 
 
 def mended(table: pd.DataFrame, dropped: Indices) -> tuple[Indices, Indices]:

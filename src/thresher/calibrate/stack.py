@@ -1,8 +1,9 @@
 """A combination of candidates that tells canaries from the other rows, held close to what is known beforehand.
 
-Logistic regression on few numbers a row: for each family of candidates the mean of those that find canaries best, and
-the class. A hundred canaries cannot tell two hundred candidates apart, so weights are drawn towards prior ones, which
-come from none of the user's rows, and can never turn a detector against itself.
+Logistic regression on few numbers a row: for each family of candidates the mean of those that find canaries best.
+Which labels are wrong more often than others is in the law of the errors, of which two families speak. A hundred
+canaries cannot tell two hundred candidates apart, so weights are drawn towards prior ones, which come from none of
+the user's rows, and can never turn a detector against itself.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ def _detectors(*names: str) -> Callable[[str], bool]:
 FAMILIES: Mapping[str, Family] = {
     "influence": Family(lambda name: Configuration.parse(name) is not None, 0.2, 5),
     "training": Family(_detectors("loss", "loss_mean", "aum", "margin", "el2n"), 0.25, 2),
-    "probe": Family(_detectors("probe_frozen", "confident"), 0.6, 1),
-    "frozen neighbours": Family(_detectors("knn_frozen", "query_knn_frozen"), 0.2, 1),
-    "tuned neighbours": Family(_detectors("knn_tuned", "query_knn_tuned"), 0.2, 1),
-    "frozen law": Family(_detectors("noise_frozen"), 0.4, 1),
-    "tuned law": Family(_detectors("noise_tuned"), 0.4, 1),
+    "probe": Family(_detectors("probe_frozen", "confident"), 0.2, 1),
+    "frozen neighbours": Family(_detectors("knn_frozen", "query_knn_frozen"), 0.1, 1),
+    "tuned neighbours": Family(_detectors("knn_tuned", "query_knn_tuned"), 0.1, 1),
+    "frozen law": Family(_detectors("noise_frozen"), 0.8, 1),
+    "tuned law": Family(_detectors("noise_tuned"), 0.3, 1),
 }
 OF_FROZEN = ("probe", "frozen neighbours", "frozen law")
 
@@ -54,14 +55,13 @@ def of_frozen_features(candidate: str) -> bool:
 
 @dataclass(frozen=True)
 class Stack:
-    """``members`` names each family's candidates, ``weights`` their mean's weight, ``classes`` each class's own.
+    """``members`` names each family's candidates, ``weights`` their mean's weight.
 
     ``strength`` says how strongly the weights were drawn to the prior ones.
     """
 
     members: Mapping[str, tuple[str, ...]]
     weights: Mapping[str, float]
-    classes: Mapping[int, float]
     intercept: float
     strength: float
 
@@ -70,30 +70,16 @@ class Stack:
         total = np.full(len(candidates.row), self.intercept)
         for family, names in self.members.items():
             total += self.weights[family] * _feature(candidates, names)
-        for number, weight in self.classes.items():
-            total[candidates.label == number] += weight
         return total
 
 
 def fit_stack(candidates: Candidates, used: Flags, strength: float) -> Stack:
     """Fit to the looks ``used`` [M]: penalised by strength / 2 times the squared distance from the prior weights."""
     members = _members(candidates, used)
-    classes = np.unique(candidates.label)
-    features = [_feature(candidates, names) for names in members.values()]
-    features += [(candidates.label == number) * np.sqrt(2.0) for number in classes if len(classes) > 1]
-    prior = np.zeros(len(features))
-    prior[: len(members)] = [FAMILIES[family].prior for family in members]
-    weights, intercept = _logistic(
-        np.stack(features, axis=1)[used], candidates.canary[used], prior, len(members), strength
-    )
-    own = weights[len(members) :] * np.sqrt(2.0)
-    return Stack(
-        members,
-        dict(zip(members, weights.tolist(), strict=False)),
-        dict(zip(classes.tolist(), own.tolist(), strict=False)),
-        intercept,
-        strength,
-    )
+    features = np.stack([_feature(candidates, names) for names in members.values()], axis=1)
+    prior = np.array([FAMILIES[family].prior for family in members])
+    weights, intercept = _logistic(features[used], candidates.canary[used], prior, strength)
+    return Stack(members, dict(zip(members, weights.tolist(), strict=True)), intercept, strength)
 
 
 def found_canaries(candidates: Candidates, used: Flags) -> Floats:
@@ -117,10 +103,8 @@ def _feature(candidates: Candidates, names: Sequence[str]) -> Floats:
     return -normal(candidates.places[:, columns]).mean(axis=1)
 
 
-def _logistic(
-    features: Floats, canary: Flags, prior: Floats, never_negative: int, strength: float
-) -> tuple[Floats, float]:
-    """Weights [d] and intercept; the first ``never_negative`` weights are at least 0."""
+def _logistic(features: Floats, canary: Flags, prior: Floats, strength: float) -> tuple[Floats, float]:
+    """Weights [d], at least 0, and intercept."""
     target = canary.astype(np.float64)
 
     def cost(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
@@ -130,6 +114,6 @@ def _logistic(
         value = (np.logaddexp(0, odds) - target * odds).sum() + strength / 2 * (away @ away)
         return float(value), np.append(features.T @ wrong + strength * away, wrong.sum())
 
-    limits = [(0.0 if place < never_negative else None, None) for place in range(len(prior) + 1)]
+    limits = [(0.0, None)] * len(prior) + [(None, None)]
     found = minimize(cost, np.append(prior, SELDOM), jac=True, method="L-BFGS-B", bounds=limits)
     return found.x[:-1], float(found.x[-1])

@@ -10,8 +10,9 @@ f is a multinomial logistic regression, T any matrix of which each line sums to 
 maximisation (Dawid & Skene 1979 with a classifier, as Raykar et al. 2010 and Goldberger & Ben-Reuven 2017 have it; that
 clean rows tell T is from Hendrycks et al. 2018). Four things make it hold on few rows: f of a row or query is always by
 folds that it is not in, so that no label speaks for itself; f is made as sure of the queries as it is right of them by
-one temperature (Guo et al. 2017), for T takes up what f is too sure or too unsure of; T is drawn towards errors that
-hit all classes alike; and a query counts as ``QUERY_WEIGHT`` rows.
+one temperature (Guo et al. 2017), for T takes up what f is too sure or too unsure of; T is a pattern only as far as
+rows ask for it that it was not fitted to (:mod:`thresher.detectors.error_law`); and a query counts as
+``QUERY_WEIGHT`` rows.
 """
 
 from __future__ import annotations
@@ -25,21 +26,19 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from thresher.data.noise.draw import Flags
+from thresher.detectors.error_law import STEADY, Law, even_law
 from thresher.detectors.evidence import Evidence, Features, Floats, Labels, Singles
 from thresher.detectors.probe import FOLDS, Probe, prepared, stratified_folds
 
 Which = Literal["frozen", "tuned"]
 WHICH: tuple[Which, ...] = ("frozen", "tuned")
 
-ROUNDS, SETTLE = 8, 5
-"""Turns of fitting f; in each so many of fitting T."""
+TURNS = 8
+"""Of fitting f and then T."""
 
 QUERY_WEIGHT = 3.0
 LOOSER = 3.0
 """The regularisation that is best for labels as given is too strong for labels that are mended."""
-
-EVEN = 5.0
-"""How many rows of each class the prior counts as, by which errors hit all classes alike."""
 
 SURENESS = 0.5
 """Standard deviation of the prior of the temperature's logarithm."""
@@ -55,15 +54,21 @@ STEPS = 60
 class LabelNoise:
     """What was learned of n rows, Q queries and C classes.
 
-    ``transition`` [C, C] is T: its line is the class, its column the label. ``classes`` [n + Q, C] are f, the
-    probabilities of the classes of rows and after them of queries, whatever their label, by folds without them.
+    ``law`` holds T. ``classes`` [n + Q, C] are f, the probabilities of the classes of rows and after them of queries,
+    whatever their label, by folds without them.
     ``truth`` [n, C] are those of the rows' classes given the label too, and ``wrong`` [n] that it is another than that.
     """
 
-    transition: Floats
+    law: Law
     classes: Floats
     truth: Floats
     wrong: Floats
+
+    @property
+    def log_odds(self) -> Floats:
+        """That the row's label is right, [n]."""
+        wrong = self.wrong.clip(SMALLEST, 1 - SMALLEST)
+        return np.log1p(-wrong) - np.log(wrong)
 
 
 def learn_label_noise(
@@ -88,16 +93,14 @@ def learn_label_noise(
     strength, _ = Probe(inputs, given, classes).regularised(fold)
     model = _Folded(inputs, fold, np.where(np.arange(len(given)) < len(labels), 1.0, QUERY_WEIGHT), LOOSER * strength)
     aims = np.eye(classes)[given]
-    chances = model.fit(aims)
-    transition = _seen(chances[len(labels) :], query_labels)
-    truth = _truth(chances[: len(labels)], transition, labels)
-    for _ in range(ROUNDS):
+    law = _first_law(model.fit(aims)[len(labels) :], query_labels)
+    chances, truth = aims, aims
+    for turn in range(TURNS + 1):
+        chances = _as_sure_as_right(model.fit(aims), query_labels) if turn else model.fit(aims)
+        law = law.learned(chances[: len(labels)], labels, fold[: len(labels)]) if turn else law
+        truth = law.truth(chances[: len(labels)], labels)
         aims[: len(labels)] = truth
-        chances = _as_sure_as_right(model.fit(aims), query_labels)
-        for _ in range(SETTLE):
-            transition = _transition(truth, labels)
-            truth = _truth(chances[: len(labels)], transition, labels)
-    return LabelNoise(transition, chances, truth, 1 - truth[np.arange(len(labels)), labels])
+    return LabelNoise(law, chances, truth, 1 - truth[np.arange(len(labels)), labels])
 
 
 @dataclass(frozen=True)
@@ -124,10 +127,8 @@ def told_share(noise: LabelNoise, labels: Labels, query_labels: Labels, seed: in
     shares: list[float] = []
     for _ in range(DRAWS):
         some, few = rng.choice(rows, len(rows)), rng.integers(0, len(queries), len(queries))
-        found = _as_sure_as_right(np.concatenate([noise.classes[some], queries[few]]), query_labels[few])[: len(some)]
-        truth = _truth(found, noise.transition, labels[some])
-        for _ in range(2 * SETTLE):
-            truth = _truth(found, _transition(truth, labels[some]), labels[some])
+        chances = _as_sure_as_right(np.concatenate([noise.classes[some], queries[few]]), query_labels[few])[: len(some)]
+        truth = noise.law.fitted(chances, labels[some]).truth(chances, labels[some])
         shares.append(1 - float(truth[np.arange(len(some)), labels[some]].mean()))
     return Told(float(noise.wrong[rows].mean()), float(np.hypot(np.std(shares), UNMODELLED)))
 
@@ -149,8 +150,7 @@ def noise_of(evidence: Evidence, which: Which) -> LabelNoise:
 
 def noise(evidence: Evidence, which: Which) -> Floats:
     """Log odds that the row's label is right, [n]."""
-    wrong = noise_of(evidence, which).wrong.clip(SMALLEST, 1 - SMALLEST)
-    return np.log1p(-wrong) - np.log(wrong)
+    return noise_of(evidence, which).log_odds
 
 
 class _Folded:
@@ -186,30 +186,13 @@ class _Folded:
         return found.x.reshape(start.shape)
 
 
-def _seen(said: Floats, classes: Labels) -> Floats:
-    """A first T: what is said of the queries [Q, C] of each class, by a probe that takes all labels as they are."""
+def _first_law(said: Floats, classes: Labels) -> Law:
+    """What is said of the queries [Q, C] of each class by a probe that takes all labels as they are, for a pattern."""
     count = said.shape[1]
-    seen = np.full((count, count), EVEN / count)
+    seen = np.full((count, count), STEADY / count)
     np.add.at(seen, classes, said)
-    return seen / seen.sum(axis=1, keepdims=True)
-
-
-def _truth(found: Floats, transition: Floats, labels: Labels) -> Floats:
-    """Probabilities of the rows' classes given what is ``found`` of them and their labels, [n, C]."""
-    joint = found * transition[:, labels].T
-    return joint / joint.sum(axis=1, keepdims=True)
-
-
-def _transition(truth: Floats, labels: Labels) -> Floats:
-    """T by the rows' classes as they are believed to be, drawn towards errors that hit all classes alike."""
-    count = truth.shape[1]
-    seen = np.zeros((count, count))
-    np.add.at(seen.T, labels, truth)
-    share = 1 - np.trace(seen) / len(labels)
-    even = np.full((count, count), share / (count - 1))
-    np.fill_diagonal(even, 1 - share)
-    seen += EVEN * even
-    return seen / seen.sum(axis=1, keepdims=True)
+    right = float(said[np.arange(len(classes)), classes].mean())
+    return Law(even_law(1 - right, count), seen / seen.sum(axis=1, keepdims=True), 1.0)
 
 
 def _as_sure_as_right(found: Floats, query_labels: Labels) -> Floats:

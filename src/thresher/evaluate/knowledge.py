@@ -109,7 +109,11 @@ def measure_knowledge(outputs: Floats, labels: Labels, probe: Floats | None, nam
 
 def better(right: Flags, other: Flags, level: float = SURE) -> bool:
     """Whether who is ``right`` [Q] beats the ``other`` [Q] by more than chance: a one-sided sign test (McNemar's)."""
-    wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
+    return sign_test(int((right & ~other).sum()), int((other & ~right).sum()), level)
+
+
+def sign_test(wins: int, losses: int, level: float = SURE) -> bool:
+    """Whether so many queries that speak for one side, against ``losses``, are more than chance; one-sided."""
     return wins > losses and bool(binomtest(wins, wins + losses, alternative="greater").pvalue <= level)
 
 
@@ -146,31 +150,3 @@ def other_numbering(predicted: Labels, labels: Labels, count: int) -> OtherNumbe
         return None
     present = np.unique(labels).tolist()
     return OtherNumbering(int(right.sum()), int(then.sum()), {label: int(numbers[label]) for label in present})
-
-
-def doubt_of(known: Knowledge, *, trained: bool = True) -> str | None:
-    """What to tell the user where the model has not learned the task, in a sentence or two; None where it has.
-
-    Of a first look, for which nothing was ``trained``, it is said of the probe on features of the model as it came.
-    """
-    if known.learned:
-        return None
-    if not trained:
-        return (
-            f"A probe on the features of the model as it came gets {known.right} of {known.queries} clean queries "
-            f"right, and always answering the most frequent class {known.most_frequent}: this look tells little. A "
-            "whole audit, without --quick, trains the model first."
-        )
-    right = f"The model gets {known.right} of {known.queries} clean queries right"
-    if known.better_than_one_class:
-        told = (
-            f"{right}, a probe on the features of the model as it came {known.probe}: training taught it less than that"
-        )
-    else:
-        told = (
-            f"{right}, and always answering the most frequent class {known.most_frequent}: it has not learned the task"
-        )
-    advice = "Try another --learning-rate, more --epochs, more rows, or a larger model."
-    if known.only_probe_knows:
-        return f"{told}, so rows are ranked by what knows more of it, probe and neighbours on frozen features. {advice}"
-    return f"{told}, and what is said of rows is little better than a guess. {advice}"

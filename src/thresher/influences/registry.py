@@ -31,7 +31,8 @@ class InfluenceFunction:
     """How one module's two sides meet. ``compute`` gives [Q, N], or None where the module is not kept as it needs.
 
     ``cost`` is what it adds to the gradients, with Q queries, n training rows and p numbers a module. ``projectable``
-    says that it depends on inner products alone, and so may be estimated from projected gradients. Without ``compute``,
+    says that it depends on inner products alone, and so may be estimated from projected gradients, ``alike`` that it is
+    the same for every query, so that it names none. Without ``compute``,
     it takes gradients at more than one point of the training (``influences/checkpoints.py``).
     """
 
@@ -41,6 +42,7 @@ class InfluenceFunction:
     source: str
     where: Where = "every weight"
     projectable: bool = True
+    alike: bool = False
 
     def defined_on(self, module: ModuleName) -> bool:
         """Whether the function has a value on this module."""
@@ -75,13 +77,14 @@ INFLUENCE: Mapping[str, InfluenceFunction] = {
         "Vitel & Chhabra 2026, code",
         projectable=False,
     ),
-    "self_influence": InfluenceFunction(self_influence, "-|g|^2", "n p", "Pruthi et al. 2020"),
+    "self_influence": InfluenceFunction(self_influence, "-|g|^2", "n p", "Pruthi et al. 2020", alike=True),
     "outlier_svm": InfluenceFunction(
         outlier_svm,
         "one-class SVM on the queries' gradients of the row's class",
         "(Q + n) Q p",
         "Schoelkopf et al. 2001",
         projectable=False,
+        alike=True,
     ),
     "outlier_lof": InfluenceFunction(
         outlier_lof,
@@ -89,6 +92,7 @@ INFLUENCE: Mapping[str, InfluenceFunction] = {
         "(Q + n) Q p",
         "Breunig et al. 2000",
         projectable=False,
+        alike=True,
     ),
     "repsim": InfluenceFunction(
         repsim,

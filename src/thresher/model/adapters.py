@@ -158,6 +158,19 @@ def adapter_parameters(model: nn.Module) -> set[str]:
     }
 
 
+@contextmanager
+def without_adapter(model: nn.Module) -> Generator[None]:
+    """For the duration the base answers alone, as it came; afterwards the same parameters are trainable as before."""
+    assert isinstance(model, PeftModel)
+    trainable = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        with model.disable_adapter():
+            yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(trainable[name])
+
+
 def saved_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors in an adapter's file by name; none where there is no such file."""
     weights = adapter / WEIGHTS

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from thresher.config import Recipe
-from thresher.errors import ModelError
+from thresher.errors import ModelError, first_line
 from thresher.model.load import Subject
 from thresher.model.names import attention_projections
 from thresher.model.quantise import moved
@@ -38,9 +38,15 @@ def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
     )
     torch.manual_seed(seed)
     device = subject.device
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # transposed layers (Conv1D) are recognised, and said so by a warning
-        model = get_peft_model(subject.model, settings)  # pyright: ignore[reportArgumentType]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # transposed layers (Conv1D) are recognised, and said so by a warning
+            model = get_peft_model(subject.model, settings)  # pyright: ignore[reportArgumentType]
+    except ValueError as error:  # layers of the model's own kind
+        raise ModelError(
+            f"{type(subject.model).__name__}: LoRA cannot be put on its query and value projections "
+            f"({first_line(error)}). Fine-tune the model yourself and audit it with --no-finetune --modules."
+        ) from None
     if not recipe.base_dropout:
         _drop_only_in_lora(model)
     return replace(subject, model=moved(model, device))

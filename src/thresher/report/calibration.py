@@ -8,6 +8,7 @@ from typing import Any
 
 from thresher.calibrate.error_rate import ErrorRate
 from thresher.decide import Decision
+from thresher.influences.registry import INFLUENCE
 from thresher.prepare import Job
 from thresher.scores.table import Configuration, is_score
 
@@ -27,17 +28,28 @@ def calibration(job: Job, decision: Decision) -> dict[str, Any]:
             "combined": choice.combined,
             "members": {family: list(names) for family, names in choice.stack.members.items()},
             "weights": dict(choice.stack.weights),
-            "class_weights": {str(number): weight for number, weight in choice.stack.classes.items()},
             "strength_of_prior": choice.stack.strength,
             "best_single": choice.single,
             "canaries_auroc": choice.auroc,
             "canaries_auroc_error": choice.auroc_error,
             "error_rate": _error_rate(sure.rate),
-            "evenness": decision.spread and decision.spread.evenness,
+            "kind": _kind(job, decision),
             "text_problems": dict(Counter(filter(None, decision.table["text_problem"]))),
             "more_likely_wrong": sure.more_likely_wrong,
         }
     }
+
+
+def _kind(job: Job, decision: Decision) -> dict[str, Any] | None:
+    """Of what kind errors are, for rows with classes."""
+    if decision.choice is None or len(job.subject.classes) < 2:
+        return None
+    names = {number: name for name, number in job.subject.classes.items()}
+    pairs = [
+        {"label": names[pair.label], "likely": names[pair.likely], "rows": pair.rows, "wrong": pair.wrong}
+        for pair in decision.pairs
+    ]
+    return {"patterned": decision.choice.patterned, "pairs": pairs}
 
 
 def _error_rate(rate: ErrorRate) -> dict[str, Any]:
@@ -47,7 +59,8 @@ def _error_rate(rate: ErrorRate) -> dict[str, Any]:
 
 
 def shown_influence(decision: Decision) -> Configuration | None:
-    """The influence that says which queries a row hurts: the ranking's own, or the best that it is made of.
+    """The influence that says which queries a row hurts: the ranking's own, or the best that it is made of, but for
+    those that are alike for every query.
 
     None after a first look, which computes no influence.
     """
@@ -57,4 +70,4 @@ def shown_influence(decision: Decision) -> Configuration | None:
     names += [BY_DEFAULT.name, *filter(is_score, decision.table.columns)]
     there = set(decision.table.columns)
     parsed = (Configuration.parse(name) for name in names if name in there)
-    return next((found for found in parsed if found is not None), None)
+    return next((found for found in parsed if found is not None and not INFLUENCE[found.influence].alike), None)

@@ -14,6 +14,8 @@ from thresher.report.titles import GROUP_TITLES
 from thresher.scores.table import DETECTOR, Configuration
 
 ALIKE = 0.5  # of rows that count among those like the queries; below, the report says so
+SEEN = 0.9  # probability from which on something is said to be so
+SHOWN_PAIRS = 3
 MEASURES = {"ndr30": "found in 30 %", "auroc": "AUROC", "average_precision": "average precision"}
 
 
@@ -83,6 +85,8 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
         f"Errors: about {rate['estimate']:.0%} of the rows are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "
         f"are more likely wrong than right.",
     ]
+    if auto.get("kind"):
+        lines.append(_kind(auto["kind"]))
     if auto.get("text_problems"):  # which older runs do not tell
         lines.append(_texts(auto["text_problems"]))
     if rate["alike"] is not None and rate["alike"] < ALIKE:
@@ -109,6 +113,24 @@ def _canaries(auto: Mapping[str, Any], *, trained: bool) -> str:
         f"Canaries: {count} rows were copied with {wrong}, given by us. The model was trained elsewhere and did not "
         f"learn them, so its errors are harder to find than these; {apart}."
     )
+
+
+def _kind(kind: Mapping[str, Any]) -> str:
+    """Whether errors follow a pattern, and which labels stand for which classes."""
+    likely = kind["patterned"]
+    if likely > SEEN:
+        said = (
+            f"errors follow a pattern (probability {likely:.2f}), and clean queries alone tell them from right labels"
+        )
+    elif likely < 1 - SEEN:
+        said = "errors hit the classes alike, as far as clean queries tell"
+    else:
+        said = f"clean queries leave open whether errors follow a pattern (probability {likely:.2f})"
+    pairs = [
+        f"of {pair['rows']:,} rows labelled {pair['label']} about {pair['wrong']:,.0f} look like {pair['likely']}"
+        for pair in kind["pairs"][:SHOWN_PAIRS]
+    ]
+    return f"Kind: {said}{'; ' * bool(pairs)}{', '.join(pairs)}."
 
 
 def _texts(problems: Mapping[str, int]) -> str:

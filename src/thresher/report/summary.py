@@ -16,7 +16,8 @@ from thresher.data.encode import Indices
 from thresher.decide import Decision
 from thresher.detectors.baselines import oracle
 from thresher.evaluate.detection import measured
-from thresher.evaluate.knowledge import Knowledge, doubt_of
+from thresher.evaluate.knowledge import Knowledge
+from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import read_json
 from thresher.influences.tensor import SIGN, TensorFile
 from thresher.model.finetune import History
@@ -25,6 +26,7 @@ from thresher.model.predict import read_predictions
 from thresher.model.rate_search import read_search
 from thresher.prepare import Job
 from thresher.report.calibration import calibration, shown_influence
+from thresher.report.doubts import doubt_of
 from thresher.run import RunDirectory
 from thresher.scores.table import hurt_queries, is_score, lowest
 from thresher.tasks.registry import TASKS
@@ -54,11 +56,7 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
         **({} if job.config.quick else _sizes(job)),
         **({"classes": job.subject.classes} if job.subject.classes else {}),
         "notes": job.notes,
-        **(
-            {"knowledge": knowledge_entry(decision.knowledge, trained=not job.config.quick)}
-            if decision.knowledge
-            else {}
-        ),
+        **({"knowledge": _knowledge(job, decision.knowledge)} if decision.knowledge else {}),
         "score": decision.name,
         "drop": len(decision.dropped),
         **calibration(job, decision),
@@ -87,14 +85,14 @@ def _sizes(job: Job) -> dict[str, int]:
     return {"modules": len(job.modules), "gradient_bytes": job.gradient_bytes, "tensor_bytes": job.tensor_bytes}
 
 
-def knowledge_entry(known: Knowledge, *, trained: bool = True) -> dict[str, Any]:
+def _knowledge(job: Job, known: Knowledge | AnswerKnowledge) -> dict[str, Any]:
+    return knowledge_entry(known, doubt_of(known, trained=not job.config.quick, chosen=job.auto))
+
+
+def knowledge_entry(known: Knowledge | AnswerKnowledge, doubt: str | None) -> dict[str, Any]:
     """How well the model knows the task by the clean queries, with ``learned`` and, where it has not, the ``doubt``."""
-    return {
-        "learned": known.learned,
-        "only_probe_knows": known.only_probe_knows,
-        "doubt": doubt_of(known, trained=trained),
-        **asdict(known),
-    }
+    probe = {"only_probe_knows": known.only_probe_knows} if isinstance(known, Knowledge) else {}
+    return {"learned": known.learned, **probe, "doubt": doubt, **asdict(known)}
 
 
 def _training(job: Job, place: RunDirectory, history: History) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import numpy as np
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind, RowLoss
 from thresher.data.answers import TEMPLATE_DATE, encode_dialogues, writes_date
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
-from thresher.data.encode import IGNORED, Cuts, EncodedRows, Indices
+from thresher.data.encode import Cuts, EncodedRows, Indices
 from thresher.data.noise.answers import TextKind, plant_texts, swapped_at
 from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part
 from thresher.data.table import Table
+from thresher.evaluate.likelihood import answer_tokens, summed_losses
 from thresher.lines import one_line
 from thresher.model.load import Subject, load_generator
 from thresher.model.predict import Predictions
@@ -88,8 +89,8 @@ class Generate(Task):
 
         The margin is that of a ratio of sums over rows, for the tokens of one answer do not vary independently.
         """
-        tokens = np.array([int((label != IGNORED).sum()) for label in test.labels], dtype=np.float64)
-        sums = predictions.losses.double().numpy() * (tokens if self.row_loss == "mean" else 1.0)
+        tokens = answer_tokens(list(test.labels))
+        sums = summed_losses(predictions, tokens, self.row_loss)
         loss = float(sums.sum() / tokens.sum())
         margin = 1.96 * float(np.sqrt(np.square(sums - loss * tokens).sum()) / tokens.sum())
         return {"test_loss": loss, "test_loss_margin_95": margin, "test_perplexity": float(np.exp(loss))}
