@@ -80,7 +80,8 @@ def _by_canaries(
     spoiled = problems != ""
     suspicion = candidates.merged(choice.suspicion)
     suspicion[spoiled] += np.ptp(suspicion) + 1  # before all others, in their order
-    sure = confidence(suspicion, posterior, spoiled)
+    pattern = opinions.merged_pattern(candidates) if opinions is not None and choice.combined else None
+    sure = confidence(suspicion, posterior, spoiled, pattern)
     found = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
     pairs: tuple[ErrorPair, ...] = ()
     if opinions is not None:
@@ -171,6 +172,10 @@ class _Opinions:
     def of_probe(self) -> _Opinions:
         """What the probe says alone: for a model that has learned less than it."""
         return replace(self, judges=self.judges[:1])
+
+    def merged_pattern(self, candidates: Candidates) -> Pattern | None:
+        """What the law says of each row as it was given."""
+        return self.pattern and replace(self.pattern, odds=candidates.merged(self.pattern.odds))
 
     def merged(self, candidates: Candidates) -> Floats:
         """Their geometric mean over rounds and judges, [n, C]."""

@@ -181,24 +181,29 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, torch.Tensor]:
     """What is said of the classes of rows, and of which of them are ``wrong`` [n] by our own doing.
 
     ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by features
-    of the model before and after fine-tuning. By the first of these that is there ``odds`` [n] are the log odds that a
-    label is wrong, and ``patterned`` how likely errors follow a pattern, 0 where queries do not tell. By frozen
-    features ``share`` [2] is how many of the other rows are wrong and its standard error, where queries tell it; ``probe``
-    [n + Q, C] are the probe's probabilities of rows and queries, and ``query_likeness`` [n] how dense the queries lie
-    where each row lies.
+    of the model before and after fine-tuning. Of those that queries tell something by, ``odds`` [n] are the mean log
+    odds that a label is wrong, and ``patterned`` how likely errors follow a pattern, else 0. By frozen features
+    ``share`` [2] is how many of the other rows are wrong and its standard error, where queries tell it; ``probe`` [n +
+    Q, C] are its probabilities of rows and queries, and ``query_likeness`` [n] how dense the queries lie where each row
+    lies.
     """
     if not evidence.has("classes"):
         return {}
     learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
     opinions = {f"truth_{which}": torch.from_numpy(noise.truth) for which, noise in learned.items()}
-    first = next(iter(learned.values()))
-    told = told_share(first, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
-    opinions["odds"] = torch.from_numpy(-first.log_odds)
-    opinions["patterned"] = torch.tensor(first.law.patterned if told else 0.0, dtype=torch.float64)
+    told = {
+        which: told_share(noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
+        for which, noise in learned.items()
+    }
+    heard = [noise for which, noise in learned.items() if told[which] is not None]
+    odds = np.mean([-noise.log_odds for noise in heard or learned.values()], axis=0)
+    likely = float(np.mean([noise.law.patterned for noise in heard])) if heard else 0.0
+    opinions |= {"odds": torch.from_numpy(odds), "patterned": torch.tensor(likely, dtype=torch.float64)}
     if evidence.frozen is None:
         return opinions
-    if told is not None:
-        opinions["share"] = torch.tensor([told.share, told.error], dtype=torch.float64)
+    by_frozen = told["frozen"]
+    if by_frozen is not None:
+        opinions["share"] = torch.tensor([by_frozen.share, by_frozen.error], dtype=torch.float64)
     opinions["probe"] = _said_by_probe(evidence)
     opinions["query_likeness"] = torch.from_numpy(query_likeness(evidence))
     return opinions

@@ -5,9 +5,10 @@ The strength of the prior is the largest within one standard error of the best; 
 combination only where it is better by more than one.
 
 Losses, probes and influence on queries that the model gets right find errors that it has not believed. Of errors that
-follow a pattern they speak the wrong way, and canaries, a few beside many errors, do not show it. So the law of the
-errors (:mod:`thresher.detectors.error_law`) speaks alone with the probability that there is a pattern, and within the
-combination otherwise.
+follow a pattern they speak the wrong way, and canaries, a few beside many errors, do not show it. So with the
+probability that there is a pattern its law (:mod:`thresher.detectors.error_law`) ranks the rows, and beside it Mean of
+the influences over all layers: the sum over all queries, also those that the model gets wrong, who are the witnesses.
+Otherwise the combination does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from thresher.calibrate.candidates import Candidates, normal
-from thresher.calibrate.stack import Stack, fit_stack, found_canaries
+from thresher.calibrate.stack import Stack, fit_stack, found_canaries, witnesses
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
 from thresher.detectors.probe import stratified_folds
@@ -27,6 +28,8 @@ from thresher.scores.aggregate import Floats
 
 FOLDS = 5
 STRENGTHS = (10.0, 30.0, 100.0)
+WITNESSES = 0.5
+"""What a standard deviation of the witnesses' influence counts beside the law's log odds."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def choose(candidates: Candidates, seed: int, pattern: Pattern | None = None) ->
     fold = folds(candidates, seed)
     by_strength = {strength: _held_out(candidates, fold, strength) for strength in STRENGTHS}
     strength = _strongest(by_strength, candidates.canary)
-    mixed = _mixed(by_strength[strength], pattern)
+    follows = pattern.odds + WITNESSES * witnesses(candidates)
+    mixed = _mixed(by_strength[strength], follows, pattern.likely)
     held_out = {"combination": mixed, "single": _best_held_out(candidates, fold)}
     auroc = {name: float(roc_auc_score(candidates.canary, values)) for name, values in held_out.items()}
     errors = {name: auroc_error(value, candidates.canary) for name, value in auroc.items()}
@@ -79,13 +83,15 @@ def choose(candidates: Candidates, seed: int, pattern: Pattern | None = None) ->
     everything = np.ones(len(candidates.row), dtype=bool)
     stack = fit_stack(candidates, everything, strength)
     single = candidates.names[int(found_canaries(candidates, everything).argmax())]
-    raw = _mixed(stack.suspicion(candidates), pattern) if combined else -normal(candidates.column(single))
+    raw = (
+        _mixed(stack.suspicion(candidates), follows, pattern.likely) if combined else -normal(candidates.column(single))
+    )
     kept = held_out["combination" if combined else "single"]
     return Choice(combined, stack, single, auroc, errors, raw, kept, pattern.likely)
 
 
-def _mixed(odds: Floats, pattern: Pattern) -> Floats:
-    return pattern.likely * pattern.odds + (1 - pattern.likely) * odds
+def _mixed(combined: Floats, follows: Floats, likely: float) -> Floats:
+    return likely * follows + (1 - likely) * combined
 
 
 def folds(candidates: Candidates, seed: int) -> Indices:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
+from thresher.calibrate.choice import Pattern
 from thresher.calibrate.error_rate import ErrorRate, Posterior
 from thresher.data.noise.draw import Flags
 from thresher.scores.aggregate import Floats
@@ -28,12 +30,18 @@ class Confidence:
         return int((self.probability > 0.5).sum())
 
 
-def confidence(suspicion: Floats, posterior: Posterior, spoiled: Flags | None = None) -> Confidence:
+def confidence(
+    suspicion: Floats, posterior: Posterior, spoiled: Flags | None = None, pattern: Pattern | None = None
+) -> Confidence:
     """Of each row as it was given; ``suspicion`` [n], larger = more suspicious.
 
-    Rows that are ``spoiled`` [n] are surely wrong, whatever their label.
+    As far as errors follow a ``pattern``, of rows [n], its law says how likely each row is wrong: too few canaries lie
+    where such errors do. Rows that are ``spoiled`` [n] are surely wrong, whatever their label.
     """
-    wrong = np.minimum(posterior.wrong(suspicion), SURE)
+    wrong = posterior.wrong(suspicion)
+    if pattern is not None:
+        wrong = pattern.likely * expit(pattern.odds) + (1 - pattern.likely) * wrong
+    wrong = np.minimum(wrong, SURE)
     order = np.argsort(-suspicion, kind="stable")
     if spoiled is not None:
         wrong[spoiled] = SURE

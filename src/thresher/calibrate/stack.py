@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 from thresher.calibrate.candidates import Candidates, normal
 from thresher.data.noise.draw import Flags
+from thresher.influences.registry import INFLUENCE
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import DETECTOR, Configuration
 
@@ -85,6 +86,17 @@ def fit_stack(candidates: Candidates, used: Flags, strength: float) -> Stack:
 def found_canaries(candidates: Candidates, used: Flags) -> Floats:
     """How low the canaries among the looks ``used`` lie, by each candidate: 1 - their mean place, [K]; random 0.5."""
     return 1 - candidates.places[used & candidates.canary].mean(axis=0, dtype=np.float64)
+
+
+def witnesses(candidates: Candidates) -> Floats:
+    """Normal deviates of Mean over all layers, the mean over influences that tell queries apart, [M]; 0 without any."""
+    parsed = {name: Configuration.parse(name) for name in candidates.names}
+    heard = [
+        name
+        for name, found in parsed.items()
+        if found and (found.group, found.aggregation) == ("layers", "mean") and not INFLUENCE[found.influence].alike
+    ]
+    return _feature(candidates, heard) if heard else np.zeros(len(candidates.row))
 
 
 def _members(candidates: Candidates, used: Flags) -> dict[str, tuple[str, ...]]:

@@ -47,7 +47,8 @@ DRAWS, UNMODELLED = 40, 0.025
 """Of the bootstrap; and the standard deviation of what it does not see, as on planted errors of other tasks."""
 
 SMALLEST = 1e-6
-STEPS = 60
+STEPS = 12
+"""Of L-BFGS, in each turn: a fit starts where the last one ended, and need not be finished before the labels move."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
+from thresher.decide import DROP
 from thresher.plan import Plan
 from thresher.progress import duration
 from thresher.report.detection import calibration_lines, detector_table, influence_table
@@ -81,9 +82,17 @@ def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) 
     if only_looked(summary):
         console.print("Next: the same command without --quick, which trains the model and goes on from here;")
     then = "or:  " if only_looked(summary) else "Next:"
-    console.print(f"{then} thresher clean {folder} --output cleaned.jsonl (drops {summary['drop']:,} rows)")
+    console.print(f"{then} thresher clean {folder} --output cleaned.jsonl ({_drops(summary)})")
     if "auto" in summary and "classes" in summary:
         console.print("      with --relabel it mends labels where it is sure enough")
+
+
+def _drops(summary: Mapping[str, Any]) -> str:
+    """How many rows are dropped, and on what ground."""
+    drop = f"drops {summary['drop']:,} rows"
+    if "auto" in summary or summary["config"]["drop"] is not None:
+        return drop
+    return f"{drop}, the lowest {DROP:.0%}: how many are wrong was not estimated, which --detector auto does"
 
 
 def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:

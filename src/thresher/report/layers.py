@@ -24,8 +24,9 @@ def show_explanation(console: PlainConsole, found: Explanation) -> None:
     console.print(layer_table(found, console.width))
     if found.hurts or found.helps:
         console.print()
-        console.print(_queries(f"hurts most, by {found.influence}", found, found.hurts))
-        console.print(_queries("helps most", found, found.helps))
+        for title, queries in (("hurts", found.hurts), ("helps", found.helps)):
+            if queries:
+                console.print(_queries(f"{title} most, by {found.influence}", found, queries))
         notes = "Influence on a query: the mean over these modules, 1 = a typical size; larger = helpful."
         console.print(Styled(notes, "dim"))
 
