@@ -12,7 +12,8 @@ from thresher.calibrate.candidates import Candidates, side_by_side
 
 NAMES = (
     "tracin/all/mean", "datainf/layers/vote@0.3", "cosine/CL/rank", "detector/loss", "detector/aum", "detector/el2n",
-    "detector/probe_frozen", "detector/knn_frozen", "detector/knn_tuned",
+    "detector/probe_frozen", "detector/knn_frozen", "detector/knn_tuned", "detector/noise_frozen",
+    "detector/noise_tuned",
 )  # fmt: skip
 MANY = (*(f"tracin/{group}/vote@0.{k}" for group in ("all", "WE", "CL", "1", "2") for k in range(1, 10)), *NAMES[3:])
 
@@ -40,7 +41,6 @@ def simulated(
     away = np.array([(apart_by_name or {}).get(name, apart) for name in names])
     order, each = rng.permutation(rows), round(share * rows)
     tables: list[pd.DataFrame] = []
-    labels: list[Any] = []
     for number in range(rounds):
         canary = np.isin(np.arange(rows), order[number * each : (number + 1) * each])
         label = (given + canary * rng.integers(1, classes, rows)) % classes
@@ -48,5 +48,4 @@ def simulated(
         tables.append(
             pd.DataFrame({"row": np.arange(rows), "canary": canary, **dict(zip(names, scores.T, strict=True))})
         )
-        labels.append(label)
-    return side_by_side(tables, labels), given % classes != right
+    return side_by_side(tables), given % classes != right

@@ -243,7 +243,10 @@ BAD_INPUT = [
     ({"modules": "("}, "--modules '(': not a regular expression"),
     ({"detector": "auto", "rounds": 1}, "--rounds: Input should be greater than or equal to 2"),
     ({"detector": "auto", "canaries": 0.3}, "--canaries 0.3 in --rounds 2: 36 of 60 rows would be canaries"),
-    ({"detector": "auto", "canary_kind": "swap"}, "--canary-kind swap: --task classify knows uniform, confusable"),
+    (
+        {"detector": "auto", "canary_kind": "swap"},
+        "--canary-kind swap: --task classify knows alike, uniform, confusable",
+    ),
     ({"learning_rate": 1e30}, "no longer finite"),
 ]
 

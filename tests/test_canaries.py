@@ -121,7 +121,7 @@ def test_uniform_canaries_fall_on_every_other_class_alike(classifying: Job) -> N
     true = classifying.encoded["train"].classes.numpy()
     steps = np.zeros(CLASSES)
     for seed in range(40):
-        for one in planned(classifying, canaries=0.25, seed=seed):
+        for one in planned(classifying, canaries=0.25, seed=seed, canary_kind="uniform"):
             steps += np.bincount((one.train.classes.numpy() - true)[one.wrong] % CLASSES, minlength=CLASSES)
     assert steps[0] == 0
     np.testing.assert_allclose(steps[1:] / steps.sum(), 1 / 3, atol=0.05)
@@ -141,12 +141,41 @@ def test_what_the_model_makes_of_the_rows_is_asked_once_and_for_confusable_canar
 
 
 def test_a_kind_that_the_task_does_not_know_is_refused(classifying: Job, generating: Job) -> None:
-    with pytest.raises(ConfigError, match="--canary-kind swap: --task classify knows uniform, confusable; choose one"):
+    with pytest.raises(
+        ConfigError, match="--canary-kind swap: --task classify knows alike, uniform, confusable; choose one"
+    ):
         planned(classifying, canary_kind="swap")
     with pytest.raises(ConfigError, match="--canary-kind uniform: --task generate knows swap"):
         planned(generating, canary_kind="uniform")
     with pytest.raises(ConfigError, match="48 of 60 rows would be canaries, more than half; use fewer, or name a"):
         planned(classifying, canaries=0.4)
+
+
+def test_canaries_like_the_errors_are_chosen_when_the_errors_are_known(classifying: Job) -> None:
+    """Until then the rounds hold the rows as they were given, and how many canaries there will be."""
+    for more in ({}, {"canary_kind": "alike"}):
+        rounds = planned(classifying, rounds=3, **more)
+        assert [one.wrong.sum() for one in rounds] == [6, 6, 6]
+        assert [one.seed for one in rounds] == [
+            one.seed for one in planned(classifying, rounds=3, canary_kind="uniform")
+        ]
+        for one in rounds:
+            assert described(one.train) == described(classifying.encoded["train"])
+            assert one.rows.tolist() == list(range(ROWS))
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapter"])
+def test_a_model_trained_elsewhere_has_uniform_canaries_and_none_like_the_errors(classifying: Job, kind: str) -> None:
+    by_default, named = (planned(classifying, kind=kind, **more) for more in ({}, {"canary_kind": "uniform"}))
+    assert [described(one.train) for one in by_default] == [described(one.train) for one in named]
+    with pytest.raises(ConfigError, match="--canary-kind alike: it takes features of the model as it came, and this"):
+        planned(classifying, kind=kind, canary_kind="alike")
+
+
+def test_generators_know_no_canaries_like_the_errors(generating: Job) -> None:
+    with pytest.raises(ConfigError, match="--canary-kind alike") as refusal:
+        planned(generating, canary_kind="alike")
+    assert "--task generate knows swap; choose one" in str(refusal.value)
 
 
 def prompt(row: tuple[list[int], list[int]]) -> list[int]:

@@ -16,8 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from simulated import MANY, NAMES, simulated
 from thresher.calibrate.candidates import Candidates, as_given, normal, side_by_side
-from thresher.calibrate.choice import FOLDS, STRENGTHS, auroc_error, choose, folds
-from thresher.calibrate.stack import FAMILIES, Stack, fit_stack, found_canaries
+from thresher.calibrate.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
+from thresher.calibrate.stack import FAMILIES, Stack, fit_stack, found_canaries, of_frozen_features, witnesses
 from thresher.run import RunDirectory
 
 WEAK = 1e-9
@@ -44,11 +44,11 @@ def test_places_are_ranks_within_the_round_and_ties_share_the_middle() -> None:
     rng = np.random.default_rng(0)
     scores = [rng.integers(0, 9, size=20).astype(float), rng.integers(0, 9, size=30).astype(float) + 100]
     tables = [table(np.arange(len(one)) % 20, np.arange(len(one)) == 2, a__b=one) for one in scores]
-    found = side_by_side(tables, [np.zeros(20, np.int64), np.ones(30, np.int64)])
+    found = side_by_side(tables)
     truth = [(rankdata(one, method="average") - 0.5) / len(one) for one in scores]
     np.testing.assert_allclose(found.column("a/b"), np.concatenate(truth), rtol=1e-6)
     np.testing.assert_allclose(normal(found.places[:, 0]), ndtri(np.concatenate(truth)), rtol=1e-5)
-    assert found.label.tolist() == [0] * 20 + [1] * 30
+    assert found.row.tolist() == [*range(20), *range(20), *range(10)]
     assert found.canary.sum() == 2
     assert found.rows == 20
 
@@ -59,7 +59,7 @@ def test_candidates_that_say_nothing_in_a_round_are_left_out() -> None:
         table(range(4), [1, 0, 0, 0], a__x=changes, a__y=changes, a__z=changes, seconds=changes),
         table(range(4), [0, 1, 0, 0], a__x=changes, a__y=constant, seconds=changes),
     ]
-    assert side_by_side(both, [np.zeros(4, np.int64)] * 2).names == ("a/x",)
+    assert side_by_side(both).names == ("a/x",)
 
 
 def test_merged_is_the_mean_over_looks_at_the_row_as_given() -> None:
@@ -95,14 +95,12 @@ def test_a_strong_prior_is_kept_and_families_without_candidates_are_skipped() ->
     candidates, _ = simulated(0, classes=3)
     found = fit_stack(candidates, everything(candidates), 1e9)
     assert found.weights == pytest.approx({name: family.prior for name, family in FAMILIES.items()}, abs=1e-4)
-    assert found.classes == pytest.approx({0: 0, 1: 0, 2: 0}, abs=1e-4)
     few, _ = simulated(0, names=("detector/loss", "tracin/all/mean"))
     assert set(fit_stack(few, everything(few), 10).members) == {"training", "influence"}
 
 
 def test_without_a_prior_the_weights_are_those_of_plain_logistic_regression() -> None:
     candidates, _ = simulated(1, rows=3000, errors=0, apart=0.8)
-    candidates = replace(candidates, label=np.zeros_like(candidates.label))
     found = fit_stack(candidates, everything(candidates), WEAK)
     matrix = np.stack(list(features(candidates, found).values()), axis=1)
     truth = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(matrix, candidates.canary)
@@ -111,18 +109,24 @@ def test_without_a_prior_the_weights_are_those_of_plain_logistic_regression() ->
     assert found.intercept == pytest.approx(truth.intercept_[0], rel=2e-3)
 
 
-def test_classes_have_terms_of_their_own() -> None:
-    candidates, _ = simulated(2, rows=3000, errors=0, apart=0.8)
-    rng = np.random.default_rng(0)
-    candidates = replace(candidates, label=np.where(candidates.canary, rng.random(6000) < 0.7, rng.random(6000) < 0.2))
-    candidates = replace(candidates, label=candidates.label.astype(np.int64) + 4)
-    found = fit_stack(candidates, everything(candidates), WEAK)
-    matrix = np.stack([*features(candidates, found).values(), candidates.label == 5], axis=1)
-    truth = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(matrix, candidates.canary)
-    np.testing.assert_allclose(found.suspicion(candidates), truth.decision_function(matrix), atol=2e-2)
-    by_hand = np.array([found.intercept + found.classes[label] for label in candidates.label.tolist()])
-    by_hand += sum(found.weights[family] * values for family, values in features(candidates, found).items())
+def test_suspicion_is_the_weighted_sum_of_the_families() -> None:
+    candidates, _ = simulated(2, names=MANY)
+    found = fit_stack(candidates, everything(candidates), 10)
+    by_hand = found.intercept + sum(found.weights[family] * one for family, one in features(candidates, found).items())
     np.testing.assert_allclose(found.suspicion(candidates), by_hand)
+    assert np.ptp(by_hand) > 1
+
+
+def test_the_law_of_the_errors_by_features_before_training_weighs_most_and_none_weighs_less_than_nothing() -> None:
+    priors = {name: family.prior for name, family in FAMILIES.items()}
+    assert max(priors, key=lambda name: priors[name]) == "frozen law"
+    assert priors["frozen law"] > priors["tuned law"] > 0
+    assert min(priors.values()) > 0
+
+
+def test_families_by_the_model_as_it_came_are_of_frozen_features_alone() -> None:
+    kept = [name for name in NAMES if of_frozen_features(name)]
+    assert kept == ["detector/probe_frozen", "detector/knn_frozen", "detector/noise_frozen"]
 
 
 def test_no_weight_is_negative_even_where_a_family_speaks_against_itself() -> None:
@@ -139,17 +143,15 @@ def test_the_fit_is_where_the_penalised_cost_is_least(strength: float) -> None:
     used = np.arange(len(candidates.row)) % 4 > 0
     found = fit_stack(candidates, used, strength)
     prior = np.array([FAMILIES[family].prior for family in found.members])
-    columns = np.stack([*features(candidates, found).values(), *(candidates.label == k for k in range(3))], axis=1)[
-        used
-    ]
+    columns = np.stack(list(features(candidates, found).values()), axis=1)[used]
 
     def cost(point: Any) -> float:
         odds = columns @ point[:-1] + point[-1]
-        away, own = point[: len(prior)] - prior, point[len(prior) : -1]
+        away = point[:-1] - prior
         loss = np.logaddexp(0, odds).sum() - odds[candidates.canary[used]].sum()
-        return float(loss + strength / 2 * (away @ away) + strength / 4 * (own @ own))
+        return float(loss + strength / 2 * (away @ away))
 
-    best = np.array([*found.weights.values(), *found.classes.values(), found.intercept])
+    best = np.array([*found.weights.values(), found.intercept])
     slopes = np.array([(cost(best + step) - cost(best - step)) / 2e-4 for step in 1e-4 * np.eye(len(best))])
     at_bound = best == 0
     assert [name for name, bound in zip(found.members, at_bound, strict=False) if bound] == ["frozen neighbours"]
@@ -247,7 +249,7 @@ def test_suspicion_is_close_to_the_true_log_odds() -> None:
     rows, weights = 8000, np.array([0.4, 0.3, 0.9, 0.2])
     scores = rng.normal(size=(rows, 4))
     frame = pd.DataFrame({"row": np.arange(rows), "canary": False, **dict(zip(names, scores.T, strict=True))})
-    candidates = side_by_side([frame], [np.zeros(rows, np.int64)])
+    candidates = side_by_side([frame])
     odds = -ndtri(candidates.places.astype(float)) @ weights - 3
     candidates = replace(candidates, canary=rng.random(rows) < 1 / (1 + np.exp(-odds)))
     chosen = choose(candidates, 0)
@@ -260,9 +262,71 @@ def test_suspicion_is_close_to_the_true_log_odds() -> None:
 def test_the_choice_does_not_depend_on_the_order_of_the_looks() -> None:
     candidates, _ = simulated(9, classes=3)
     order = np.random.default_rng(0).permutation(len(candidates.row))
-    parts = {name: getattr(candidates, name)[order] for name in ("places", "row", "canary", "label")}
+    parts = {name: getattr(candidates, name)[order] for name in ("places", "row", "canary")}
     here, there = choose(candidates, 5), choose(Candidates(NAMES, **parts), 5)
     assert (here.name, here.single, here.stack.members) == (there.name, there.single, there.stack.members)
     np.testing.assert_allclose(there.suspicion, here.suspicion[order], atol=1e-2)
     assert here.auroc == pytest.approx(there.auroc, abs=1e-3)
     assert choose(candidates, 5).suspicion.tolist() == here.suspicion.tolist()
+
+
+def odds_of(candidates: Candidates) -> Any:
+    """Log odds that have nothing to do with any candidate."""
+    return np.random.default_rng(11).normal(size=len(candidates.row))
+
+
+@pytest.mark.parametrize("better", [{}, {"cosine/CL/rank": 6.0}], ids=["combination", "single"])
+def test_where_no_pattern_is_likely_the_law_changes_nothing(better: dict[str, float]) -> None:
+    candidates, _ = simulated(7, errors=0, apart=0.0 if better else 1.0, apart_by_name=better)
+    found, plain = choose(candidates, 0, Pattern(odds_of(candidates), 0.0)), choose(candidates, 0)
+    assert found.combined == plain.combined == (not better)
+    assert (found.name, found.single, found.stack, found.auroc) == (plain.name, plain.single, plain.stack, plain.auroc)
+    np.testing.assert_array_equal(found.suspicion, plain.suspicion)
+    np.testing.assert_array_equal(found.held_out, plain.held_out)
+    assert found.patterned == plain.patterned == 0
+
+
+@pytest.mark.parametrize("better", [{}, {"cosine/CL/rank": 6.0}], ids=["combination", "single"])
+def test_where_a_pattern_is_certain_the_law_speaks_alone(better: dict[str, float]) -> None:
+    candidates, _ = simulated(7, errors=0, apart=0.0 if better else 1.0, apart_by_name=better)
+    odds = odds_of(candidates)
+    found = choose(candidates, 0, Pattern(odds, 1.0))
+    assert found.combined and found.name == "auto" and found.patterned == 1
+    np.testing.assert_array_equal(found.suspicion, odds)
+    np.testing.assert_array_equal(found.held_out, odds)
+    assert found.auroc["combination"] == pytest.approx(roc_auc_score(candidates.canary, odds))
+
+
+@pytest.mark.parametrize("likely", [0.2, 0.5, 0.9])
+def test_otherwise_law_and_combination_count_by_the_probability_of_a_pattern(likely: float) -> None:
+    candidates, _ = simulated(9, classes=3)
+    odds, plain = odds_of(candidates), choose(candidates, 0)
+    found = choose(candidates, 0, Pattern(odds, likely))
+    assert plain.combined and found.combined and found.patterned == likely
+    assert found.stack == plain.stack
+    np.testing.assert_allclose(found.suspicion, likely * odds + (1 - likely) * plain.suspicion)
+    np.testing.assert_allclose(found.held_out, likely * odds + (1 - likely) * plain.held_out)
+    assert found.auroc["combination"] == pytest.approx(roc_auc_score(candidates.canary, found.held_out))
+    assert found.auroc["single"] == plain.auroc["single"]
+
+
+def test_a_single_candidate_never_stands_for_a_pattern_that_is_more_likely_than_not() -> None:
+    candidates, _ = simulated(7, errors=0, apart=0, apart_by_name={"cosine/CL/rank": 6})
+    chosen = {likely: choose(candidates, 0, Pattern(odds_of(candidates), likely)) for likely in (0.4, 0.6)}
+    assert (chosen[0.4].name, chosen[0.6].name) == ("cosine/CL/rank", "auto")
+    np.testing.assert_array_equal(rankdata(-chosen[0.4].suspicion), rankdata(candidates.column("cosine/CL/rank")))
+
+
+def test_beside_the_law_of_a_pattern_witnesses_are_heard() -> None:
+    """Mean over all layers, of influences that tell queries apart: no other group or aggregation, and no vote."""
+    heard = ("tracin/layers/mean", "cosine/layers/mean")
+    others = ("self_influence/layers/mean", "tracin/all/mean", "tracin/layers/rank", "cosine/layers/vote@0.3")
+    candidates, _ = simulated(12, names=(*heard, *others, "detector/loss"))
+    odds = odds_of(candidates)
+    by_hand = -(ndtri(candidates.column(heard[0])) + ndtri(candidates.column(heard[1]))) / 2
+    np.testing.assert_allclose(witnesses(candidates), by_hand)
+    plain, found = choose(candidates, 0), choose(candidates, 0, Pattern(odds, 0.6))
+    assert plain.combined
+    np.testing.assert_allclose(found.suspicion, 0.6 * (odds + WITNESSES * by_hand) + 0.4 * plain.suspicion)
+    np.testing.assert_allclose(found.held_out, 0.6 * (odds + WITNESSES * by_hand) + 0.4 * plain.held_out)
+    assert not witnesses(candidates.only(lambda name: name not in heard)).any()

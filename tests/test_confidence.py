@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from thresher.calibrate.candidates import Candidates
+from thresher.calibrate.choice import Pattern
 from thresher.calibrate.confidence import SURE, confidence
-from thresher.calibrate.error_rate import ErrorRate, Known, Posterior, Share, error_rate
-from thresher.calibrate.repair import mended, suggest
+from thresher.calibrate.error_rate import MOST, RARE, ErrorRate, Known, Posterior, Share, error_rate
+from thresher.calibrate.repair import error_pairs, mended, suggest
 
 CASES = [(2, 0.1), (2, 0.3), (4, 0.1), (4, 0.35), (0, 0.2)]
 
@@ -22,15 +24,14 @@ def delta(errors: float, classes: int) -> float:
     return errors / (classes - 1) if classes else 0.0
 
 
-def known(given: Any, clean: Any) -> Known:
-    """What a probe says of rows like the queries."""
-    return Known(given, clean, np.ones(len(given)))
+def known(share: float, error: float, density: Any = None) -> Known:
+    """What clean queries tell of rows that are all like them, unless ``density`` says otherwise."""
+    return Known(share, error, np.ones(1) if density is None else density)
 
 
 def looks(row: Any, canary: Any) -> Candidates:
     """Looks without any candidates."""
-    nothing = np.zeros(len(row), dtype=np.int64)
-    return Candidates((), np.empty((len(row), 0), np.float32), np.array(row), np.array(canary), nothing)
+    return Candidates((), np.empty((len(row), 0), np.float32), np.array(row), np.array(canary))
 
 
 def drawn(rng: np.random.Generator, rows: int, canaries: int, errors: float, classes: int, apart: float) -> Any:
@@ -99,59 +100,92 @@ def test_spoiled_rows_are_surely_wrong_and_change_no_other() -> None:
     assert found.q_value[45] == pytest.approx(1 - SURE)
 
 
-def opinions(rng: np.random.Generator, wrong: Any, classes: int, right: float) -> Any:
-    """A model's probability of each label: ``right`` on average of the right class, the rest of others."""
-    of_right = rng.beta(3 * right, 3 * (1 - right), len(wrong))
-    shares = rng.dirichlet(np.ones(classes - 1), len(wrong))[:, 0]
-    return np.where(wrong, (1 - of_right) * shares, of_right)
-
-
 SOURCES = {"canaries": (False, 3.0), "queries": (True, 0.0), "both": (True, 3.0)}
 
 
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(("classes", "errors"), [(2, 0.1), (2, 0.3), (4, 0.25), (7, 0.05)])
 def test_intervals_hold_the_share_of_errors(classes: int, errors: float, source: str) -> None:
-    """By canaries that can be told from other rows, by queries where they cannot, and closest by both."""
+    """By canaries that can be told from other rows, by queries where they cannot, and closest by both.
+
+    What queries tell is off by what it says that it is off by.
+    """
     asks, apart = SOURCES[source]
-    rng = np.random.default_rng(0)
-    wrong, canary = np.arange(600) < round(600 * errors), np.arange(660) >= 600
+    rng = np.random.default_rng(1)
+    canary = np.arange(660) >= 600
     found: list[ErrorRate] = []
     for _ in range(40):
-        given, clean = opinions(rng, wrong, classes, 0.8), opinions(rng, np.zeros(200, bool), classes, 0.8)
+        told = known(rng.normal(errors, 0.04), 0.04) if asks else None
         seen, _ = drawn(rng, 600, 60, errors, classes, apart)
-        found.append(error_rate(seen, canary, known(given, clean) if asks else None, classes).rate)
+        found.append(error_rate(seen, canary, told, classes).rate)
     shares = [one.share for one in found]
     assert np.mean([share.low <= errors <= share.high for share in shares]) >= 0.9
-    widest = {"canaries": 0.35, "queries": 0.25, "both": 0.2}[source]
+    widest = {"canaries": 0.35, "queries": 0.17, "both": 0.14}[source]
     assert np.mean([share.high - share.low for share in shares]) < widest
     assert np.mean([share.estimate for share in shares]) == pytest.approx(errors, abs=0.06)
     assert np.mean([one.plausible is not False for one in found]) > 0.9
+
+
+@pytest.mark.parametrize(("share", "error"), [(0.1, 0.03), (0.3, 0.05), (0.02, 0.05), (-0.05, 0.04)])
+def test_an_interval_by_queries_is_that_of_a_normal_likelihood_and_the_prior(share: float, error: float) -> None:
+    """Whatever the canaries are: here they look like every other row, and many classes make every share possible."""
+    canary = np.arange(1100) >= 1000
+    found = error_rate(np.zeros(1100), canary, known(share, error), 100).rate.queries
+    assert found is not None
+    pi = (np.arange(100_000) + 0.5) / 100_000 * MOST * 0.99
+    weights = norm.pdf(pi, share, error) * (1 - pi) ** RARE
+    below = np.cumsum(weights) / weights.sum()
+    low, high = (float(pi[np.searchsorted(below, at)]) for at in (0.025, 0.975))
+    assert found.estimate == pytest.approx(weights @ pi / weights.sum(), abs=0.003)
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.006), pytest.approx(high, abs=0.006))
+
+
+def test_the_less_queries_tell_the_more_canaries_count() -> None:
+    rng = np.random.default_rng(4)
+    canary = np.arange(1100) >= 1000
+    seen, _ = drawn(rng, 1000, 100, 0.2, 4, 3.0)
+    alone = error_rate(seen, canary, None, 4).rate.share
+    found = [error_rate(seen, canary, known(alone.estimate + 0.05, error), 4).rate for error in (0.01, 0.05, 10.0)]
+    assert all(one.plausible for one in found)
+    assert found[0].share.estimate > found[1].share.estimate > found[2].share.estimate
+    assert found[0].share.estimate == pytest.approx(alone.estimate + 0.05, abs=0.02)
+    assert found[2].share.estimate == pytest.approx(alone.estimate, abs=1e-3)
+    widths = [one.share.high - one.share.low for one in found]
+    assert widths[0] < widths[1] < widths[2]
+    assert widths[1] < min(found[1].canaries.high - found[1].canaries.low, 2 * 1.96 * 0.05)
 
 
 def test_canaries_that_are_easier_to_find_than_the_errors_are_not_believed() -> None:
     rng = np.random.default_rng(1)
     wrong, canary = np.arange(1000) < 300, np.arange(1100) >= 1000
     seen = rng.normal(size=1100) + np.where(canary, 6.0, np.arange(1100) < 300)
-    given, clean = opinions(rng, wrong, 4, 0.8), opinions(rng, np.zeros(200, bool), 4, 0.8)
-    found = error_rate(seen, canary, known(given, clean), 4).rate
+    found = error_rate(seen, canary, known(0.28, 0.03), 4).rate
     assert found.plausible is False
     assert found.canaries.high < 0.1
-    assert 0.2 < found.share.estimate < 0.4
-    assert found.share.low == found.canaries.low
-    alike = error_rate(seen + 5 * (np.arange(1100) < 300), canary, known(given, clean), 4).rate
+    assert found.queries is not None and found.share.estimate == found.queries.estimate
+    assert 0.2 < found.share.estimate < 0.35
+    assert (found.share.low, found.share.high) == (found.canaries.low, found.queries.high)
+    alike = error_rate(seen + 5 * (np.arange(1100) < 300), canary, known(0.28, 0.03), 4).rate
     assert alike.plausible is True
-    assert alike.canaries.estimate == pytest.approx(0.3, abs=0.07)
+    assert alike.canaries.estimate == pytest.approx(wrong.mean(), abs=0.07)
+
+
+def test_where_the_two_contradict_one_another_probabilities_add_up_to_what_queries_tell() -> None:
+    rng = np.random.default_rng(5)
+    canary = np.arange(1100) >= 1000
+    seen = rng.normal(size=1100) + np.where(canary, 6.0, 3.0 * (np.arange(1100) < 300))
+    judged = error_rate(seen, canary, known(0.3, 0.02), 4)
+    assert judged.rate.plausible is False
+    assert judged.weights @ judged.pi == pytest.approx(0.3, abs=0.02)
+    by_canaries = error_rate(seen, canary, None, 4)
+    assert judged.wrong(seen[:1000]).mean() > 2 * by_canaries.wrong(seen[:1000]).mean()
 
 
 def test_queries_that_tell_nothing_leave_it_to_the_canaries() -> None:
-    rng = np.random.default_rng(2)
-    seen, _ = drawn(rng, 600, 60, 0.1, 2, 3.0)
-    canary = np.arange(660) >= 600
-    by_chance = error_rate(seen, canary, known(rng.normal(0.5, 0.05, 600), rng.normal(0.5, 0.05, 150)), 2).rate
-    assert by_chance == error_rate(seen, canary, None, 2).rate
-    assert by_chance.plausible is None
-    assert by_chance.share == by_chance.canaries
+    seen, _ = drawn(np.random.default_rng(2), 600, 60, 0.1, 2, 3.0)
+    alone = error_rate(seen, np.arange(660) >= 600, None, 2).rate
+    assert alone.queries is alone.plausible is alone.alike is None
+    assert alone.share == alone.canaries
 
 
 @pytest.mark.parametrize("classes", [2, 4, 0])
@@ -197,6 +231,36 @@ def test_an_opinion_that_is_certain_of_the_label_still_suggests_another(classes:
     np.testing.assert_allclose(sure, 0.9 / (classes - 1))
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_pairs_of_labels_equal_a_loop(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    labels, wrong = rng.integers(0, classes, 60), rng.random(60) * 0.6
+    said = rng.dirichlet(np.ones(classes), 60)
+    expected = dict.fromkeys(itertools.permutations(range(classes), 2), 0.0)
+    for label, opinion, chance in zip(labels.tolist(), said.tolist(), wrong.tolist(), strict=True):
+        for other in set(range(classes)) - {label}:
+            expected[label, other] += chance * opinion[other] / (sum(opinion) - opinion[label])
+    found = error_pairs(labels, said, wrong)
+    assert len(found) > 1 and len(found) == sum(count >= 1 for count in expected.values())
+    for pair in found:
+        assert pair.wrong == pytest.approx(expected[pair.label, pair.likely]) and pair.wrong >= 1
+        assert pair.rows == (labels == pair.label).sum()
+    assert [pair.wrong for pair in found] == sorted((pair.wrong for pair in found), reverse=True)
+
+
+def test_pairs_are_of_rows_that_are_likely_wrong_and_of_classes_that_are_likely() -> None:
+    labels = np.repeat([0, 1, 2], 20)
+    said = np.eye(3)[np.where(np.arange(60) < 6, 1, labels)]  # six rows labelled 0 are of class 1
+    wrong = np.where(np.arange(60) < 6, 0.9, 0.0)
+    (only,) = error_pairs(labels, said, wrong)
+    assert (only.label, only.likely, only.rows, only.wrong) == (0, 1, 20, pytest.approx(6 * 0.9))
+    assert error_pairs(labels, said, wrong / 6) == ()  # 0.9 of a row
+    even = error_pairs(labels, np.eye(3)[labels], np.full(60, 0.3))  # certain of each label, and yet some are wrong
+    assert {(pair.label, pair.likely): round(pair.wrong, 6) for pair in even} == dict.fromkeys(
+        itertools.permutations(range(3), 2), 3.0
+    )
+
+
 def test_rows_are_relabelled_where_the_suggestion_is_more_likely_right_than_not() -> None:
     table = pd.DataFrame({"suggestion_confidence": [0.9, 0.5, 0.1, 0.51, 0.7]})
     relabelled, dropped = mended(table, np.array([3, 1, 0, 2]))
@@ -204,21 +268,24 @@ def test_rows_are_relabelled_where_the_suggestion_is_more_likely_right_than_not(
     assert dropped.tolist() == [1, 2]
 
 
-def test_rows_unlike_the_queries_do_not_count() -> None:
-    """Most rows are of a kind that the probe is surer of, and no query is: taken alike, they seem to hold no errors."""
-    rng, errors = np.random.default_rng(3), 0.2
+def test_how_many_rows_queries_tell_of_is_said_beside_the_share() -> None:
     canary = np.arange(1100) >= 1000
-    like, alone = [], []
-    for _ in range(20):
-        wrong, unlike = rng.random(1000) < errors, np.arange(1000) < 600
-        given = np.where(unlike, opinions(rng, wrong, 2, 0.95), opinions(rng, wrong, 2, 0.75))
-        said = Known(given, opinions(rng, np.zeros(200, bool), 2, 0.75), np.where(unlike, 0.0, 2.5))
-        assert said.alike == pytest.approx(0.4)
-        seen, _ = drawn(rng, 1000, 100, errors, 2, 0.0)
+    seen = np.random.default_rng(3).normal(size=1100)
+    for density, alike in ((np.ones(1000), 1.0), (np.where(np.arange(1000) < 600, 0.0, 2.5), 0.4)):
+        said = known(0.2, 0.05, density)
         found = error_rate(seen, canary, said, 2).rate
-        assert found.alike == said.alike
-        like.append(found.share)
-        alone.append(error_rate(seen, canary, known(given, said.clean), 2).rate.share)
-    assert np.mean([share.estimate for share in like]) == pytest.approx(errors, abs=0.06)
-    assert np.mean([share.low <= errors <= share.high for share in like]) >= 0.9
-    assert np.mean([share.estimate for share in alone]) < 0.1
+        assert found.alike == said.alike == pytest.approx(alike)
+        assert found.share == error_rate(seen, canary, known(0.2, 0.05), 2).rate.share
+
+
+@pytest.mark.parametrize("likely", [0.0, 0.4, 1.0])
+def test_who_ranks_higher_is_no_less_likely_wrong_whatever_the_pattern_says(likely: float) -> None:
+    rng = np.random.default_rng(0)
+    share = Share(0.2, 0.1, 0.3)
+    judged = Posterior(ErrorRate(share, share, None), np.array([0.2]), np.ones(1), np.array([[1.5, -1.0]]))
+    suspicion, odds = rng.normal(size=200), rng.normal(size=200)
+    found = confidence(suspicion, judged, pattern=Pattern(odds, likely)).probability
+    order = np.argsort(-suspicion)
+    assert (np.diff(found[order]) <= 0).all()
+    mixed = likely / (1 + np.exp(-odds)) + (1 - likely) * judged.wrong(suspicion)
+    np.testing.assert_allclose(np.sort(found), np.sort(mixed))  # as many are as likely wrong as before

@@ -22,6 +22,7 @@ from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
 from thresher.detectors.label_noise import WHICH
 from thresher.detectors.texts import text_problems
+from thresher.errors import RunError
 from thresher.evaluate.knowledge import Knowledge
 from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
@@ -29,7 +30,7 @@ from thresher.influences.tensor import SIGN
 from thresher.known import knowledge_of
 from thresher.model.predict import Predictions, read_predictions
 from thresher.prepare import Job
-from thresher.run import RunDirectory
+from thresher.run import OTHER_VERSION, RunDirectory
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import is_score, lowest, resolve
 from thresher.tensors import read_tensors
@@ -153,6 +154,8 @@ class _Opinions:
     @classmethod
     def read(cls, job: Job, place: RunDirectory) -> _Opinions | None:
         rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
+        if rounds[0] and "odds" not in rounds[0]:
+            raise RunError(OTHER_VERSION.format(place.path))
         judges = tuple(
             np.concatenate([found[f"truth_{which}"].numpy() for found in rounds])
             for which in WHICH

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.calibrate.alike import draw_alike, with_canaries
+from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibrate.canaries import ALIKE, Round
 from thresher.calibrate.candidates import write_candidates
 from thresher.data.encode import EncodedRows
@@ -44,7 +44,7 @@ from thresher.model.quiet import quiet
 from thresher.model.rate_search import RateTrainer, find_rate
 from thresher.prepare import Job, has
 from thresher.progress import Advance, Progress
-from thresher.run import RunDirectory
+from thresher.run import OTHER_VERSION, RunDirectory
 from thresher.scores.table import DETECTOR, score_all
 from thresher.tensors import read_tensors, write_tensors
 
@@ -129,10 +129,14 @@ def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) 
         return job
     assert frozen is not None  # of a model that is trained here there are features
     numbers = [str(one.number) for one in job.rounds]
+    if not place.canaries.exists() and place.candidates.exists():
+        raise RunError(OTHER_VERSION.format(place.path))
     if not place.canaries.exists():
         labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
         noise = learn_label_noise(frozen, labels, truth, len(job.subject.classes), job.config.seed)
-        chosen = draw_alike(noise, labels, [int(one.wrong.sum()) for one in job.rounds], job.config.seed)
+        told = told_share(noise, labels, truth, job.config.seed, np.ones(len(labels), bool))
+        counts = [int(one.wrong.sum()) for one in job.rounds]
+        chosen = draw_alike(noise, labels, counts, job.config.seed, EVENLY if told else 1.0)
         tensors = dict(zip(numbers, (torch.from_numpy(np.stack(one)) for one in chosen), strict=True))
         write_tensors(place.canaries, tensors)
     kept, _ = read_tensors(place.canaries)
@@ -180,12 +184,12 @@ def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
 def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, torch.Tensor]:
     """What is said of the classes of rows, and of which of them are ``wrong`` [n] by our own doing.
 
-    ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by features
-    of the model before and after fine-tuning. Of those that queries tell something by, ``odds`` [n] are the mean log
-    odds that a label is wrong, and ``patterned`` how likely errors follow a pattern, else 0. By frozen features
-    ``share`` [2] is how many of the other rows are wrong and its standard error, where queries tell it; ``probe`` [n +
-    Q, C] are its probabilities of rows and queries, and ``query_likeness`` [n] how dense the queries lie where each row
-    lies.
+    ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by
+    features of the model before and after fine-tuning. Each counting by what it says of the queries, ``odds`` [n]
+    are the log odds that a label is wrong, and ``patterned`` is how likely errors follow a pattern, 0 where it says
+    nothing. By frozen features ``share`` [2] is how many of the other rows are wrong and its standard error, where
+    queries tell it; ``probe`` [n + Q, C] are its probabilities of rows and queries, and ``query_likeness`` [n] how
+    dense the queries lie where each row lies.
     """
     if not evidence.has("classes"):
         return {}
@@ -195,9 +199,10 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, torch.Tensor]:
         which: told_share(noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
         for which, noise in learned.items()
     }
-    heard = [noise for which, noise in learned.items() if told[which] is not None]
-    odds = np.mean([-noise.log_odds for noise in heard or learned.values()], axis=0)
-    likely = float(np.mean([noise.law.patterned for noise in heard])) if heard else 0.0
+    gains = np.array([0.0 if one is None else one.gain for one in told.values()])
+    weights = gains / gains.sum() if gains.any() else np.full(len(gains), 1 / len(gains))
+    odds = weights @ np.stack([-noise.log_odds for noise in learned.values()])
+    likely = weights @ [noise.law.patterned for noise in learned.values()] * bool(gains.any())
     opinions |= {"odds": torch.from_numpy(odds), "patterned": torch.tensor(likely, dtype=torch.float64)}
     if evidence.frozen is None:
         return opinions

@@ -24,6 +24,9 @@ GUESSED = "labels that the model was asked for"
 """In inputs.json. They hang on the last bits of its numbers, and these on the number of threads."""
 
 
+OTHER_VERSION = "{}: this run was begun by another version of thresher; begin anew with another --output."
+
+
 class RunDirectory:
     """Paths and bookkeeping of one run.
 

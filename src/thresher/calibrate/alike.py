@@ -24,7 +24,9 @@ EVENLY = 0.25
 """Share of the canaries that are drawn by errors which hit all classes alike."""
 
 
-def draw_alike(noise: LabelNoise, labels: Indices, counts: Sequence[int], seed: int) -> list[tuple[Indices, Indices]]:
+def draw_alike(
+    noise: LabelNoise, labels: Indices, counts: Sequence[int], seed: int, evenly: float = EVENLY
+) -> list[tuple[Indices, Indices]]:
     """Canaries of each round.
 
     Args:
@@ -32,12 +34,13 @@ def draw_alike(noise: LabelNoise, labels: Indices, counts: Sequence[int], seed: 
         labels: The rows' classes as given, [n].
         counts: How many canaries each round has.
         seed: Fixes what is drawn.
+        evenly: Share of the canaries that are drawn by the even law; 1 where queries tell no law.
 
     Returns:
         For each round rows, sorted, and their wrong labels; no row is in two rounds.
     """
     rng = np.random.default_rng([seed, 8])
-    law = _law(noise, labels)
+    law = _law(noise, labels, evenly)
     often = (1 - noise.wrong) * law.sum(axis=1)[labels]
     rows = drawn(often.clip(np.finfo(float).tiny), sum(counts), rng)
     chances = law[labels[rows]] / law[labels[rows]].sum(axis=1, keepdims=True)
@@ -59,7 +62,7 @@ def with_canaries(rounds: Sequence[Round], train: EncodedRows, drawn: Sequence[t
     return found
 
 
-def _law(noise: LabelNoise, labels: Indices) -> Floats:
+def _law(noise: LabelNoise, labels: Indices, evenly: float) -> Floats:
     """How many of a class's rows get which other label, [C, C], 0 on the diagonal and for labels that no row has."""
     law = noise.law.transition
     count = len(law)
@@ -69,4 +72,4 @@ def _law(noise: LabelNoise, labels: Indices) -> Floats:
         errors[:, np.setdiff1d(np.arange(count), labels)] = 0
     share = np.bincount(labels, minlength=count) / len(labels)
     each = [errors / max(float(share @ errors.sum(axis=1)), np.finfo(float).tiny) for errors in (law, even)]
-    return (1 - EVENLY) * each[0] + EVENLY * each[1]
+    return (1 - evenly) * each[0] + evenly * each[1]

@@ -14,7 +14,7 @@ import numpy as np
 
 from thresher.config import AuditConfig, CanaryKind
 from thresher.data.encode import EncodedRows, Indices
-from thresher.data.noise.draw import Flags
+from thresher.data.noise.draw import Flags, present
 from thresher.data.noise.kinds import Guess
 from thresher.errors import ConfigError
 from thresher.model.load import Subject
@@ -59,6 +59,8 @@ def plan_rounds(
     def spoiled(rows: Indices) -> EncodedRows:
         return task.with_canaries(rows, kind, rng, guess).encode(subject, max_length).rows["train"]
 
+    if kind == ALIKE:
+        present(train.classes.numpy())
     if subject.kind == "lora":  # alike ones get their rows and labels when there are features: these only count them
         return tuple(
             Round(
@@ -79,14 +81,12 @@ def plan_rounds(
 
 def canary_kind(task: Task, subject: Subject, config: AuditConfig) -> CanaryKind:
     """The kind of canaries to plant. Raises :class:`ConfigError` for one that cannot be."""
-    able = [kind for kind in task.canary_kinds if kind != ALIKE or subject.kind == "lora"]
+    able: list[CanaryKind] = [kind for kind in task.canary_kinds if kind != ALIKE or subject.kind == "lora"]
     kind = config.canary_kind or able[0]
-    if kind == ALIKE and kind not in able:
+    if kind == ALIKE and kind in task.canary_kinds and kind not in able:
         raise ConfigError("--canary-kind alike: it takes features of the model as it came, and this one is fine-tuned.")
-    if kind not in task.canary_kinds:
-        raise ConfigError(
-            f"--canary-kind {kind}: --task {config.task} knows {', '.join(task.canary_kinds)}; choose one."
-        )
+    if kind not in able:
+        raise ConfigError(f"--canary-kind {kind}: --task {config.task} knows {', '.join(able)}; choose one.")
     return kind
 
 

@@ -41,8 +41,8 @@ def confidence(
     wrong = posterior.wrong(suspicion)
     if pattern is not None:
         wrong = pattern.likely * expit(pattern.odds) + (1 - pattern.likely) * wrong
-    wrong = np.minimum(wrong, SURE)
     order = np.argsort(-suspicion, kind="stable")
+    wrong[order] = np.minimum(np.sort(wrong)[::-1], SURE)  # who ranks higher is no less likely wrong
     if spoiled is not None:
         wrong[spoiled] = SURE
     right_so_far = np.cumsum(1 - wrong[order]) / np.arange(1, len(order) + 1)

@@ -106,10 +106,12 @@ def learn_label_noise(
 
 @dataclass(frozen=True)
 class Told:
-    """The share of wrong labels as clean queries tell it, and its standard error."""
+    """The share of wrong labels as clean queries tell it, its standard error, and how much f says of the queries: their
+    mean log probability less that by how often each class is."""
 
     share: float
     error: float
+    gain: float
 
 
 def told_share(noise: LabelNoise, labels: Labels, query_labels: Labels, seed: int, counted: Flags) -> Told | None:
@@ -131,7 +133,7 @@ def told_share(noise: LabelNoise, labels: Labels, query_labels: Labels, seed: in
         chances = _as_sure_as_right(np.concatenate([noise.classes[some], queries[few]]), query_labels[few])[: len(some)]
         truth = noise.law.fitted(chances, labels[some]).truth(chances, labels[some])
         shares.append(1 - float(truth[np.arange(len(some)), labels[some]].mean()))
-    return Told(float(noise.wrong[rows].mean()), float(np.hypot(np.std(shares), UNMODELLED)))
+    return Told(float(noise.wrong[rows].mean()), float(np.hypot(np.std(shares), UNMODELLED)), float(gain.mean()))
 
 
 _KEPT: WeakKeyDictionary[Evidence, dict[str, LabelNoise]] = WeakKeyDictionary()
