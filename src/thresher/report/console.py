@@ -90,7 +90,7 @@ def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) 
 def _drops(summary: Mapping[str, Any]) -> str:
     """How many rows are dropped, and on what ground."""
     drop = f"drops {summary['drop']:,} rows"
-    if "auto" in summary or summary["config"]["drop"] is not None:
+    if "auto" in summary or summary["config"].get("drop") is not None:
         return drop
     return f"{drop}, the lowest {DROP:.0%}: how many are wrong was not estimated, which --detector auto does"
 
