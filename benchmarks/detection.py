@@ -34,6 +34,7 @@ from thresher.pipeline import run
 from thresher.prepare import Job, prepare
 from thresher.progress import Shown, Silent
 from thresher.retrain import retrained, training_sets
+from thresher.rounds import with_alike_canaries
 from thresher.run import RunDirectory
 from thresher.scores.table import lowest_of
 from thresher.tensors import write_tensors
@@ -105,7 +106,7 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
         place = RunDirectory(output / cell.name)
         if place.summary.exists() and not (place.path / "accuracy.json").exists():
             console.print(cell.name)
-            job = prepare(_quick(audit_of(cell, output, glue_dir)))
+            job = with_alike_canaries(prepare(_quick(audit_of(cell, output, glue_dir))), place, None)
             decision = decide(job, place)
             sets: dict[str, Any] = dict(training_sets(job, decision))
             sets["with_canaries"] = lambda rows=job.rounds[0].train: rows

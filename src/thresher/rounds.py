@@ -124,14 +124,17 @@ def _features(job: Job, place: RunDirectory, progress: Progress) -> Features:
 
 
 def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) -> Job:
-    """The job with canaries that are wrong as its rows are, drawn once and kept in ``place``."""
+    """The job with canaries that are wrong as its rows are, drawn once and kept in ``place``.
+
+    ``frozen`` may be None where they have been drawn.
+    """
     if not job.auto or job.canary_kind != ALIKE:
         return job
-    assert frozen is not None  # of a model that is trained here there are features
     numbers = [str(one.number) for one in job.rounds]
     if not place.canaries.exists() and place.candidates.exists():
         raise RunError(OTHER_VERSION.format(place.path))
     if not place.canaries.exists():
+        assert frozen is not None  # of a model that is trained here there are features
         labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
         noise = learn_label_noise(frozen, labels, truth, len(job.subject.classes), job.config.seed)
         told = told_share(noise, labels, truth, job.config.seed, np.ones(len(labels), bool))
