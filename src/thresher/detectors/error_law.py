@@ -20,7 +20,7 @@ from thresher.detectors.evidence import Floats, Labels
 STEADY = 5.0
 """How many rows of each class the prior counts as, by which a pattern is drawn towards the even law."""
 
-DOUBT = 3.0
+DOUBT = 8.0
 """What the log likelihood of rows that it was not fitted to must gain by a pattern for it to be as likely as none."""
 
 SETTLE = 10

@@ -43,7 +43,7 @@ LOOSER = 3.0
 SURENESS = 0.5
 """Standard deviation of the prior of the temperature's logarithm."""
 
-DRAWS, UNMODELLED = 40, 0.025
+DRAWS, UNMODELLED = 40, 0.05
 """Of the bootstrap; and the standard deviation of what it does not see, as on planted errors of other tasks."""
 
 SMALLEST = 1e-6
