@@ -173,7 +173,7 @@ class _Opinions:
         return cls(judges, pattern, Known(share, error, density))
 
     def of_probe(self) -> _Opinions:
-        """What the probe says alone: for a model that has learned less than it."""
+        """What is said by frozen features alone: for a model that has learned less than a probe on them."""
         return replace(self, judges=self.judges[:1])
 
     def merged_pattern(self, candidates: Candidates) -> Pattern | None:

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part, read_parts
 from thresher.data.table import Table, fingerprint
-from thresher.detectors.evidence import Need
+from thresher.detectors.evidence import Need, Which
 from thresher.detectors.registry import DETECTORS
 from thresher.detectors.registry import available as usable
 from thresher.errors import ConfigError
@@ -118,7 +117,7 @@ class Job:
         """The shares of the rows that Vote is tried with."""
         return _ks(self.config)
 
-    def looks_at(self, features: Literal["frozen", "tuned"]) -> bool:
+    def looks_at(self, features: Which) -> bool:
         """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
         there = usable(partial(has, self.subject))
         asked = there if self.auto else {self.config.detector.removeprefix(DETECTOR)} & set(there)

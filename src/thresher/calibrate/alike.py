@@ -17,6 +17,7 @@ import numpy as np
 from thresher.calibrate.canaries import Round
 from thresher.data.encode import EncodedRows, Indices
 from thresher.data.noise.draw import drawn
+from thresher.detectors.error_law import even_law
 from thresher.detectors.label_noise import LabelNoise
 from thresher.scores.aggregate import Floats
 
@@ -66,7 +67,7 @@ def _law(noise: LabelNoise, labels: Indices, evenly: float) -> Floats:
     """How many of a class's rows get which other label, [C, C], 0 on the diagonal and for labels that no row has."""
     law = noise.law.transition
     count = len(law)
-    even = np.full((count, count), max(float(noise.wrong.mean()), 1 / len(labels)) / (count - 1))
+    even = even_law(max(float(noise.wrong.mean()), 1 / len(labels)), count)
     for errors in (law, even):
         np.fill_diagonal(errors, 0)
         errors[:, np.setdiff1d(np.arange(count), labels)] = 0

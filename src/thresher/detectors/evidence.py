@@ -11,7 +11,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
-Need = Literal["training", "classes", "frozen", "tuned"]
+Which = Literal["frozen", "tuned"]
+"""Features of the model before fine-tuning, or after."""
+
+Need = Literal["training", "classes"] | Which
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,6 @@ class Evidence:
             return self.classes > 1
         return self.features(need) is not None
 
-    def features(self, which: Literal["frozen", "tuned"]) -> Features | None:
+    def features(self, which: Which) -> Features | None:
         """Features of the model before or after fine-tuning."""
         return self.frozen if which == "frozen" else self.tuned

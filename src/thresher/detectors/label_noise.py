@@ -18,7 +18,6 @@ rows ask for it that it was not fitted to (:mod:`thresher.detectors.error_law`);
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,10 +26,9 @@ from scipy.special import log_softmax, softmax
 
 from thresher.data.noise.draw import Flags
 from thresher.detectors.error_law import STEADY, Law, even_law
-from thresher.detectors.evidence import Evidence, Features, Floats, Labels, Singles
+from thresher.detectors.evidence import Evidence, Features, Floats, Labels, Singles, Which
 from thresher.detectors.probe import FOLDS, Probe, prepared, stratified_folds
 
-Which = Literal["frozen", "tuned"]
 WHICH: tuple[Which, ...] = ("frozen", "tuned")
 
 TURNS = 8
@@ -95,12 +93,13 @@ def learn_label_noise(
     model = _Folded(inputs, fold, np.where(np.arange(len(given)) < len(labels), 1.0, QUERY_WEIGHT), LOOSER * strength)
     aims = np.eye(classes)[given]
     law = _first_law(model.fit(aims)[len(labels) :], query_labels)
-    chances, truth = aims, aims
-    for turn in range(TURNS + 1):
-        chances = _as_sure_as_right(model.fit(aims), query_labels) if turn else model.fit(aims)
-        law = law.learned(chances[: len(labels)], labels, fold[: len(labels)]) if turn else law
-        truth = law.truth(chances[: len(labels)], labels)
+    chances = model.fit(aims)  # goes on where the first fit ended
+    truth = law.truth(chances[: len(labels)], labels)
+    for _ in range(TURNS):
         aims[: len(labels)] = truth
+        chances = _as_sure_as_right(model.fit(aims), query_labels)
+        law = law.learned(chances[: len(labels)], labels, fold[: len(labels)])
+        truth = law.truth(chances[: len(labels)], labels)
     return LabelNoise(law, chances, truth, 1 - truth[np.arange(len(labels)), labels])
 
 

@@ -7,26 +7,26 @@ large that all rows look alike (Timkey & van Schijndel 2021).
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler, normalize
 
-from thresher.detectors.evidence import Evidence, Floats, Labels, Singles
+from thresher.detectors.evidence import Evidence, Floats, Labels, Singles, Which
 
 FEWEST, MOST = 5, 50
 CHUNK = 2**24  # similarities at a time
 ROUNDING = 1e-6  # cosines that differ by no more are tied
 
 
-def knn(evidence: Evidence, which: Literal["frozen", "tuned"]) -> Floats:
+def knn(evidence: Evidence, which: Which) -> Floats:
     """Share of the row's label among its nearest other training rows, weighted by cosine, [n] in 0..1."""
     train, _ = _directions(evidence, which)
     same = np.arange(len(train)) if evidence.rows is None else evidence.rows
     return _label_shares(train, evidence.labels, train, evidence.labels, same)
 
 
-def query_knn(evidence: Evidence, which: Literal["frozen", "tuned"]) -> Floats:
+def query_knn(evidence: Evidence, which: Which) -> Floats:
     """Share of the row's label among its nearest queries, weighted by cosine, [n] in 0..1."""
     train, query = _directions(evidence, which)
     return _label_shares(train, evidence.labels, query, evidence.query_labels)
@@ -37,7 +37,7 @@ def neighbours_of(candidates: int) -> int:
     return min(max(FEWEST, min(MOST, round(sqrt(candidates)))), candidates)
 
 
-def _directions(evidence: Evidence, which: Literal["frozen", "tuned"]) -> tuple[Singles, Singles]:
+def _directions(evidence: Evidence, which: Which) -> tuple[Singles, Singles]:
     features = evidence.features(which)
     assert features is not None
     scaler: Any = StandardScaler().fit(features.train)
