@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from thresher.data.glue import GLUE
 from thresher.data.packaged import critic_quotes
 from thresher.data.table import Record, Table, read_table, write_table
+from thresher_study.glue import GLUE
 
 ROWS, QUERIES, TEST_ROWS = 1000, 200, 600
 QUOTES, FOUR, TEN = "quotes", "stsb4", "grammars"

@@ -15,9 +15,9 @@ from detection_rows import FOUR, LEARNED, TEN
 from thresher.evaluate.detection import measured
 from thresher.files import read_json
 from thresher.scores.table import Configuration
-from thresher.study.pieces import markdown
 from thresher.tensors import read_tensors
 from thresher.terminal import PlainConsole
+from thresher_study.pieces import markdown
 
 MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
 CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"

@@ -188,12 +188,12 @@ def study(
     **options: Any,
 ) -> None:
     """Rerun the paper's experiment: audits with planted errors, retraining, tables and figures."""
-    from thresher.report.study import show_end, show_jobs
-    from thresher.study.config import read_study
-    from thresher.study.gather import gather
-    from thresher.study.report import write_report
-    from thresher.study.run import executor_of, run_study
-    from thresher.study.timing import expected
+    from thresher_study.config import read_study
+    from thresher_study.console import show_end, show_jobs
+    from thresher_study.gather import gather
+    from thresher_study.report import write_report
+    from thresher_study.run import executor_of, run_study
+    from thresher_study.timing import expected
 
     where = {name: options.pop(name) for name in WorkersConfig.model_fields if name in options}
     plan = read_study(config, options)

@@ -15,8 +15,8 @@ from thresher.errors import ConfigError, RunError
 from thresher.evaluate.detection import METRICS
 from thresher.evaluate.ranking import Friedman, friedman, fronts, means, nemenyi, wilcoxon_holm, win_rate
 from thresher.run import open_finished
-from thresher.study.gather import gather
-from thresher.study.place import PLAN, read_plan
+from thresher_study.gather import gather
+from thresher_study.place import PLAN, read_plan
 
 TOP = 10
 BOUNDS = ("chance", "oracle")
