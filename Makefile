@@ -33,9 +33,9 @@ detection: .venv/demo
 
 # The paper's experiment on MiniLM, and a decoder; hours, and goes on where it was stopped. GLUE as above.
 study: .venv/demo .venv/generate
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[study]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]' --editable ./study
 	for size in minilm smollm2; do \
-		$(BIN)/thresher study configs/small/$$size.yaml --workers 2 --output runs/$$size $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
+		$(BIN)/thresher-study study/configs/small/$$size.yaml --workers 2 --output runs/$$size $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
 	done
 
 .venv/base: constraints.txt pyproject.toml
@@ -52,8 +52,8 @@ study: .venv/demo .venv/generate
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/generate.txt
 	touch $@
 
-.venv/dev: .venv/base
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+.venv/dev: .venv/base study/pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable './study[slurm,ray]'
 	touch $@
 
 .venv/agreement: .venv/base requirements/agreement.txt

@@ -9,7 +9,6 @@ import numpy as np
 
 from thresher.data.packaged import critic_quotes
 from thresher.data.table import Record, Table, read_table, write_table
-from thresher_study.glue import GLUE
 
 ROWS, QUERIES, TEST_ROWS = 1000, 200, 600
 QUOTES, FOUR, TEN = "quotes", "stsb4", "grammars"
@@ -60,7 +59,7 @@ def _labelled(task: str, file: Path) -> Table:
 
 
 LABELLED: Mapping[str, Callable[[Record], Record]] = {
-    "stsb": lambda record: {**record, "label": GLUE["stsb"].binary(record["label"])},
+    "stsb": lambda record: {**record, "label": int(record["label"] >= 3)},
     FOUR: lambda record: {**record, "label": min(int(0.8 * record["label"]), 3)},
     TEN: lambda record: {"text": record["answer"], "label": record["variation"]},
 }

@@ -17,7 +17,6 @@ from thresher.files import read_json
 from thresher.scores.table import Configuration
 from thresher.tensors import read_tensors
 from thresher.terminal import PlainConsole
-from thresher_study.pieces import markdown
 
 MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
 CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"
@@ -246,7 +245,8 @@ def _drawn_again(values: npt.NDArray[np.float64], rng: np.random.Generator) -> n
 
 def _texts(table: pd.DataFrame) -> list[str]:
     """A Markdown table, numbers with three decimals."""
-    return markdown(table.map(_cell))
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.map(_cell).to_numpy().tolist()]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def _cell(value: Any) -> str:

@@ -61,7 +61,6 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["clean", "x", "--output", NAME, "--guard-formulas"], "no .csv or .tsv file"),
         (["compare", NAME, NAME], "is named twice"),
         (["compare", "x", "--output", NAME], "name a .csv"),
-        (["study", f"{NAME}.yaml"], "cannot be read"),
         ([NAME], "No such command"),
         (["clean"], "Missing"),
     ],

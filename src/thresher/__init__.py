@@ -14,45 +14,62 @@ if TYPE_CHECKING:
     from thresher.evaluate.cancellation import cancellation
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
     from thresher.influences.compute import influence
+    from thresher.influences.tensor import SIGN
     from thresher.layer_view import Explanation, explain
     from thresher.model.checkpoints import Checkpoint, read_checkpoints
     from thresher.model.keeper import CheckpointKeeper
+    from thresher.model.load import check_model
     from thresher.pipeline import AuditResult, audit
+    from thresher.plan import Plan, plan_audit
+    from thresher.retrain import retrain_on
+    from thresher.run import RunDirectory
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
+    "SIGN",
     "AuditConfig",
     "AuditResult",
     "Checkpoint",
     "CheckpointKeeper",
     "Explanation",
+    "Plan",
+    "RunDirectory",
     "ThresherError",
     "aggregate",
     "audit",
     "cancellation",
+    "check_model",
     "explain",
     "influence",
     "noise_detection_auc",
     "noise_detection_rate",
+    "plan_audit",
     "read_checkpoints",
+    "retrain_on",
 ]
 
 # Found when first used: importing torch and transformers takes seconds, and `thresher --help` needs neither.
 _HOMES = {
+    "SIGN": "thresher.influences.tensor",
     "AuditConfig": "thresher.config",
     "AuditResult": "thresher.pipeline",
     "Checkpoint": "thresher.model.checkpoints",
     "CheckpointKeeper": "thresher.model.keeper",
     "Explanation": "thresher.layer_view",
+    "Plan": "thresher.plan",
+    "RunDirectory": "thresher.run",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
     "audit": "thresher.pipeline",
     "cancellation": "thresher.evaluate.cancellation",
+    "check_model": "thresher.model.load",
     "explain": "thresher.layer_view",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",
+    "plan_audit": "thresher.plan",
     "read_checkpoints": "thresher.model.checkpoints",
+    "retrain_on": "thresher.retrain",
 }
 
 

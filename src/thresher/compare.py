@@ -1,7 +1,8 @@
-"""Several finished audits with planted errors, or studies: which score is best, and which differ beyond chance."""
+"""Several finished audits with planted errors: which score is best, and which differ beyond chance."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,18 +10,20 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from thresher.errors import ConfigError, RunError
+from thresher.errors import ConfigError, DataError, RunError, first_line
 from thresher.evaluate.detection import METRICS
 from thresher.evaluate.ranking import Friedman, friedman, fronts, means, nemenyi, wilcoxon_holm, win_rate
 from thresher.run import open_finished
-from thresher_study.gather import gather
-from thresher_study.place import PLAN, read_plan
 
 TOP = 10
 BOUNDS = ("chance", "oracle")
 ACCURACY = "accuracy"
+RUN = ("model", "task", "seed")
+"""Columns of a table of outcomes that tell its runs apart."""
+TABLES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,13 @@ def compare_runs(
 def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
     """What every score reached in every run: one line a run, one column a score that all runs have, float.
 
-    A folder is an audit, which is one run, or a study, each of whose audits is one. Raises :class:`ConfigError` for a
-    metric that there is not, fewer than two runs, or a folder named twice, and :class:`RunError` for a folder that is
-    no finished audit with planted errors, nor a study, or runs without a score in common.
+    A folder is an audit, which is one run. A .csv or .parquet file is a table of the outcomes of several: one line a
+    run and score, with the columns ``score`` and those of the metrics (NaN where nothing was measured), and what tells
+    the runs apart in some of ``model``, ``task`` and ``seed``; a first line that begins with # is passed over.
+
+    Raises :class:`ConfigError` for a metric that there is not, fewer than two runs, or one named twice;
+    :class:`RunError` for a folder that is no finished audit with planted errors, or runs without a score in common;
+    :class:`DataError` for a file that is no such table.
     """
     if metric not in (*METRICS, ACCURACY):
         raise ConfigError(f"--metric {metric}: choose {', '.join(METRICS)}, {ACCURACY}.")
@@ -89,9 +96,12 @@ def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
             raise ConfigError(f"{folders[number]}: this run is named twice, and would count twice; name it once.")
     found: dict[str, dict[str, float]] = {}
     for folder in folders:
-        found |= _of_study(folder, metric) if (folder / PLAN).exists() else {str(folder): _measured(folder, metric)}
+        table = folder.suffix.lower() in TABLES and not folder.is_dir()
+        found |= _of_table(folder, metric) if table else {str(folder): _measured(folder, metric)}
     if len(found) < 2:
-        raise ConfigError("One run says nothing of chance; name two run directories or more, or a study of several.")
+        raise ConfigError(
+            "One run says nothing of chance; name two run directories or more, or a table of several runs."
+        )
     first, *others = found.values()
     shared = [name for name in first if all(name in other for other in others)]
     if not shared:
@@ -113,15 +123,46 @@ def _measured(folder: Path, metric: str) -> dict[str, float]:
     return {entry["score"]: entry[metric] for entry in summary["detection"] if entry["score"] not in BOUNDS}
 
 
-def _of_study(folder: Path, metric: str) -> dict[str, dict[str, float]]:
-    results = gather(read_plan(folder))
-    table: Any = results.accuracy if metric == ACCURACY else results.detection
+def _of_table(file: Path, metric: str) -> dict[str, dict[str, float]]:
+    """Every run of a table of outcomes; lines without the metric say nothing of it."""
+    table = _read_table(file)
+    keys = [name for name in RUN if name in table]
+    lacking = [name for name in ("score", metric) if name not in table] or ([] if keys else ["task"])
+    if lacking:
+        have = ", ".join(map(str, table.columns))
+        raise DataError(f"{file}: there is no column '{lacking[0]}'; the table has: {have}.")
+    values: Any = pd.to_numeric(table[metric], errors="coerce")
+    wrong = np.flatnonzero(values.isna() & table[metric].notna())
+    if len(wrong):
+        raise DataError(f"{file}, row {wrong[0]}: {metric} is {table[metric].iloc[wrong[0]]!r:.40}, not a number.")
+    table = table.assign(**{metric: values, "run": table[keys].agg("-".join, axis=1)})[values.notna()]
     if table.empty:
-        raise RunError(f"{folder}: nothing was retrained in this study yet; use --retrain.")
-    return {
-        f"{folder}: {model}-{task}-{seed}": dict(zip(part["score"], part[metric], strict=True))
-        for (model, task, seed), part in table.groupby(["model", "task", "seed"], sort=False)
-    }
+        raise RunError(f"{file}: no score of this table has a value of {metric}.")
+    lines: list[tuple[str, str]] = list(zip(table["run"], table["score"], strict=True))
+    if len(set(lines)) < len(lines):
+        (run, score), _ = Counter(lines).most_common(1)[0]
+        raise DataError(f"{file}: {score} of {run} is there more than once; keep one line of each.")
+    runs: Any = table.groupby("run", sort=False)
+    return {f"{file}: {run}": dict(zip(part["score"], part[metric], strict=True)) for run, part in runs}
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    """Names as texts, so that a task may be called 01 or NA; everything else as the file has it."""
+    try:
+        if file.suffix.lower() == ".parquet":
+            table = pd.read_parquet(file)
+        else:
+            texts = dict.fromkeys((*RUN, "score"), str)
+            options: Any = {"dtype": texts, "keep_default_na": False, "na_values": [""]}
+            with file.open(encoding="utf-8") as stream:
+                remarks = stream.readline().startswith("#")
+            table = pd.read_csv(file, float_precision="round_trip", skiprows=int(remarks), **options)
+    except (OSError, ValueError) as error:  # pyarrow's and pandas' own are among them
+        raise DataError(f"{file}: cannot be read as a table of outcomes ({first_line(error)}).") from None
+    for name in (*RUN, "score"):
+        if name in table:
+            table[name] = table[name].astype(str)
+    return table
 
 
 def _check(outcomes: pd.DataFrame, option: str, name: str) -> None:

@@ -128,7 +128,7 @@ def explain_rows(
     for number, here in as_given(run.place, rows).items():
         if here:
             tensor = TensorFile(run.place.round(number).tensor).open()
-            ranks = layer_ranks(tensor, modules, methods, here, how, run.config.k, progress)
+            ranks = layer_ranks(tensor, methods, here, how, run.config.k, progress=progress)
             found |= _explained(replace(run, tensor=tensor), modules, here, ranks, name, queries)
     return [found[row] for row in rows]
 

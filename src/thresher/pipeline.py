@@ -53,18 +53,23 @@ class AuditResult:
         """The influence tensor, read from disk as it is used."""
         return TensorFile(RunDirectory(self.folder).tensor).open()
 
+    @property
+    def cancellation(self) -> pd.DataFrame:
+        """How much gradients cancel, one line a module (``kind`` "module") and layer group ("group"), by ``name``."""
+        return pd.read_parquet(RunDirectory(self.folder).cancellation)
 
-def audit(config: AuditConfig | Mapping[str, Any] | str | Path) -> AuditResult:
+
+def audit(config: AuditConfig | Mapping[str, Any] | str | Path, progress: Progress | None = None) -> AuditResult:
     """Audit a training set: fine-tune (or take what is fine-tuned), compute influence, rank every row.
 
-    ``config`` is an :class:`AuditConfig`, a mapping of its fields, or a YAML file of them. Raises a
-    :class:`ThresherError` in one sentence for anything the user can mend.
+    ``config`` is an :class:`AuditConfig`, a mapping of its fields, or a YAML file of them; ``progress`` is told how far
+    it is (by default nobody is). Raises a :class:`ThresherError` in one sentence for anything the user can mend.
     """
     if isinstance(config, (str, Path)):
         config = make_config(AuditConfig, {}, Path(config))
     elif not isinstance(config, AuditConfig):
         config = make_config(AuditConfig, dict(config))
-    return run(prepare(config), Silent())
+    return run(prepare(config), progress or Silent())
 
 
 def run(job: Job, progress: Progress) -> AuditResult:

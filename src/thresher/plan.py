@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from thresher.config import AuditConfig
 from thresher.cost import cheaper, passes, training_passes
 from thresher.gradients.frozen import gradient_pass
 from thresher.model.checkpoints import checkpoint_of
-from thresher.prepare import Job
+from thresher.prepare import Job, prepare
+from thresher.scores.table import available
 
 LONG = 600
 """Seconds from which on a plan says what would take less."""
@@ -20,7 +22,8 @@ LONG = 600
 @dataclass(frozen=True)
 class Plan:
     """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing, and
-    ``training_seconds`` are those of one training among them."""
+    ``training_seconds`` are those of one training among them. ``scores`` are the names of those that influence gives.
+    """
 
     rows: int
     queries: int
@@ -39,6 +42,16 @@ class Plan:
     seconds: float
     training_seconds: float
     cheaper: tuple[str, ...]
+    scores: tuple[str, ...]
+
+
+def plan_audit(config: AuditConfig) -> Plan:
+    """What :func:`thresher.audit` would do with ``config``, measured in seconds; nothing is written.
+
+    Raises:
+        ThresherError: in one sentence, for whatever the audit itself would refuse.
+    """
+    return make_plan(prepare(config))
 
 
 def make_plan(job: Job) -> Plan:
@@ -71,6 +84,7 @@ def make_plan(job: Job) -> Plan:
         seconds=seconds,
         training_seconds=a_row * training_passes(job, config.epochs),
         cheaper=cheaper(job, a_row) if seconds > LONG else (),
+        scores=tuple(one.name for one in available(job.modules, config.methods, job.ks)),
     )
 
 

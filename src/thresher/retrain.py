@@ -4,23 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from thresher.calibrate.repair import mended
+from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.decide import Decision
 from thresher.files import read_json, write_json
 from thresher.model.checkpoints import load_checkpoint, read_checkpoints
 from thresher.model.finetune import CHECKPOINTS, finetune, retell
-from thresher.prepare import Job
-from thresher.progress import Progress
+from thresher.prepare import Job, prepare
+from thresher.progress import Progress, Silent
+from thresher.rounds import with_found_rate
 from thresher.run import RunDirectory
 from thresher.track import Tracker, Untracked, curves
 
+Rows = npt.NDArray[np.int64]
 RowsOf = Callable[[], EncodedRows]
+
+
+def retrain_on(
+    config: AuditConfig, sets: Mapping[str, Rows], progress: Progress | None = None, *, every_epoch: bool = False
+) -> dict[str, dict[str, float]]:
+    """Fine-tune anew on some of an audit's training rows, from the same initial weights, and judge on its test rows.
+
+    Args:
+        config: the audit's configuration, with ``test`` rows. Where it has no learning rate, the one that the audit
+            found is taken. The results are kept in ``retrained/`` of its ``output``, and what is there is not done
+            again.
+        sets: the rows to train on by a name of yours: positions in the training file, int64 [m]; labels are those that
+            the audit trained on, planted errors included.
+        progress: who is told how far it is; by default nobody.
+        every_epoch: judge the weights of every epoch as well, and give the best as ``best_epoch_accuracy``.
+
+    Returns:
+        Numbers of the test rows by set and name, such as ``accuracy`` and ``accuracy_margin_95``; larger = better.
+
+    Raises:
+        ThresherError: in one sentence, for anything that you can mend.
+    """
+    progress = progress or Silent()
+    job, place = prepare(config), RunDirectory(config.output)
+    train = job.encoded["train"]
+    encoded: dict[str, RowsOf] = {name: partial(train.take, rows) for name, rows in sets.items()}
+    return retrained(with_found_rate(job, place, progress), place, encoded, progress, every_epoch=every_epoch)
 
 
 def retrained(

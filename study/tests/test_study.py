@@ -1,8 +1,12 @@
-"""``thresher study``: a plan of jobs that resume, on tiny models and the user's own data."""
+"""``thresher-study``: a plan of jobs that resume, on tiny models and the user's own data."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +16,23 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import thresher
+from awkward import NAME, obeyed
 from folders import encoder_folder, reviews, write_rows
-from thresher.cli import app
+from thresher.cli import app as product
 from thresher.compare import outcomes_of
 from thresher.errors import ConfigError, RunError, ThresherError
 from thresher.evaluate.detection import noise_detection_rate
 from thresher.scores.table import lowest_of
+from thresher_study.cli import app, main
 from thresher_study.config import REFERENCES, StudyConfig, audit_of, cells, read_study
 from thresher_study.gather import gather
 from thresher_study.jobs import StudyJob, audits, named, retrainings, run_of, views_of
 from thresher_study.place import open_study, read_plan
 from thresher_study.work import work
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "study" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def plan(place: Path, output: Path, **more: Any) -> Path:
 
 
 def run(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["study", *arguments])
+    return CliRunner().invoke(app, list(arguments))
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +129,8 @@ def test_what_is_done_is_not_done_again(finished: StudyConfig) -> None:
 
 
 def test_a_retraining_leaves_out_the_lowest_rows(finished: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    from thresher_study import work as module
-
-    seen: list[Any] = []
-    monkeypatch.setattr(module, "retrained", lambda job, place, sets, progress, **_: seen.append((job, *sets.values())))
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(thresher, "retrain_on", lambda config, sets, progress, **_: seen.update(sets))
     cell = cells(finished)[0]
     scores = gather(finished).scores(cell.model, cell.task, cell.seed)
     for score in ("tracin/1/mean", *REFERENCES):
@@ -136,33 +142,29 @@ def test_a_retraining_leaves_out_the_lowest_rows(finished: StudyConfig, monkeypa
         finally:
             if file.with_suffix(".aside").exists():
                 file.with_suffix(".aside").rename(file)
-    (job, lowest), (_, every), (_, clean), (_, random) = seen
-    train = job.encoded["train"]
     kept = np.setdiff1d(np.arange(60), lowest_of(scores["tracin/1/mean"].to_numpy(), 0.3))
-    for rows, expected in ((lowest(), kept), (every(), np.arange(60)), (clean(), np.flatnonzero(~job.planted))):
-        assert rows.labels.tolist() == train.take(expected).labels.tolist()
-        assert [list(ids) for ids in rows.lengths[:, None]] == [list(ids) for ids in train.lengths[expected][:, None]]
-    assert len(random()) == 42
+    assert seen["tracin-1-mean"].tolist() == kept.tolist()
+    assert seen["all_rows"].tolist() == list(range(60))
+    assert seen["errors_removed"].tolist() == np.flatnonzero(~scores["planted"]).tolist()
+    assert len(seen["random"]) == len(set(seen["random"])) == 42
 
 
 def test_only_what_is_trained_again_is_in_mixed_precision(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from thresher_study import work as module
-
     seen: dict[str, bool] = {}
-    audit, again = module.run, module.retrained
+    audit, again = thresher.audit, thresher.retrain_on
 
-    def audited(job: Any, *rest: Any) -> Any:
-        seen["audit"] = job.config.bf16
-        return audit(job, *rest)
+    def audited(config: Any, *rest: Any) -> Any:
+        seen["audit"] = config.bf16
+        return audit(config, *rest)
 
-    def retrained(job: Any, *rest: Any, **more: Any) -> Any:
-        seen["retrain"] = job.config.bf16
-        return again(job, *rest, **more)
+    def retrained(config: Any, *rest: Any, **more: Any) -> Any:
+        seen["retrain"] = config.bf16
+        return again(config, *rest, **more)
 
-    monkeypatch.setattr(module, "run", audited)
-    monkeypatch.setattr(module, "retrained", retrained)
+    monkeypatch.setattr(thresher, "audit", audited)
+    monkeypatch.setattr(thresher, "retrain_on", retrained)
     study = read_study(plan(place, tmp_path / "study", seeds=1, retrain_bf16=True), {})
     open_study(study)
     (cell,) = cells(study)
@@ -270,14 +272,15 @@ def test_views_are_whole_before_an_audit_counts_as_done(finished: StudyConfig) -
         assert len(pd.read_parquet(views_of(finished, cell) / "moves.parquet"))
 
 
-def test_a_study_is_compared_as_its_audits(finished: StudyConfig) -> None:
-    results = gather(finished)
+def test_the_table_of_outcomes_is_compared_as_the_audits(finished: StudyConfig) -> None:
+    results, file = gather(finished), finished.output / "report" / "outcomes.csv"
     for metric, table in (("ndr30", results.detection), ("accuracy", results.accuracy)):
-        found = outcomes_of([finished.output], metric)
+        found = outcomes_of([file], metric)
+        assert list(found.index) == [f"{file}: {cell.name}" for cell in cells(finished)]
         assert found.shape == (2, table["score"].nunique())
         for (seed, part), row in zip(table.groupby("seed"), found.to_numpy(), strict=True):
             assert dict(zip(found, row, strict=True)) == dict(zip(part["score"], part[metric], strict=True)), seed
-    shown = CliRunner().invoke(app, ["compare", str(finished.output), "--metric", "accuracy"])
+    shown = CliRunner().invoke(product, ["compare", str(file), "--metric", "accuracy"])
     assert shown.exit_code == 0
     assert "accuracy after retraining over 2 runs" in shown.output
 
@@ -295,3 +298,32 @@ def test_what_jobs_come_to_is_logged(place: Path, tmp_path: Path) -> None:
             if kind == "accuracy" or (line.influence == "tracin" and line.group != "layers"):
                 name = f"{kind}/tiny-reviews-0/{line.score}"
                 assert told[name] == pytest.approx(getattr(line, column), abs=1e-6)
+
+
+def test_a_mistake_exits_with_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["thresher-study", str(tmp_path / f"{NAME}.yaml")])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert "error: " in said and "cannot be read" in said
+    assert not obeyed(said)
+
+
+def test_only_public_names_of_the_product_are_used() -> None:
+    """What docs/architecture.md lists under "What is public" is what a package beside the product may import."""
+    section = (
+        (ROOT / "docs/architecture.md").read_text(encoding="utf-8").split("## What is public")[1].split("\n## ")[0]
+    )
+    public = set(re.findall(r"`(thresher[\w.]*)`", section))
+    used: set[str] = set()
+    for file in (ROOT / "study/src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "thresher":
+                used.add(node.module)
+            if isinstance(node, ast.Import):
+                used |= {one.name for one in node.names if one.name.split(".")[0] == "thresher"}
+    assert "thresher" in used
+    assert used <= public
+    for name in public:
+        importlib.import_module(name)

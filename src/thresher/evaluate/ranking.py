@@ -23,7 +23,7 @@ from thresher.errors import ConfigError, DataError
 Floats = npt.NDArray[np.float64]
 
 DIGITS = 12
-NEMENYI_MISSING = "Nemenyi's test needs scikit-posthocs; pip install 'thresher[study]'."
+NEMENYI_MISSING = "Nemenyi's test needs scikit-posthocs; pip install 'thresher[compare]'."
 
 
 @dataclass(frozen=True)

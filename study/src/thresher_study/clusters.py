@@ -23,7 +23,9 @@ ONE_PROCESS = ("nodes", "tasks_per_node", "slurm_nodes", "slurm_tasks_per_node",
 
 def _require(package: str, extra: str) -> None:
     if find_spec(package) is None:
-        raise ConfigError(f"executor {extra}: this needs the '{package}' package: pip install 'thresher[{extra}]'.")
+        raise ConfigError(
+            f"executor {extra}: this needs the '{package}' package: pip install 'thresher-study[{extra}]'."
+        )
 
 
 class Slurm:

@@ -46,7 +46,7 @@ Located = Annotated[dict[str, Options], BeforeValidator(_located)]
 
 
 class StudyConfig(Section):
-    """Everything ``thresher study`` can be told.
+    """Everything ``thresher-study`` can be told.
 
     ``audit`` holds options of every audit (``thresher audit --help``); those of a model come before them, and those
     under the model's ``tasks: TASK:`` before these. ``own_tasks`` are data of the user's, each with its ``train``,

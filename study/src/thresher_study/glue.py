@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from thresher.data.formats import ENDINGS, Record
-from thresher.data.noise.draw import Labels, Rows
-from thresher.data.table import Table, read_table
+from thresher.data.table import ENDINGS, Record, Table, read_table
 from thresher.errors import DataError
+
+Labels = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 
 HUB = "nyu-mll/glue"
 LABEL, INDEX = "label", "idx"

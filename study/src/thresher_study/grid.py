@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thresher.scores.aggregate import DEFAULT_K
 from thresher.scores.table import AGGREGATIONS
 from thresher_study.frames import Line, only, parts, seen
 from thresher_study.results import Results
@@ -22,6 +21,7 @@ COLUMN_TITLES = {"datainf": "DataInf", "tracin": "TracIn", "cosine": "Cosine"}
 DISJOINT = [*WORD_EMBEDDING.values(), "WE", "1", "2", "3", "4", "CL"]
 PLACES = [*DISJOINT, "layers", "all"]
 CHANCE = 0.3  # of NDR@30
+USUAL_K = 0.3
 
 
 def grid(results: Results) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def grid(results: Results) -> pd.DataFrame:
 def usual_k(ks: Iterable[float]) -> float:
     """Of the shares that columns vote against, the one that tables show: .3, or else the smallest."""
     given = sorted({float(k) for k in ks})
-    return next((k for k in given if np.isclose(k, DEFAULT_K)), given[0] if given else DEFAULT_K)
+    return next((k for k in given if np.isclose(k, USUAL_K)), given[0] if given else USUAL_K)
 
 
 def beside(found: pd.DataFrame, other: pd.DataFrame, value: str, key: str) -> pd.DataFrame:

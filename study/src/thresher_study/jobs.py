@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from thresher.run import RunDirectory
+from thresher import RunDirectory
 from thresher.scores.table import Configuration
 from thresher_study.config import REFERENCES, Cell, StudyConfig, cells
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from thresher import SIGN
 from thresher.errors import ConfigError
 from thresher.files import written
-from thresher.influences.tensor import SIGN
 from thresher_study.figures.agreement import agreement_figure
 from thresher_study.figures.curves import curve_figure, curves, decile_figure
 from thresher_study.figures.differences import difference_figure
@@ -19,6 +19,7 @@ from thresher_study.figures.outcomes import outcome_figure
 from thresher_study.figures.style import save
 from thresher_study.grid import RUN, grid
 from thresher_study.intervals import HOW
+from thresher_study.outcomes import OUTCOMES, outcomes
 from thresher_study.pieces import Absent, Drawing, Table, markdown
 from thresher_study.results import Results
 from thresher_study.tables import all_tables
@@ -29,12 +30,14 @@ SIGN_LINE = f"Scores: {SIGN}."
 def write_report(results: Results, folder: Path) -> list[Path]:
     """Write the tables (T1.csv, T1.md, ...), the figures (F1-MODEL.svg, .png, their numbers as F1.csv) and report.md.
 
+    Beside them ``outcomes.csv``, which ``thresher compare`` takes.
+
     A CSV file begins with a line ``# Scores: ...`` on the sign: ``pandas.read_csv(file, comment="#")``. What these
     runs do not give is named in report.md with the reason. Returns every file written, report.md first. Raises
     :class:`ConfigError` where matplotlib is missing.
     """
     if find_spec("matplotlib") is None:
-        raise ConfigError("The study's figures need matplotlib; pip install 'thresher[study]'.")
+        raise ConfigError("The study's figures need matplotlib; pip install thresher-study.")
     lines, files = _opening(results), list[Path]()
     for piece in _pieces(results):
         lines += ["", f"## {piece.name} {piece.title}", ""]
@@ -45,9 +48,11 @@ def write_report(results: Results, folder: Path) -> list[Path]:
         links = ", ".join(f"[{file.name}]({file.name})" for file in new)
         lines += [*_body(piece), "", f"Files: {links}."]
         files += new
-    report = folder / "report.md"
+    report, table = folder / "report.md", folder / OUTCOMES
+    lines += ["", f"What every score came to in every run: [{OUTCOMES}]({OUTCOMES})."]
     _write(report, lines)
-    return [report, *files]
+    _write(table, [f"# {SIGN_LINE}", outcomes(results).to_csv(index=False).rstrip("\n")])  # with every digit
+    return [report, table, *files]
 
 
 def _pieces(results: Results) -> Iterator[Table | Drawing | Absent]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from thresher.config import WorkersConfig
 from thresher.errors import ConfigError
 from thresher.files import read_json, write_json
 from thresher.progress import Shown, duration
@@ -21,6 +20,7 @@ from thresher.track import tracking
 from thresher_study.clusters import Ray, Slurm
 from thresher_study.config import StudyConfig
 from thresher_study.executors import Executor, Here, Processes
+from thresher_study.flags import WorkersConfig
 from thresher_study.jobs import StudyJob, audits, looked_at, retrainings
 from thresher_study.outcome import Outcome
 from thresher_study.place import open_study

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from thresher.plan import make_plan
-from thresher.prepare import prepare
-from thresher.scores.table import available
+import thresher
 from thresher_study.config import REFERENCES, StudyConfig, audit_of, cells
 from thresher_study.jobs import audits, looked_at, retrainings
 from thresher_study.work import draw_rows
@@ -42,14 +40,12 @@ def expected(study: StudyConfig) -> Iterator[Expected]:
         with TemporaryDirectory() as folder:
             elsewhere = study.model_copy(update={"output": Path(folder)})
             draw_rows(elsewhere, cell)
-            job = prepare(audit_of(elsewhere, cell))
-            plan = make_plan(job)
-            names = [one.name for one in available(job.modules, job.config.methods, job.ks)]
+            plan = thresher.plan_audit(audit_of(elsewhere, cell))
         left, waiting = (
             sum((one.model, one.task) == (cell.model, cell.task) for one in waited) for waited in (undone, planned)
         )
         if cell.task in study.retrained_tasks:
-            waiting += _retrainings(study, len(looked_at(study, names))) * left
+            waiting += _retrainings(study, len(looked_at(study, plan.scores))) * left
         yield Expected(cell.model, cell.task, left, plan.seconds, waiting, plan.training_seconds)
 
 

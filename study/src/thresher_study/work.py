@@ -5,23 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from thresher.data.encode import EncodedRows
+import thresher
 from thresher.data.table import write_table
 from thresher.errors import first_line, trace
 from thresher.files import write_json, written
-from thresher.model.load import read_settings
-from thresher.model.source import model_folder
-from thresher.pipeline import run
-from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent
-from thresher.retrain import retrained
-from thresher.rounds import with_found_rate
 from thresher.scores.table import lowest_of
 from thresher_study.config import Cell, StudyConfig, audit_of, cells, rows_of
 from thresher_study.glue import glue_rows
@@ -61,18 +55,16 @@ def do(study: StudyConfig, name: str, progress: Progress) -> None:
 def _audit(study: StudyConfig, cell: Cell, progress: Progress) -> None:
     draw_rows(study, cell)
     write_json(views_of(study, cell) / "options.json", made_with(study, cell))
-    config = audit_of(study, cell)
-    run(prepare(config), progress)
-    place = run_of(study, cell)
-    write_views(place, views_of(study, cell), cell.seed, progress)
+    result = thresher.audit(audit_of(study, cell), progress)
+    write_views(result, views_of(study, cell), cell.seed, progress)
     if not study.keep_tensors:
-        shutil.rmtree(place.tensor, ignore_errors=True)
+        shutil.rmtree(run_of(study, cell).tensor, ignore_errors=True)
 
 
 def check_sources(study: StudyConfig) -> None:
     """Raise the :class:`ThresherError` that every job of a model or task would end with, where there is no such."""
     for model in study.models.values():
-        read_settings(model_folder(model["model"]), "a sequence classifier")
+        thresher.check_model(model["model"], "classify")
     for task in study.tasks:
         draw_rows(study, next(cell for cell in cells(study) if cell.task == task))
 
@@ -90,22 +82,18 @@ def draw_rows(study: StudyConfig, cell: Cell) -> None:
 
 def _retrain(study: StudyConfig, wanted: StudyJob, score: str, progress: Progress) -> None:
     config, place = audit_of(study, wanted.cell), run_of(study, wanted.cell)
-    job = prepare(config.model_copy(update={"bf16": config.bf16 or study.retrain_bf16}))
-    job = with_found_rate(job, place, progress)  # as the audit found it
-    scores = pd.read_parquet(place.scores)
-    sets = {file_name(score): _kept(job, scores, score, study.drop)}
-    retrained(job, place, sets, progress, every_epoch=True)
+    config = config.model_copy(update={"bf16": config.bf16 or study.retrain_bf16})
+    rows = _kept(pd.read_parquet(place.scores), score, study.drop, config.seed)
+    thresher.retrain_on(config, {file_name(score): rows}, progress, every_epoch=True)
     shutil.rmtree(place.retrained / file_name(score), ignore_errors=True)  # states of the training
 
 
-def _kept(job: Job, scores: pd.DataFrame, score: str, drop: float) -> Callable[[], EncodedRows]:
-    train = job.encoded["train"]
+def _kept(scores: pd.DataFrame, score: str, drop: float, seed: int) -> npt.NDArray[np.int64]:
+    """The training rows that are trained on again, in the order of the file."""
+    every = np.arange(len(scores))
     if score == "all_rows":
-        return lambda: train
+        return every
     if score == "errors_removed":
-        return lambda: train.take(np.flatnonzero(~job.planted))
-    if score == "random":
-        values = np.random.default_rng([job.config.seed, 1]).random(len(train))
-    else:
-        values = scores[score].to_numpy()
-    return lambda: train.without(lowest_of(values, drop))
+        return np.flatnonzero(~scores["planted"].to_numpy())
+    values = np.random.default_rng([seed, 1]).random(len(scores)) if score == "random" else scores[score].to_numpy()
+    return np.setdiff1d(every, lowest_of(values, drop))

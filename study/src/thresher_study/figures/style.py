@@ -7,8 +7,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from thresher import SIGN
 from thresher.files import written
-from thresher.influences.tensor import SIGN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
