@@ -20,11 +20,11 @@ from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app, main
 from thresher.errors import ThresherError
 from thresher.influences.tensor import described, filled, labelled
-from thresher.layer_view import explain_rows
 from thresher.model.names import ModuleName
 from thresher.progress import Silent
 from thresher.report.layer_plot import layer_figure, save_plot
 from thresher.report.layers import show_explanation
+from thresher.results.layer_view import explain_rows
 from thresher.scores.layers import layer_ranks
 from thresher.terminal import PlainConsole
 

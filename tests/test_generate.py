@@ -22,6 +22,7 @@ from folders import SIZES as WORD_SIZES
 from folders import answers, decoder_folder, encoder_folder, generator_folder, write_rows
 from test_audit import flags, refused
 from test_influence import TOLERANCE, defined
+from thresher.auditing.prepare import Job
 from thresher.cli import app
 from thresher.config import ModelConfig, RowLoss
 from thresher.data.encode import IGNORED, encoded_rows
@@ -34,7 +35,6 @@ from thresher.model.losses import correct_rows
 from thresher.model.names import attention_projections, embedding_name
 from thresher.model.source import model_folder
 from thresher.model.tied import output_head
-from thresher.prepare import Job
 
 Row = dict[str, Any]
 

@@ -58,7 +58,7 @@ def clean(
     ] = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
-    from thresher.clean import clean as clean_rows
+    from thresher.results.clean import clean as clean_rows
 
     cleaned = clean_rows(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
     console = open_console()
@@ -81,10 +81,10 @@ def explain(
     plot: Annotated[Path | None, typer.Option(help="Draw the layers into a .svg, .png or .pdf file.")] = None,
 ) -> None:
     """Show where a training row stands at every layer, and which queries it hurts and helps most."""
-    from thresher.layer_view import explain_rows
     from thresher.progress import Shown
     from thresher.report.layer_plot import check_plot, save_plot
     from thresher.report.layers import show_explanation
+    from thresher.results.layer_view import explain_rows
 
     if plot is not None:
         check_plot(plot)
@@ -120,8 +120,8 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="Write the comparison into a .csv, .md or .json file.")] = None,
 ) -> None:
     """Compare the scores of audits with planted errors: which is best, and which differ beyond chance."""
-    from thresher.compare import compare_runs
     from thresher.report.comparison import check_output, save_comparison, show_comparison
+    from thresher.results.compare import compare_runs
 
     if output is not None:
         check_output(output)
@@ -150,9 +150,9 @@ def _audit(config: AuditConfig, *, dry_run: bool) -> None:
     console.print(f"Reading rows and model ({config.model}) ...")
     tables = read_parts(config)  # before torch and transformers, which take seconds to import
     refuse_no_model(config.model)
-    from thresher.pipeline import run
-    from thresher.plan import make_plan
-    from thresher.prepare import prepare
+    from thresher.auditing.pipeline import run
+    from thresher.auditing.plan import make_plan
+    from thresher.auditing.prepare import prepare
     from thresher.progress import Shown
     from thresher.report.console import show_plan, show_result
 

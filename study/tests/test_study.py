@@ -20,9 +20,9 @@ import thresher
 from awkward import NAME, obeyed
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app as product
-from thresher.compare import outcomes_of
 from thresher.errors import ConfigError, RunError, ThresherError
 from thresher.evaluate.detection import noise_detection_rate
+from thresher.results.compare import outcomes_of
 from thresher.scores.table import lowest_of
 from thresher_study.cli import app, main
 from thresher_study.config import REFERENCES, StudyConfig, audit_of, cells, read_study

@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from thresher.auditing.prepare import Job
+from thresher.auditing.rounds import opinions_of
+from thresher.auditing.run import RunDirectory
 from thresher.calibrate.canaries import Round
 from thresher.calibrate.candidates import write_candidates
 from thresher.calibrate.stack import of_frozen_features
@@ -16,15 +19,12 @@ from thresher.data.encode import Indices
 from thresher.detectors.evidence import Evidence, Features, Floats
 from thresher.detectors.registry import detect
 from thresher.model.predict import Predictions, write_predictions
-from thresher.prepare import Job
-from thresher.rounds import opinions_of
-from thresher.run import RunDirectory
 from thresher.scores.table import DETECTOR
 from thresher.tensors import write_tensors
 
 
 def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
-    """What :func:`thresher.rounds.run_round` leaves in ``place``, by frozen features alone: the probe is the model."""
+    """What a round of training leaves in ``place``, by frozen features alone: the probe is the model."""
     if place.candidates.exists():
         return
     evidence = _evidence(job, one, frozen)

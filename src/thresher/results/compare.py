@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from thresher.auditing.run import open_finished
 from thresher.errors import ConfigError, DataError, RunError, first_line
 from thresher.evaluate.detection import METRICS
 from thresher.evaluate.ranking import Friedman, friedman, fronts, means, nemenyi, wilcoxon_holm, win_rate
-from thresher.run import open_finished
 
 TOP = 10
 BOUNDS = ("chance", "oracle")

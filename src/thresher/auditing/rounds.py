@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.auditing.prepare import Job, has
+from thresher.auditing.run import OTHER_VERSION, RunDirectory
 from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibrate.canaries import ALIKE, Round
 from thresher.calibrate.candidates import write_candidates
@@ -42,9 +44,7 @@ from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.quiet import quiet
 from thresher.model.rate_search import RateTrainer, find_rate
-from thresher.prepare import Job, has
 from thresher.progress import Advance, Progress
-from thresher.run import OTHER_VERSION, RunDirectory
 from thresher.scores.table import DETECTOR, score_all
 from thresher.tensors import read_tensors, write_tensors
 

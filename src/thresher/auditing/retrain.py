@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from thresher.auditing.decide import Decision
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.rounds import with_found_rate
+from thresher.auditing.run import RunDirectory
 from thresher.calibrate.repair import mended
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
-from thresher.decide import Decision
 from thresher.files import read_json, write_json
 from thresher.model.checkpoints import load_checkpoint, read_checkpoints
 from thresher.model.finetune import CHECKPOINTS, finetune, retell
-from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent
-from thresher.rounds import with_found_rate
-from thresher.run import RunDirectory
 from thresher.track import Tracker, Untracked, curves
 
 Rows = npt.NDArray[np.int64]

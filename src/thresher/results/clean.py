@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from thresher.auditing.run import open_finished, read_audited
 from thresher.calibrate.repair import lost_classes, mended
 from thresher.data.examples import find_columns, relabelled
 from thresher.data.formulas import for_spreadsheets, guarded
 from thresher.data.table import write_table
 from thresher.errors import ConfigError
-from thresher.run import open_finished, read_audited
 from thresher.scores.table import lowest
 
 log = logging.getLogger(__name__)

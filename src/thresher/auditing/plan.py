@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from thresher.auditing.cost import cheaper, passes, training_passes
+from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig
-from thresher.cost import cheaper, passes, training_passes
 from thresher.gradients.frozen import gradient_pass
 from thresher.model.checkpoints import checkpoint_of
-from thresher.prepare import Job, prepare
 from thresher.scores.table import available
 
 LONG = 600

@@ -12,6 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thresher.auditing.known import knowledge_of
+from thresher.auditing.prepare import Job
+from thresher.auditing.run import OTHER_VERSION, RunDirectory
 from thresher.calibrate.candidates import Candidates, as_given, side_by_side
 from thresher.calibrate.choice import Choice, Pattern, choose
 from thresher.calibrate.confidence import Confidence, confidence
@@ -27,10 +30,7 @@ from thresher.evaluate.knowledge import Knowledge
 from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
-from thresher.known import knowledge_of
 from thresher.model.predict import Predictions, read_predictions
-from thresher.prepare import Job
-from thresher.run import OTHER_VERSION, RunDirectory
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import is_score, lowest, resolve
 from thresher.tensors import read_tensors
