@@ -25,11 +25,12 @@ from test_influence import TOLERANCE, defined
 from thresher.auditing.prepare import Job
 from thresher.cli import app
 from thresher.config import ModelConfig, RowLoss
-from thresher.data.encode import IGNORED, encoded_rows
+from thresher.data.encode import IGNORED
 from thresher.data.packaged import packaged_generator
 from thresher.errors import DataError, ModelError
 from thresher.gradients.frozen import gradient_pass
 from thresher.influences.tensor import TensorFile
+from thresher.model.inputs import encoded_rows
 from thresher.model.load import load_generator
 from thresher.model.losses import correct_rows
 from thresher.model.names import attention_projections, embedding_name

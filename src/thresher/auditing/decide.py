@@ -12,17 +12,17 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thresher.arrays import Flags, Floats, Indices
 from thresher.auditing.known import knowledge_of
+from thresher.auditing.looks import as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import OTHER_VERSION, RunDirectory
-from thresher.calibrate.candidates import Candidates, as_given, side_by_side
+from thresher.calibrate.candidates import Candidates, side_by_side
 from thresher.calibrate.choice import Choice, Pattern, choose
 from thresher.calibrate.confidence import Confidence, confidence
 from thresher.calibrate.error_rate import Known, Posterior, error_rate
 from thresher.calibrate.repair import ErrorPair, error_pairs, suggest
 from thresher.calibrate.stack import of_frozen_features
-from thresher.data.encode import Indices
-from thresher.data.noise.draw import Flags
 from thresher.detectors.label_noise import WHICH
 from thresher.detectors.texts import text_problems
 from thresher.errors import RunError
@@ -31,7 +31,6 @@ from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
 from thresher.model.predict import Predictions, read_predictions
-from thresher.scores.aggregate import Floats
 from thresher.scores.table import is_score, lowest, resolve
 from thresher.tensors import read_tensors
 

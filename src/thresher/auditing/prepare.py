@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.arrays import Flags
 from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
 from thresher.auditing.run import GUESSED
-from thresher.calibrate.canaries import AUTO, Round, canary_kind, plan_rounds
+from thresher.auditing.trainings import canary_kind, plan_rounds
+from thresher.calibrate.canaries import AUTO, Round
 from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.encode import EncodedRows
-from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part, read_parts
 from thresher.data.table import Table, fingerprint

@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from thresher.arrays import Floats, Indices
+from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job
 from thresher.auditing.rounds import opinions_of
 from thresher.auditing.run import RunDirectory
 from thresher.calibrate.canaries import Round
-from thresher.calibrate.candidates import write_candidates
 from thresher.calibrate.stack import of_frozen_features
-from thresher.data.encode import Indices
-from thresher.detectors.evidence import Evidence, Features, Floats
+from thresher.detectors.evidence import Evidence, Features
 from thresher.detectors.registry import detect
 from thresher.model.predict import Predictions, write_predictions
 from thresher.scores.table import DETECTOR

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from thresher.arrays import Indices
 from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.rounds import with_found_rate
@@ -24,12 +24,11 @@ from thresher.model.finetune import CHECKPOINTS, finetune, retell
 from thresher.progress import Progress, Silent
 from thresher.track import Tracker, Untracked, curves
 
-Rows = npt.NDArray[np.int64]
 RowsOf = Callable[[], EncodedRows]
 
 
 def retrain_on(
-    config: AuditConfig, sets: Mapping[str, Rows], progress: Progress | None = None, *, every_epoch: bool = False
+    config: AuditConfig, sets: Mapping[str, Indices], progress: Progress | None = None, *, every_epoch: bool = False
 ) -> dict[str, dict[str, float]]:
     """Fine-tune anew on some of an audit's training rows, from the same initial weights, and judge on its test rows.
 
@@ -109,7 +108,7 @@ def _best_epoch(job: Job, folder: Path, chosen: int, judged: dict[str, float]) -
 
 
 def training_sets(job: Job, decision: Decision) -> Mapping[str, RowsOf]:
-    """Rows to train on, by name; those of dropping and relabelling only where there is a row to drop."""
+    """Indices to train on, by name; those of dropping and relabelling only where there is a row to drop."""
     train = job.encoded["train"]
     sets: dict[str, RowsOf] = {"all_rows": lambda: train}
     if len(decision.dropped):

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.arrays import Flags
+from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job, has
 from thresher.auditing.run import OTHER_VERSION, RunDirectory
 from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibrate.canaries import ALIKE, Round
-from thresher.calibrate.candidates import write_candidates
 from thresher.data.encode import EncodedRows
-from thresher.data.noise.draw import Flags
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.label_noise import WHICH, learn_label_noise, noise_of, told_share
 from thresher.detectors.probe import held_out, query_likeness

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from thresher.arrays import Indices
 from thresher.auditing.calibration import calibration, shown_influence
 from thresher.auditing.decide import Decision
 from thresher.auditing.doubts import doubt_of
+from thresher.auditing.looks import as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
-from thresher.calibrate.candidates import as_given
-from thresher.data.encode import Indices
 from thresher.detectors.baselines import oracle
 from thresher.evaluate.detection import measured
 from thresher.evaluate.knowledge import Knowledge

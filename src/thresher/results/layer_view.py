@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thresher.arrays import Floats
+from thresher.auditing.looks import as_given
 from thresher.auditing.prepare import planted, planted_kind
 from thresher.auditing.run import RunDirectory, open_finished, read_audited
-from thresher.calibrate.candidates import as_given
 from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
@@ -22,7 +23,6 @@ from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
-from thresher.scores.aggregate import Floats
 from thresher.scores.layers import layer_ranks
 from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
 from thresher.tasks.base import Task

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thresher.arrays import Floats
 from thresher.config import Aggregation
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import described
 from thresher.model.names import ModuleName
 from thresher.progress import Progress
-from thresher.scores.aggregate import DEFAULT_K, Floats, correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import DEFAULT_K, correct_or_all, sums_by_place, votes_against
 
 _BLOCKS = ("embedding", "layer", "head", "other")
 
