@@ -15,6 +15,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/bench.py
