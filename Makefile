@@ -15,6 +15,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(BIN)/lint-imports
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/bench.py
@@ -33,9 +34,9 @@ detection: .venv/demo
 
 # The paper's experiment on MiniLM, and a decoder; hours, and goes on where it was stopped. GLUE as above.
 study: .venv/demo .venv/generate
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[study]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[compare]' --editable ./study
 	for size in minilm smollm2; do \
-		$(BIN)/thresher study configs/small/$$size.yaml --workers 2 --output runs/$$size $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
+		$(BIN)/thresher-study study/configs/small/$$size.yaml --workers 2 --output runs/$$size $(if $(GLUE),--glue-dir $(GLUE)) || exit 1; \
 	done
 
 .venv/base: constraints.txt pyproject.toml
@@ -52,8 +53,8 @@ study: .venv/demo .venv/generate
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/generate.txt
 	touch $@
 
-.venv/dev: .venv/base
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+.venv/dev: .venv/base study/pyproject.toml
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable './study[slurm,ray]'
 	touch $@
 
 .venv/agreement: .venv/base requirements/agreement.txt

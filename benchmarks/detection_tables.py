@@ -15,7 +15,6 @@ from detection_rows import FOUR, LEARNED, TEN
 from thresher.evaluate.detection import measured
 from thresher.files import read_json
 from thresher.scores.table import Configuration
-from thresher.study.pieces import markdown
 from thresher.tensors import read_tensors
 from thresher.terminal import PlainConsole
 
@@ -246,7 +245,8 @@ def _drawn_again(values: npt.NDArray[np.float64], rng: np.random.Generator) -> n
 
 def _texts(table: pd.DataFrame) -> list[str]:
     """A Markdown table, numbers with three decimals."""
-    return markdown(table.map(_cell))
+    rows = [list(table.columns), ["---"] * len(table.columns), *table.map(_cell).to_numpy().tolist()]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 def _cell(value: Any) -> str:

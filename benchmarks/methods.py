@@ -22,6 +22,8 @@ import pandas as pd
 import typer
 
 from bench import plain_step, seconds
+from thresher.auditing.pipeline import load_result, run
+from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig, DemoConfig
 from thresher.data.table import Table, read_table, write_table
 from thresher.demo import demo_audit
@@ -30,8 +32,6 @@ from thresher.gradients.store import Side
 from thresher.influences.compute import module_matrices
 from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
 from thresher.influences.registry import INFLUENCE
-from thresher.pipeline import load_result, run
-from thresher.prepare import Job, prepare
 from thresher.progress import Shown, Silent
 from thresher.scores.table import DETECTOR, Configuration, is_score
 from thresher.terminal import PlainConsole

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from folders import encoder_folder, reviews, write_rows
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.rounds import with_alike_canaries
+from thresher.auditing.run import RunDirectory
 from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibrate.canaries import Round
 from thresher.config import AuditConfig
 from thresher.detectors.error_law import Law, even_law
 from thresher.detectors.evidence import Features
 from thresher.detectors.label_noise import LabelNoise
-from thresher.prepare import Job, prepare
-from thresher.rounds import with_alike_canaries
-from thresher.run import RunDirectory
 
 
 def learned(law: Any, labels: Any, wrong: Any = None) -> LabelNoise:
@@ -182,7 +182,7 @@ def test_they_are_drawn_once_and_kept(
     for one in first:
         np.testing.assert_array_equal(one.train.classes.numpy() != labels, one.wrong)
     kept = place.canaries.read_bytes()
-    monkeypatch.setattr("thresher.rounds.learn_label_noise", lambda *_: pytest.fail("learned again"))
+    monkeypatch.setattr("thresher.auditing.rounds.learn_label_noise", lambda *_: pytest.fail("learned again"))
     again = with_alike_canaries(job, place, frozen).rounds
     assert [seen(one) for one in again] == [seen(one) for one in first]
     assert [one.wrong.tolist() for one in again] == [one.wrong.tolist() for one in first]
@@ -193,7 +193,7 @@ def test_they_are_drawn_once_and_kept(
 def test_nothing_is_learned_or_kept_where_canaries_are_of_another_kind_or_none(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("thresher.rounds.learn_label_noise", lambda *_: pytest.fail("learned"))
+    monkeypatch.setattr("thresher.auditing.rounds.learn_label_noise", lambda *_: pytest.fail("learned"))
     other = replace(job, config=job.config.model_copy(update=more))
     assert with_alike_canaries(other, RunDirectory(tmp_path), None) is other
     assert not list(tmp_path.iterdir())

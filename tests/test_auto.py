@@ -21,23 +21,23 @@ from typer.testing import CliRunner
 import thresher
 from folders import decoder_folder, encoder_folder, reviews, write_rows
 from simulated import simulated
+from thresher.auditing.calibration import calibration, shown_influence
+from thresher.auditing.decide import Decision, decide
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.retrain import training_sets
+from thresher.auditing.run import RunDirectory
 from thresher.calibrate import choice
 from thresher.calibrate.candidates import side_by_side
 from thresher.calibrate.choice import WITNESSES, choose
 from thresher.calibrate.confidence import SURE
 from thresher.calibrate.repair import mended
 from thresher.calibrate.stack import FAMILIES, OF_FROZEN
-from thresher.clean import clean
 from thresher.cli import app
 from thresher.config import AuditConfig
-from thresher.decide import Decision, decide
 from thresher.errors import ConfigError
-from thresher.prepare import Job, prepare
-from thresher.report.calibration import calibration, shown_influence
 from thresher.report.console import show_result
 from thresher.report.detection import calibration_lines
-from thresher.retrain import training_sets
-from thresher.run import RunDirectory
+from thresher.results.clean import clean
 from thresher.scores.table import Configuration, is_score
 from thresher.terminal import PlainConsole
 
@@ -126,7 +126,7 @@ def test_the_same_command_goes_on_to_the_same_bytes(
     finished: thresher.AuditResult, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the same canaries, whatever would be learned of the errors now."""
-    monkeypatch.setattr("thresher.rounds.learn_label_noise", lambda *_: pytest.fail("learned again"))
+    monkeypatch.setattr("thresher.auditing.rounds.learn_label_noise", lambda *_: pytest.fail("learned again"))
     again = tmp_path / "again"
     shutil.copytree(finished.folder, again)
     before = (again / "scores.parquet").read_bytes()

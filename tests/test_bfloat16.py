@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import thresher
 from conftest import audited, dense, pass_gradients, relative_error, tiny_model, tiny_rows, true_gradients
-from thresher.data.encode import encoded_rows
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.rules import rule_for
+from thresher.model.inputs import encoded_rows
 
 EPS = torch.finfo(torch.bfloat16).eps
 

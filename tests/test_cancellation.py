@@ -17,6 +17,7 @@ import torch
 import thresher
 from conftest import audited, cancels, tiny_model, tiny_rows, true_gradients
 from folders import encoder_folder, reviews, write_rows
+from thresher.auditing.pipeline import load_result
 from thresher.errors import ConfigError, DataError, ModelError
 from thresher.evaluate import cancellation as cancellation_module
 from thresher.evaluate.cancellation import store_cancellation
@@ -24,7 +25,6 @@ from thresher.gradients.capture import BatchGradients
 from thresher.gradients.rows import token_gradients
 from thresher.gradients.store import GradientStore
 from thresher.model.names import ModuleName, describe, groups_in, in_group
-from thresher.pipeline import load_result
 from thresher.progress import Silent
 from thresher.report.console import show_result
 from thresher.terminal import PlainConsole
@@ -298,7 +298,7 @@ def test_it_goes_on_after_a_kill_and_is_not_computed_again(
 
     for name in ("influence.progress.json", "summary.json"):  # as if killed after it
         (folder / name).unlink()
-    monkeypatch.setattr("thresher.rounds.store_cancellation", None)
+    monkeypatch.setattr("thresher.auditing.rounds.store_cancellation", None)
     thresher.audit(options)
     assert {name: (folder / name).read_bytes() for name in before} == before
 

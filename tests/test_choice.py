@@ -15,10 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from simulated import MANY, NAMES, simulated
-from thresher.calibrate.candidates import Candidates, as_given, normal, side_by_side
+from thresher.auditing.looks import as_given
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.candidates import Candidates, normal, side_by_side
 from thresher.calibrate.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
 from thresher.calibrate.stack import FAMILIES, Stack, fit_stack, found_canaries, of_frozen_features, witnesses
-from thresher.run import RunDirectory
 
 WEAK = 1e-9
 

@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 import thresher
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app, main
-from thresher.compare import compare_runs, outcomes_of
 from thresher.errors import ThresherError
 from thresher.evaluate.detection import METRICS, auroc
 from thresher.evaluate.ranking import friedman, fronts, nemenyi, wilcoxon_holm, win_rate
 from thresher.files import read_json, write_json
+from thresher.results.compare import compare_runs, outcomes_of
 
 SEEDS = (0, 1, 2)
 NAMED = ["datainf/layers/vote@0.3", "datainf/CL/mean", "detector/loss"]
@@ -174,7 +174,7 @@ def test_files_hold_the_same_numbers(runs: list[Path], tmp_path: Path) -> None:
 def test_without_scikit_posthocs_all_but_nemenyi_is_there(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scikit_posthocs", None)
     output = shown(runs)
-    assert "Nemenyi's test needs scikit-posthocs; pip install 'thresher[study]'." in output
+    assert "Nemenyi's test needs scikit-posthocs; pip install 'thresher[compare]'." in output
     assert "Friedman" in output
 
 
@@ -211,3 +211,51 @@ def test_a_mistake_exits_with_two(runs: list[Path], monkeypatch: pytest.MonkeyPa
         main()
     assert left.value.code == 2
     assert "error: One run says nothing of chance" in capsys.readouterr().err
+
+
+def table_of(outcomes: pd.DataFrame) -> pd.DataFrame:
+    """What :func:`outcomes_of` found, one line a run and score, every run a task of its own."""
+    runs = [f"task-{number}" for number in range(len(outcomes))]
+    return outcomes.set_axis(runs).rename_axis("task").melt(ignore_index=False, var_name="score", value_name="ndr30")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_of_outcomes_is_compared_as_its_runs(runs: list[Path], tmp_path: Path, suffix: str) -> None:
+    truth = outcomes_of(runs, "ndr30")
+    table, file = table_of(truth).reset_index(), tmp_path / f"outcomes.{suffix}"
+    table.to_parquet(file) if suffix == "parquet" else table.to_csv(file, index=False)
+    found = outcomes_of([file], "ndr30")
+    assert found.reset_index(drop=True).equals(truth.reset_index(drop=True))
+    assert list(found.index) == [f"{file}: task-{number}" for number in range(3)]
+    both = outcomes_of([file, *runs], "ndr30")
+    assert (both.to_numpy() == pd.concat([found, truth])[list(both)].to_numpy()).all()
+    cells = [line.split("│")[1:4] for line in shown([file], "--top", 3).splitlines() if "│" in line]
+    assert cells == [line.split("│")[1:4] for line in shown(runs, "--top", 3).splitlines() if "│" in line]
+
+
+def test_names_in_a_table_are_texts_and_what_was_not_measured_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.csv"
+    lines = ["# larger = better", "task,seed,score,ndr30,accuracy", "NA,01,a,.1,.5", "NA,01,b,.2,", "NA,1,a,.3,.6"]
+    file.write_text("\n".join([*lines, "NA,1,b,.4,.7", "NA,1,c,,.8", ""]), encoding="utf-8")
+    found = outcomes_of([file], "ndr30")
+    assert found.to_dict("index") == {f"{file}: NA-01": {"a": 0.1, "b": 0.2}, f"{file}: NA-1": {"a": 0.3, "b": 0.4}}
+    assert outcomes_of([file], "accuracy")["a"].tolist() == [0.5, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("task,score\nx,a\n", "there is no column 'ndr30'; the table has: task, score."),
+        ("score,ndr30\na,1\n", "there is no column 'task'"),
+        ("task,ndr30\na,1\n", "there is no column 'score'"),
+        ("task,score,ndr30\nx,a,.1\ny,a,much\n", "row 1: ndr30 is 'much', not a number"),
+        ("task,score,ndr30\nx,a,.1\nx,a,.2\n", "a of x is there more than once"),
+        ("task,score,ndr30\nx,a,\n", "no score of this table has a value of ndr30"),
+        ("", "cannot be read as a table of outcomes"),
+    ],
+)
+def test_a_table_that_cannot_be_compared_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "outcomes.csv"
+    file.write_text(text, encoding="utf-8")
+    assert sentence in refused([file])
+    assert "cannot be read" in refused([tmp_path / "nowhere.parquet"])

@@ -20,11 +20,11 @@ from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app, main
 from thresher.errors import ThresherError
 from thresher.influences.tensor import described, filled, labelled
-from thresher.layer_view import explain_rows
 from thresher.model.names import ModuleName
 from thresher.progress import Silent
 from thresher.report.layer_plot import layer_figure, save_plot
 from thresher.report.layers import show_explanation
+from thresher.results.layer_view import explain_rows
 from thresher.scores.layers import layer_ranks
 from thresher.terminal import PlainConsole
 
@@ -150,7 +150,7 @@ def test_a_layer_that_says_nothing_is_blank_and_not_rank_0() -> None:
     values[0], values[2] = 0.5, np.nan
     tensor = filled(labelled(modules, np.ones(4, dtype=bool), 6), {"tracin": values})
     for how in ("mean", "rank", "vote"):
-        (ranks,) = layer_ranks(tensor, modules, ["tracin"], [4], how, 0.5, Silent())
+        (ranks,) = layer_ranks(tensor, ["tracin"], [4], how, 0.5, progress=Silent())
         assert list(ranks.index) == ["0", "1", "2"]
         score = thresher.aggregate(tensor["tracin"][1], how, k=0.5).values
         assert ranks.loc["0", "tracin"] == (score < score[4]).sum()

@@ -39,8 +39,9 @@ from conftest import (
 )
 from folders import reviews, tokenizer
 from thresher.config import ModelConfig, Recipe
-from thresher.data.encode import IGNORED, encoded_rows
+from thresher.data.encode import IGNORED
 from thresher.errors import ModelError
+from thresher.model.inputs import encoded_rows
 from thresher.model.load import Subject, load_generator, load_subject
 from thresher.model.lora import with_lora
 from thresher.model.names import attention_projections

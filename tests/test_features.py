@@ -15,9 +15,9 @@ from torch import nn
 from conftest import CONFIGS, PAD, tiny_model, tiny_rows, with_adapter
 from test_families import encoder_decoder, ended
 from test_generate import generator, learned_rows
-from thresher.data.encode import encoded_rows
 from thresher.errors import ModelError
 from thresher.model.features import pooled_features
+from thresher.model.inputs import encoded_rows
 from thresher.model.load import Subject
 
 Row = dict[str, Any]

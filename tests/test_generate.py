@@ -22,19 +22,20 @@ from folders import SIZES as WORD_SIZES
 from folders import answers, decoder_folder, encoder_folder, generator_folder, write_rows
 from test_audit import flags, refused
 from test_influence import TOLERANCE, defined
+from thresher.auditing.prepare import Job
 from thresher.cli import app
 from thresher.config import ModelConfig, RowLoss
-from thresher.data.encode import IGNORED, encoded_rows
+from thresher.data.encode import IGNORED
 from thresher.data.packaged import packaged_generator
 from thresher.errors import DataError, ModelError
 from thresher.gradients.frozen import gradient_pass
 from thresher.influences.tensor import TensorFile
+from thresher.model.inputs import encoded_rows
 from thresher.model.load import load_generator
 from thresher.model.losses import correct_rows
 from thresher.model.names import attention_projections, embedding_name
 from thresher.model.source import model_folder
 from thresher.model.tied import output_head
-from thresher.prepare import Job
 
 Row = dict[str, Any]
 

@@ -13,10 +13,10 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 import thresher
 from folders import encoder_folder, reviews, write_rows
+from thresher.auditing.cost import FORWARD, passes
+from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig
-from thresher.cost import FORWARD, passes
 from thresher.errors import ModelError
-from thresher.prepare import Job, prepare
 
 QUERIES = 16
 
@@ -90,10 +90,10 @@ def test_a_model_without_features_is_only_not_put_beside_a_probe(
     def refused(*_: Any, **__: Any) -> Any:
         raise ModelError("It has no features.")
 
-    monkeypatch.setattr("thresher.rounds.pooled_features", refused)
+    monkeypatch.setattr("thresher.auditing.rounds.pooled_features", refused)
     with pytest.raises(ModelError, match="no features"):
         thresher.audit(options(place, tmp_path / "frozen", detector="knn_frozen"))
-    monkeypatch.setattr("thresher.prepare.Job.looks_at", lambda *_: False)  # nor are tuned ones asked for
+    monkeypatch.setattr("thresher.auditing.prepare.Job.looks_at", lambda *_: False)  # nor are tuned ones asked for
     found = thresher.audit(options(place, tmp_path / "run"))
     assert found.summary["knowledge"]["probe"] is None
     assert "not put beside a probe" in caplog.text

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 import thresher
 from folders import answers, generator_folder, write_rows
 from test_audit import flags
-from thresher.clean import clean
+from thresher.auditing.doubts import doubt_of
+from thresher.auditing.summary import knowledge_entry
 from thresher.cli import app
 from thresher.config import RowLoss
 from thresher.data.encode import IGNORED
@@ -26,9 +27,8 @@ from thresher.evaluate.likelihood import AnswerKnowledge, measure_answers
 from thresher.model import predict as prediction
 from thresher.model.adapters import WEIGHTS, without_adapter
 from thresher.model.predict import Predictions
-from thresher.report.doubts import doubt_of
 from thresher.report.knowledge import knowledge_lines
-from thresher.report.summary import knowledge_entry
+from thresher.results.clean import clean
 
 
 def said(losses: Any, share: float = 0.5) -> Predictions:
@@ -175,7 +175,7 @@ def test_what_has_not_learned_is_doubted_first_and_at_clean(
 def test_the_model_as_it_came_is_asked_once(
     place: Path, finished: thresher.AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import thresher.known
+    import thresher.auditing.known
     import thresher.model.finetune
 
     asked: list[int] = []
@@ -191,7 +191,7 @@ def test_the_model_as_it_came_is_asked_once(
         if next(stops, False):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(thresher.known, "predict", counted)
+    monkeypatch.setattr(thresher.auditing.known, "predict", counted)
     monkeypatch.setattr(thresher.model.finetune, "_save", stopping)
     given = options(place, tmp_path / "run")
     with pytest.raises(KeyboardInterrupt):

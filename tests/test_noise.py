@@ -15,6 +15,8 @@ from scipy.optimize import brentq
 
 import thresher
 from folders import encoder_folder, reviews, write_rows
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.run import GUESSED, RunDirectory
 from thresher.config import AuditConfig
 from thresher.data.examples import Examples
 from thresher.data.noise.answers import plant_texts
@@ -24,10 +26,8 @@ from thresher.data.noise.labels import CONFUSED, SPREAD, WRONG, confused
 from thresher.data.noise.texts import FINNISH, NOTHING
 from thresher.errors import ConfigError, RunError
 from thresher.files import write_json
-from thresher.layer_view import explain_rows
-from thresher.prepare import Job, prepare
 from thresher.progress import Silent
-from thresher.run import GUESSED, RunDirectory
+from thresher.results.layer_view import explain_rows
 from thresher.tasks.classify import Classify
 
 OF_LABELS = ("flip", "confusion", "burst", "likeliest")

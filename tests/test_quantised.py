@@ -17,9 +17,9 @@ import thresher
 from conftest import audited, pass_gradients, relative_error, tiny_rows, true_gradients
 from folders import SIZES, answers, classifier_folder, reviews, tokenizer, write_rows
 from thresher.config import ModelConfig, Recipe
-from thresher.data.encode import encoded_rows
 from thresher.errors import ModelError
 from thresher.model.finetune import finetune
+from thresher.model.inputs import encoded_rows
 from thresher.model.load import Subject, load_generator, load_subject
 from thresher.model.lora import with_lora
 from thresher.model.quantise import is_packed

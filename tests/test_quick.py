@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 import thresher
 from folders import answers, classifier_folder, encoder_folder, generator_folder, reviews, write_rows
 from test_audit import flags
-from thresher.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
+from thresher.auditing.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
+from thresher.auditing.cost import SHORT, cheaper, passes
+from thresher.auditing.plan import make_plan
+from thresher.auditing.prepare import prepare
 from thresher.cli import app
-from thresher.cost import SHORT, cheaper, passes
 from thresher.errors import ConfigError, RunError
 from thresher.model.features import pooled_features
-from thresher.plan import make_plan
-from thresher.prepare import prepare
 from thresher.progress import duration
 from thresher.scores.table import DETECTOR, is_score
 
@@ -79,7 +79,7 @@ def test_a_whole_audit_goes_on_from_a_look_and_is_never_replaced_by_one(
     def never(*_: Any) -> Any:
         raise AssertionError("features are there")
 
-    monkeypatch.setattr("thresher.rounds._joined_features", never)
+    monkeypatch.setattr("thresher.auditing.rounds._joined_features", never)
     whole = thresher.audit(options(place, tmp_path / "run", **common))
     assert [column for column in whole.scores if "/layers/" in column]
     np.testing.assert_array_equal(whole.scores["row"], alone.scores["row"])
@@ -90,7 +90,7 @@ def test_a_whole_audit_goes_on_from_a_look_and_is_never_replaced_by_one(
 def test_features_of_fewer_tokens_are_not_taken_for_those_of_whole_rows(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thresher.prepare.first_tokens", lambda *_: 4)
+    monkeypatch.setattr("thresher.auditing.prepare.first_tokens", lambda *_: 4)
     thresher.audit(options(place, tmp_path / "run", quick=True, epochs=1, learning_rate=1e-2))
     monkeypatch.undo()
     seen: list[int] = []
@@ -99,7 +99,7 @@ def test_features_of_fewer_tokens_are_not_taken_for_those_of_whole_rows(
         seen.append(int(rows.lengths.max()))
         return pooled_features(subject, rows, *given, **named)
 
-    monkeypatch.setattr("thresher.rounds.pooled_features", counted)
+    monkeypatch.setattr("thresher.auditing.rounds.pooled_features", counted)
     thresher.audit(options(place, tmp_path / "run", epochs=1, learning_rate=1e-2))
     assert seen
     assert max(seen) > 4
@@ -133,14 +133,14 @@ def test_a_look_reads_as_many_tokens_of_a_row_as_its_budget_holds(
 ) -> None:
     job = prepare(thresher.AuditConfig(**options(place, tmp_path / "run")))
     longest = max(int(job.encoded[part].lengths.max()) for part in ("train", "query"))
-    monkeypatch.setattr("thresher.budget.FEWEST_TOKENS", 2)
+    monkeypatch.setattr("thresher.auditing.budget.FEWEST_TOKENS", 2)
     assert first_tokens(job.encoded, job.subject) == longest
     lengths = np.concatenate([job.encoded["train"].lengths, job.encoded["query"].lengths])
     for limit in (3, longest - 1):
         within = 2 * job.subject.weights_a_token * int(np.minimum(lengths, limit).sum())
-        monkeypatch.setattr("thresher.budget.LOOK_CPU", within)
+        monkeypatch.setattr("thresher.auditing.budget.LOOK_CPU", within)
         assert first_tokens(job.encoded, job.subject) == limit
-    monkeypatch.setattr("thresher.budget.LOOK_CPU", 1.0)
+    monkeypatch.setattr("thresher.auditing.budget.LOOK_CPU", 1.0)
     assert first_tokens(job.encoded, job.subject) == 2
     assert FEWEST_TOKENS >= 16
 
@@ -155,7 +155,7 @@ def test_a_cpu_passes_over_the_rows_less_often_where_nobody_says_and_never_less_
     one_epoch = 5.0 * job.subject.weights_a_token * int(train.lengths.sum()) * (1 + config.rounds)
     found = {}
     for epochs in (20, 6, 1):
-        monkeypatch.setattr("thresher.budget.TRAININGS_CPU", epochs * one_epoch)
+        monkeypatch.setattr("thresher.auditing.budget.TRAININGS_CPU", epochs * one_epoch)
         found[epochs] = affordable(config, job.subject, train).epochs
     assert found == {20: 10, 6: 6, 1: FEWEST_EPOCHS}
     given = config.model_copy(update={"epochs": 10})
@@ -186,7 +186,7 @@ def test_the_plan_says_what_is_cheaper_where_a_person_would_not_wait(
 ) -> None:
     job = prepare(thresher.AuditConfig(**options(place, tmp_path / "run")))
     assert make_plan(job).cheaper == ()
-    monkeypatch.setattr("thresher.plan.LONG", 0.0)
+    monkeypatch.setattr("thresher.auditing.plan.LONG", 0.0)
     assert make_plan(job).cheaper
 
 

@@ -240,5 +240,5 @@ def test_what_cannot_be_ranked_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(DataError, match="no configuration 'other'"):
         wilcoxon_holm(outcomes, "other")
     monkeypatch.setitem(sys.modules, "scikit_posthocs", None)
-    with pytest.raises(ConfigError, match=r"pip install 'thresher\[study\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'thresher\[compare\]'"):
         nemenyi(outcomes)

@@ -18,12 +18,12 @@ import pytest
 
 from awkward import EVIL, NAME, SEEN, harmless, obeyed, words
 from folders import encoder_folder, reviews, write_rows
+from thresher.auditing.run import RunDirectory
 from thresher.cli import main
 from thresher.config import AuditConfig
 from thresher.data.table import read_table
 from thresher.errors import RunError
 from thresher.lines import plain
-from thresher.run import RunDirectory
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -61,7 +61,6 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["clean", "x", "--output", NAME, "--guard-formulas"], "no .csv or .tsv file"),
         (["compare", NAME, NAME], "is named twice"),
         (["compare", "x", "--output", NAME], "name a .csv"),
-        (["study", f"{NAME}.yaml"], "cannot be read"),
         ([NAME], "No such command"),
         (["clean"], "Missing"),
     ],
@@ -78,7 +77,7 @@ def test_a_fault_is_told_as_python_tells_it(command: Command, monkeypatch: pytes
     def fail(*_: Any, **__: Any) -> None:
         raise LookupError(EVIL)
 
-    monkeypatch.setattr("thresher.clean.clean", fail)
+    monkeypatch.setattr("thresher.results.clean.clean", fail)
     code, _, errors = command("clean", tmp_path, "--output", "x.csv")
     assert code == 1
     assert errors.startswith("Traceback") and f"LookupError: {SEEN}\\nerror: forged" in errors

@@ -25,10 +25,10 @@ from folders import (
     tokenizer,
     write_rows,
 )
+from thresher.auditing.prepare import prepare
 from thresher.config import AuditConfig, ModelConfig
 from thresher.errors import DataError, ModelError
 from thresher.model.load import load_generator, load_subject
-from thresher.prepare import prepare
 
 
 def audit(folder: Path, place: Path, rows: list[dict[str, Any]], **more: Any) -> AuditConfig:

@@ -9,50 +9,67 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thresher.auditing.pipeline import AuditResult, audit
+    from thresher.auditing.plan import Plan, plan_audit
+    from thresher.auditing.retrain import retrain_on
+    from thresher.auditing.run import RunDirectory
     from thresher.config import AuditConfig
     from thresher.errors import ThresherError
     from thresher.evaluate.cancellation import cancellation
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
     from thresher.influences.compute import influence
-    from thresher.layer_view import Explanation, explain
+    from thresher.influences.tensor import SIGN
     from thresher.model.checkpoints import Checkpoint, read_checkpoints
     from thresher.model.keeper import CheckpointKeeper
-    from thresher.pipeline import AuditResult, audit
+    from thresher.model.load import check_model
+    from thresher.results.layer_view import Explanation, explain
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
+    "SIGN",
     "AuditConfig",
     "AuditResult",
     "Checkpoint",
     "CheckpointKeeper",
     "Explanation",
+    "Plan",
+    "RunDirectory",
     "ThresherError",
     "aggregate",
     "audit",
     "cancellation",
+    "check_model",
     "explain",
     "influence",
     "noise_detection_auc",
     "noise_detection_rate",
+    "plan_audit",
     "read_checkpoints",
+    "retrain_on",
 ]
 
 # Found when first used: importing torch and transformers takes seconds, and `thresher --help` needs neither.
 _HOMES = {
+    "SIGN": "thresher.influences.tensor",
     "AuditConfig": "thresher.config",
-    "AuditResult": "thresher.pipeline",
+    "AuditResult": "thresher.auditing.pipeline",
     "Checkpoint": "thresher.model.checkpoints",
     "CheckpointKeeper": "thresher.model.keeper",
-    "Explanation": "thresher.layer_view",
+    "Explanation": "thresher.results.layer_view",
+    "Plan": "thresher.auditing.plan",
+    "RunDirectory": "thresher.auditing.run",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
-    "audit": "thresher.pipeline",
+    "audit": "thresher.auditing.pipeline",
     "cancellation": "thresher.evaluate.cancellation",
-    "explain": "thresher.layer_view",
+    "check_model": "thresher.model.load",
+    "explain": "thresher.results.layer_view",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",
+    "plan_audit": "thresher.auditing.plan",
     "read_checkpoints": "thresher.model.checkpoints",
+    "retrain_on": "thresher.auditing.retrain",
 }
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
-from rich.markup import escape
 
-from thresher.config import AuditConfig, DemoConfig, Section, StudyFlags, WorkersConfig, make_config
-from thresher.errors import ThresherError, trace
-from thresher.terminal import open_console, show_warnings
+from thresher.config import AuditConfig, DemoConfig, make_config
+from thresher.flags import DryRun, flags, run_app
+from thresher.terminal import open_console
 
 app = typer.Typer(
     help="Find the training rows that hurt a fine-tuned language model. Larger score = helpful, lower = detrimental.",
@@ -23,48 +17,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
-
-
-def flags(config: type[Section]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one flag a field of ``config``, after its own parameters.
-
-    The command receives the flags that were given as keyword arguments. What they hold is checked by ``config``, so
-    that a flag, a YAML key and a Python argument are refused in the same words.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        fields = [_flag(name, field) for name, field in config.model_fields.items()]
-
-        def called(**values: Any) -> None:
-            command(**{name: value for name, value in values.items() if value not in (None, [])})
-
-        called.__signature__ = inspect.Signature([*own, *fields])  # pyright: ignore[reportFunctionMemberAccess]
-        called.__annotations__ = {p.name: p.annotation for p in [*own, *fields]}
-        called.__doc__, called.__name__ = command.__doc__, command.__name__
-        return called
-
-    return decorate
-
-
-def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
-    words = name.replace("_", "-")
-    about: Any = field.annotation
-    switch, several = about in (bool, bool | None), about == tuple[str, ...]
-    default = field.default
-    shown = "" if field.is_required() or default in (None, ()) else default
-    option = typer.Option(
-        f"--{words}/--no-{words}" if switch else f"--{words}",
-        help=escape((field.description or "") + (" [required]" if field.is_required() else "")),  # typer reads markup
-        show_default=" ".join(shown) if isinstance(shown, tuple) else str(shown) or False,
-        metavar=None if switch else "TEXT" if several else "VALUE",
-    )
-    kind: Any = bool | None if switch else list[str] | None if several else str | None
-    # No default of its own: what is not given must not override a YAML file.
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
 
 
 @app.command()
@@ -106,7 +58,7 @@ def clean(
     ] = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
-    from thresher.clean import clean as clean_rows
+    from thresher.results.clean import clean as clean_rows
 
     cleaned = clean_rows(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
     console = open_console()
@@ -129,10 +81,10 @@ def explain(
     plot: Annotated[Path | None, typer.Option(help="Draw the layers into a .svg, .png or .pdf file.")] = None,
 ) -> None:
     """Show where a training row stands at every layer, and which queries it hurts and helps most."""
-    from thresher.layer_view import explain_rows
     from thresher.progress import Shown
     from thresher.report.layer_plot import check_plot, save_plot
     from thresher.report.layers import show_explanation
+    from thresher.results.layer_view import explain_rows
 
     if plot is not None:
         check_plot(plot)
@@ -149,7 +101,10 @@ def explain(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories of audits with planted errors, or studies.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Run directories of audits with planted errors, or .csv, .parquet tables of outcomes."),
+    ],
     metric: Annotated[
         str, typer.Option(help="ndr30, auc_ndr, auroc, average_precision, precision50; or accuracy, after retraining.")
     ] = "ndr30",
@@ -164,9 +119,9 @@ def compare(
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the comparison into a .csv, .md or .json file.")] = None,
 ) -> None:
-    """Compare the scores of audits with planted errors, or of studies: which is best, which differ beyond chance."""
-    from thresher.compare import compare_runs
+    """Compare the scores of audits with planted errors: which is best, and which differ beyond chance."""
     from thresher.report.comparison import check_output, save_comparison, show_comparison
+    from thresher.results.compare import compare_runs
 
     if output is not None:
         check_output(output)
@@ -177,36 +132,6 @@ def compare(
         save_comparison(found, output)
         console.print()
         console.print(f"The comparison is in {output}.")
-
-
-@app.command()
-@flags(StudyFlags)
-def study(
-    *,
-    config: Annotated[Path, typer.Argument(help="YAML file: models, tasks, seeds, options of the audits.")],
-    dry_run: DryRun = False,
-    **options: Any,
-) -> None:
-    """Rerun the paper's experiment: audits with planted errors, retraining, tables and figures."""
-    from thresher.report.study import show_end, show_jobs
-    from thresher.study.config import read_study
-    from thresher.study.gather import gather
-    from thresher.study.report import write_report
-    from thresher.study.run import executor_of, run_study
-    from thresher.study.timing import expected
-
-    where = {name: options.pop(name) for name in WorkersConfig.model_fields if name in options}
-    plan = read_study(config, options)
-    executor = executor_of(plan, make_config(WorkersConfig, where))
-    console = open_console()
-    if dry_run:
-        show_jobs(console, plan, expected(plan))
-        return
-    failed = run_study(plan, executor, console)
-    write_report(gather(plan), plan.output / "report")
-    show_end(console, failed, plan.output / "report" / "report.md")
-    if failed:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -225,9 +150,9 @@ def _audit(config: AuditConfig, *, dry_run: bool) -> None:
     console.print(f"Reading rows and model ({config.model}) ...")
     tables = read_parts(config)  # before torch and transformers, which take seconds to import
     refuse_no_model(config.model)
-    from thresher.pipeline import run
-    from thresher.plan import make_plan
-    from thresher.prepare import prepare
+    from thresher.auditing.pipeline import run
+    from thresher.auditing.plan import make_plan
+    from thresher.auditing.prepare import prepare
     from thresher.progress import Shown
     from thresher.report.console import show_plan, show_result
 
@@ -239,30 +164,5 @@ def _audit(config: AuditConfig, *, dry_run: bool) -> None:
 
 
 def main() -> None:
-    """Entry point of the ``thresher`` command: user mistakes are one sentence and exit code 2."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    errors = open_console(stderr=True)
-    show_warnings(errors)
-    try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except Exception as error:
-        said = _mistake(error)
-        if said is None:  # a fault of ours: told as Python would, less what a terminal obeys
-            for line in trace(error).splitlines():
-                errors.print(line, soft_wrap=True)
-            sys.exit(1)
-        if said:
-            errors.print(f"error: {said}", style="red", soft_wrap=True)
-        sys.exit(2)
-
-
-def _mistake(error: Exception) -> str | None:
-    """What the user did wrong, "" where typer has shown its help instead; None for a fault that is none of theirs."""
-    if isinstance(error, ThresherError):
-        return str(error)
-    told: Callable[[], str] | None = getattr(error, "format_message", None)  # of typer, about flags
-    if told is None:
-        return None
-    message, context = told().strip(), getattr(error, "ctx", None)
-    help_of = f" See '{context.command_path} --help'." if context is not None else ""
-    return message and f"{message.rstrip('.')}.{help_of}"
+    """Entry point of the ``thresher`` command."""
+    run_app(app)

@@ -14,12 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from thresher.arrays import Floats, Indices
 from thresher.calibrate.canaries import Round
-from thresher.data.encode import EncodedRows, Indices
+from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import drawn
 from thresher.detectors.error_law import even_law
 from thresher.detectors.label_noise import LabelNoise
-from thresher.scores.aggregate import Floats
 
 EVENLY = 0.25
 """Share of the canaries that are drawn by errors which hit all classes alike."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,12 +11,7 @@ import pandas as pd
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from thresher.calibrate.canaries import Round
-from thresher.data.encode import Indices
-from thresher.data.noise.draw import Flags
-from thresher.files import written
-from thresher.run import RunDirectory
-from thresher.scores.aggregate import Floats
+from thresher.arrays import Flags, Floats, Indices
 from thresher.scores.table import DETECTOR, is_score
 
 RANDOM = DETECTOR + "random"
@@ -57,12 +52,6 @@ class Candidates:
         return np.bincount(self.row[true], values[true], minlength=self.rows) / looks
 
 
-def write_candidates(place: RunDirectory, one: Round, scores: Mapping[str, Floats]) -> None:
-    """A round's ``candidates.parquet``: one line a row of the round, one column a score [N']."""
-    with written(place.candidates) as temporary:
-        pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
-
-
 def side_by_side(tables: Sequence[pd.DataFrame]) -> Candidates:
     """Candidates of each round's ``candidates.parquet``.
 
@@ -77,16 +66,6 @@ def side_by_side(tables: Sequence[pd.DataFrame]) -> Candidates:
         np.concatenate([table["row"].to_numpy() for table in tables]),
         np.concatenate([table["canary"].to_numpy() for table in tables]),
     )
-
-
-def as_given(place: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:
-    """For each round the rows to look up in it: of every row the first round in which it was no canary."""
-    left, found, number = list(rows), dict[int, list[int]](), 0
-    while left:
-        canary = pd.read_parquet(place.round(number).candidates, columns=["canary"])["canary"].to_numpy()
-        found[number] = [row for row in left if not canary[row]]
-        left, number = [row for row in left if canary[row]], number + 1
-    return found
 
 
 def normal(places: npt.NDArray[np.floating]) -> Floats:

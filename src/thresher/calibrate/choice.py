@@ -19,12 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
+from thresher.arrays import Flags, Floats, Indices
 from thresher.calibrate.candidates import Candidates, normal
 from thresher.calibrate.stack import Stack, fit_stack, found_canaries, witnesses
-from thresher.data.encode import Indices
-from thresher.data.noise.draw import Flags
-from thresher.detectors.probe import stratified_folds
-from thresher.scores.aggregate import Floats
+from thresher.folds import stratified_folds
 
 FOLDS = 5
 STRENGTHS = (10.0, 30.0, 100.0)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from thresher.arrays import Flags, Floats
 from thresher.calibrate.choice import Pattern
 from thresher.calibrate.error_rate import ErrorRate, Posterior
-from thresher.data.noise.draw import Flags
-from thresher.scores.aggregate import Floats
 
 SURE = 0.99  # no row is certain
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from thresher.data.noise.draw import Flags
-from thresher.scores.aggregate import Floats
+from thresher.arrays import Flags, Floats
 
 STEPS = 40
 RARE = 2.0  # the prior (1 - pi)^2: where nothing is known few errors are likelier than many

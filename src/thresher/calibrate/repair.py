@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from thresher.data.encode import Indices
-from thresher.scores.aggregate import Floats
+from thresher.arrays import Floats, Indices
 
 
 def suggest(labels: Indices, opinions: Floats, wrong: Floats) -> tuple[Indices, Floats]:

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from thresher.arrays import Flags, Floats
 from thresher.calibrate.candidates import Candidates, normal
-from thresher.data.noise.draw import Flags
 from thresher.influences.registry import INFLUENCE
-from thresher.scores.aggregate import Floats
 from thresher.scores.table import DETECTOR, Configuration
 
 SELDOM = -3.0  # the intercept's first guess: few rows are canaries

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from thresher.detectors.evidence import Evidence, Floats
+from thresher.arrays import Floats
+from thresher.detectors.evidence import Evidence
 
 
 def uniform(evidence: Evidence) -> Floats:

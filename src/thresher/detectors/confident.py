@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from thresher.detectors.evidence import Evidence, Floats
+from thresher.arrays import Floats
+from thresher.detectors.evidence import Evidence
 from thresher.detectors.probe import held_out
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from thresher.detectors.evidence import Floats, Labels
+from thresher.arrays import Floats, Labels
 
 STEADY = 5.0
 """How many rows of each class the prior counts as, by which a pattern is drawn towards the even law."""

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from thresher.arrays import Labels
+
 Singles = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int64]
 Which = Literal["frozen", "tuned"]
 """Features of the model before fine-tuning, or after."""
 

@@ -24,10 +24,11 @@ import numpy as np
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from thresher.data.noise.draw import Flags
+from thresher.arrays import Flags, Floats, Labels
 from thresher.detectors.error_law import STEADY, Law, even_law
-from thresher.detectors.evidence import Evidence, Features, Floats, Labels, Singles, Which
-from thresher.detectors.probe import FOLDS, Probe, prepared, stratified_folds
+from thresher.detectors.evidence import Evidence, Features, Singles, Which
+from thresher.detectors.probe import FOLDS, Probe, prepared
+from thresher.folds import stratified_folds
 
 WHICH: tuple[Which, ...] = ("frozen", "tuned")
 

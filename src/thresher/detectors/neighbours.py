@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import StandardScaler, normalize
 
-from thresher.detectors.evidence import Evidence, Floats, Labels, Singles, Which
+from thresher.arrays import Floats, Labels
+from thresher.detectors.evidence import Evidence, Singles, Which
 
 FEWEST, MOST = 5, 50
 CHUNK = 2**24  # similarities at a time

@@ -18,7 +18,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from thresher.detectors.evidence import Evidence, Floats, Labels, Singles
+from thresher.arrays import Floats, Labels
+from thresher.detectors.evidence import Evidence, Singles
+from thresher.folds import stratified_folds
 
 SPLITS, FOLDS = 3, 5
 WIDTH = 256  # principal components kept of wider features
@@ -77,14 +79,6 @@ def out_of_fold(features: Singles, labels: Labels, classes: int, seed: int, fold
 def _by_splits(features: Singles, labels: Labels, classes: int, seed: int, splits: int, folds: int = FOLDS) -> Floats:
     dealt = [stratified_folds(labels, folds, np.random.default_rng([seed, split])) for split in range(splits)]
     return Probe(prepared(features), labels, classes).by_splits(dealt)
-
-
-def stratified_folds(labels: Labels, folds: int, rng: np.random.Generator) -> Labels:
-    """A fold for every row, [n]: class after class is dealt out in random order, so each is spread evenly."""
-    order = np.lexsort((rng.random(len(labels)), labels))
-    found = np.empty(len(labels), dtype=np.int64)
-    found[order] = np.arange(len(labels)) % folds
-    return found
 
 
 @dataclass(frozen=True)

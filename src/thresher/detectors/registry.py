@@ -9,9 +9,10 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from thresher.arrays import Floats
 from thresher.detectors.baselines import uniform
 from thresher.detectors.confident import confident
-from thresher.detectors.evidence import Evidence, Floats, Need
+from thresher.detectors.evidence import Evidence, Need
 from thresher.detectors.label_noise import noise
 from thresher.detectors.neighbours import knn, query_knn
 from thresher.detectors.probe import probe_frozen

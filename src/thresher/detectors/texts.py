@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from thresher.data.encode import Indices
-from thresher.data.noise.draw import Flags
+from thresher.arrays import Flags, Indices
 
 Texts = Sequence[tuple[str, ...]]
 Problem = Literal["", "empty", "foreign"]

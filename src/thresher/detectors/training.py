@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from thresher.detectors.evidence import Evidence, Floats, Labels
+from thresher.arrays import Floats, Labels
+from thresher.detectors.evidence import Evidence
 
 
 def loss(evidence: Evidence) -> Floats:

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from thresher.arrays import Floats
 from thresher.errors import DataError
-
-Floats = npt.NDArray[np.float64]
 
 
 def noise_detection_rate(scores: Any, noise: Any, fraction: float = 0.3) -> float:

@@ -11,13 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
-from thresher.data.noise.draw import Flags, Floats
-
-Labels = npt.NDArray[np.int64]
+from thresher.arrays import Flags, Floats, Labels
 
 SURE = 0.05
 """Level of the sign tests."""

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from thresher.arrays import Floats
 from thresher.config import RowLoss
 from thresher.data.encode import IGNORED
-from thresher.data.noise.draw import Floats
 from thresher.evaluate.knowledge import sign_test
 from thresher.model.predict import Predictions
 

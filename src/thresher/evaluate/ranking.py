@@ -14,16 +14,14 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from thresher.arrays import Floats
 from thresher.errors import ConfigError, DataError
 
-Floats = npt.NDArray[np.float64]
-
 DIGITS = 12
-NEMENYI_MISSING = "Nemenyi's test needs scikit-posthocs; pip install 'thresher[study]'."
+NEMENYI_MISSING = "Nemenyi's test needs scikit-posthocs; pip install 'thresher[compare]'."
 
 
 @dataclass(frozen=True)

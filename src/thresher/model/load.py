@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from thresher.config import ModelConfig
+from thresher.config import ModelConfig, TaskName
 from thresher.errors import ModelError, first_line
 from thresher.model.adapters import load_adapter
 from thresher.model.classes import Numbering, class_numbers
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["lora", "adapter", "whole"]
 Learns = Literal["SEQ_CLS", "CAUSAL_LM"]
+
+CLASSIFIER, GENERATOR = "a sequence classifier", "a causal language model"
 
 MOST_TOKENS = 2**20
 """Of a row, where neither model nor tokenizer has a limit."""
@@ -78,7 +80,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declare
     where a label of the data is none of a fine-tuned model's.
     """
     source = model_folder(config.model)
-    settings = read_settings(source, "a sequence classifier")
+    settings = _read_settings(source, CLASSIFIER)
     has_head = any(name.endswith("ForSequenceClassification") for name in settings.architectures or [])
     kind = _kind(config, trained=has_head)
     packed = _packing(config, kind, settings, classifies=True)
@@ -87,7 +89,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declare
         named = class_numbers(settings, classes, config.adapter, declared)
         _tell_other_problem(settings, source)
     torch.manual_seed(seed)  # a new head is drawn at random
-    with quiet(), _explained(source, "a sequence classifier"):
+    with quiet(), _explained(source, CLASSIFIER):
         tokenizer = load_tokenizer(source, config.adapter)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
@@ -108,7 +110,15 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declare
     return Subject(model, tokenizer, named.numbers, kind, untrained, named.assumed, head)
 
 
-def read_settings(source: str, what: str) -> Any:
+def check_model(source: str, task: TaskName = "classify") -> None:
+    """Raise :class:`ModelError` where there is no such model: a hub id, a folder, or another source of weights.
+
+    Only its settings are read, so that this takes no time; what else ``task`` asks of it is found when it is loaded.
+    """
+    _read_settings(model_folder(source), CLASSIFIER if task == "classify" else GENERATOR)
+
+
+def _read_settings(source: str, what: str) -> Any:
     """The configuration of a model. Raises :class:`ModelError` that says it cannot be loaded as ``what``."""
     with quiet(), _explained(source, what):
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -122,9 +132,9 @@ def load_generator(config: ModelConfig) -> Subject:
     """
     source = model_folder(config.model)
     kind = _kind(config, trained=False)
-    settings = read_settings(source, "a causal language model")
+    settings = _read_settings(source, GENERATOR)
     packed = _packing(config, kind, settings, classifies=False)
-    with quiet(), _explained(source, "a causal language model"):
+    with quiet(), _explained(source, GENERATOR):
         tokenizer = load_tokenizer(source, config.adapter)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,

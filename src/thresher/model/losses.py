@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thresher.config import RowLoss
-from thresher.data.encode import IGNORED, Batch, accepted_inputs, generates
+from thresher.data.encode import IGNORED, Batch
 from thresher.errors import ModelError
+from thresher.model.inputs import accepted_inputs, generates
 
 
 def batch_losses(model: nn.Module, batch: Batch, **options: Any) -> tuple[Tensor, Tensor]:

@@ -18,13 +18,13 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.stats import rankdata
 
+from thresher.arrays import Floats
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
 from thresher.progress import Advance
 
 DEFAULT_K = 0.3
 log = logging.getLogger(__name__)
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

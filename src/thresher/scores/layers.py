@@ -1,17 +1,21 @@
-"""How the rank of a row moves over the layers: one aggregation, one layer's modules at a time."""
+"""Layers and modules by themselves: how the rank of a row moves over the layers, what each module alone says."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from thresher.arrays import Floats
 from thresher.config import Aggregation
+from thresher.influences.registry import INFLUENCE
+from thresher.influences.tensor import described
 from thresher.model.names import ModuleName
 from thresher.progress import Progress
-from thresher.scores.aggregate import Floats, correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import DEFAULT_K, correct_or_all, sums_by_place, votes_against
 
 _BLOCKS = ("embedding", "layer", "head", "other")
 
@@ -29,20 +33,21 @@ def layers_in(modules: Sequence[ModuleName]) -> list[str]:
 
 def layer_ranks(
     tensor: xr.Dataset,
-    modules: Sequence[ModuleName],
     methods: Sequence[str],
     rows: Sequence[int],
     how: Aggregation,
-    k: float,
+    k: float = DEFAULT_K,
+    *,
     progress: Progress,
 ) -> list[pd.DataFrame]:
     """For each of the rows its rank among all N at every layer (index) by every method (columns).
 
     A rank is the number of rows with a strictly smaller score when only that layer's modules are added up, so 0 is the
     most detrimental and ties share the lower rank. <NA> where a method is not defined, or has the same score for every
-    row. ``modules`` are the tensor's, in its order; each is read and ranked once for all rows. ``k`` is the share of
-    the rows that a column votes against.
+    row. Each module of the tensor is read and ranked once for all rows. ``k`` is the share of the rows that a column
+    votes against.
     """
+    modules = described(tensor)
     layers = layers_in(modules)
     votes = votes_against(k, tensor.sizes["train"])
     correct = np.asarray(tensor["correct"].values, dtype=bool)
@@ -54,6 +59,46 @@ def layer_ranks(
             for layer, columns in sums.items():
                 ranks[:, layers.index(layer), column] = _ranks(columns.score(how, votes), rows)
     return [pd.DataFrame(of_row, layers, list(methods)).astype("Int64") for of_row in ranks]
+
+
+def methods_of(tensor: xr.Dataset) -> list[str]:
+    """The influence functions that a tensor holds, in our order of them."""
+    return [name for name in INFLUENCE if name in tensor]
+
+
+@dataclass(frozen=True)
+class ModuleScores:
+    """The scores [N] of one module by itself and one influence function; larger = helpful.
+
+    ``by`` has them by aggregation and the share of the rows that a column votes against, None for Mean and Rank.
+    """
+
+    influence: str
+    module: ModuleName
+    by: Mapping[tuple[Aggregation, float | None], Floats]
+
+
+def module_scores(tensor: xr.Dataset, shares: Sequence[float], progress: Progress) -> Iterator[ModuleScores]:
+    """Every influence of a tensor on every module where it is defined: Mean, Rank, and Vote for each of ``shares``.
+
+    A module is read and ranked once for all of them.
+    """
+    modules = described(tensor)
+    correct = correct_or_all(np.asarray(tensor["correct"].values, dtype=bool))
+    votes = {share: votes_against(share, tensor.sizes["train"]) for share in shares}
+    methods = methods_of(tensor)
+    with progress.stage("modules by themselves", len(methods) * len(modules)) as advance:
+        for method in methods:
+            places = [[module.name] if INFLUENCE[method].defined_on(module) else [] for module in modules]
+            sums = sums_by_place(tensor[method], places, correct, list(votes.values()), advance)
+            for module in (module for module in modules if module.name in sums):
+                columns = sums[module.name]
+                by: dict[tuple[Aggregation, float | None], Floats] = {
+                    ("mean", None): columns.score("mean"),
+                    ("rank", None): columns.score("rank"),
+                }
+                by |= {("vote", share): columns.score("vote", k) for share, k in votes.items()}
+                yield ModuleScores(method, module, by)
 
 
 def _ranks(score: Floats, rows: Sequence[int]) -> Floats:

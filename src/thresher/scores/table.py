@@ -13,12 +13,13 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
+from thresher.arrays import Floats
 from thresher.config import Aggregation
 from thresher.errors import ConfigError
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Progress
-from thresher.scores.aggregate import Floats, correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import correct_or_all, sums_by_place, votes_against
 
 AGGREGATIONS: tuple[Aggregation, ...] = ("mean", "rank", "vote")
 DETECTOR = "detector/"

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.arrays import Flags, Floats, Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
-from thresher.data.encode import Cuts, EncodedRows, Indices, encode_texts
+from thresher.data.encode import Cuts, EncodedRows, encode_texts
 from thresher.data.examples import Examples, find_classes, find_columns, read_examples, spelled_alike
-from thresher.data.noise.draw import Flags, Floats
 from thresher.data.noise.kinds import KINDS, Guess, plant_errors
 from thresher.data.noise.labels import flipped_at, likeliest_at
 from thresher.data.parts import Part

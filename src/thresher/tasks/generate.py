@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
+from thresher.arrays import Flags, Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind, RowLoss
 from thresher.data.answers import TEMPLATE_DATE, encode_dialogues, writes_date
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
-from thresher.data.encode import Cuts, EncodedRows, Indices
+from thresher.data.encode import Cuts, EncodedRows
 from thresher.data.noise.answers import TextKind, plant_texts, swapped_at
-from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part
 from thresher.data.table import Table

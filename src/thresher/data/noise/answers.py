@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from thresher.data.noise.draw import WORD, Flags
+from thresher.arrays import Flags
+from thresher.data.noise.draw import WORD
 from thresher.errors import ConfigError
 
 TextKind = Literal["swap", "truncate", "shuffle"]

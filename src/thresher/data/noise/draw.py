@@ -5,14 +5,9 @@ from __future__ import annotations
 import re
 
 import numpy as np
-import numpy.typing as npt
 
+from thresher.arrays import Floats, Indices, Labels
 from thresher.errors import ConfigError
-
-Flags = npt.NDArray[np.bool_]
-Labels = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 WORD = re.compile(r"\S+")
 
@@ -28,7 +23,7 @@ def present(labels: Labels) -> tuple[Labels, Labels]:
     return classes, places
 
 
-def drawn(weights: Floats, count: int, rng: np.random.Generator) -> Rows:
+def drawn(weights: Floats, count: int, rng: np.random.Generator) -> Indices:
     """``count`` rows, one after another without replacement, each with probability proportional to its weight [n].
 
     In large data a row of weight w is drawn with probability 1 - exp(-t w), with t such that these add up to

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from thresher.arrays import Flags, Floats, Labels
 from thresher.config import PlantKind
 from thresher.data.examples import Examples
-from thresher.data.noise.draw import Flags, Floats, Labels
 from thresher.data.noise.labels import bursts, confused, flipped, likeliest
 from thresher.data.noise.texts import emptied, foreign, near_copies
 

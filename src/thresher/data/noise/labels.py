@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from thresher.data.noise.draw import Floats, Labels, drawn, present
+from thresher.arrays import Floats, Labels
+from thresher.data.noise.draw import drawn, present
 from thresher.errors import ConfigError
 
 CONFUSED, SPREAD = 0.8, 4.0

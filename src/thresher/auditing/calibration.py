@@ -1,0 +1,73 @@
+"""What the canaries told, for summary.json; and the influence by which a ranking made of much else is explained."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from thresher.auditing.decide import Decision
+from thresher.auditing.prepare import Job
+from thresher.calibrate.error_rate import ErrorRate
+from thresher.influences.registry import INFLUENCE
+from thresher.scores.table import Configuration, is_score
+
+BY_DEFAULT = Configuration("datainf", "layers", "vote", 0.3)
+
+
+def calibration(job: Job, decision: Decision) -> dict[str, Any]:
+    """``auto``: the canaries, what they chose, and how sure that makes the ranking; nothing where a score was named."""
+    choice, sure = decision.choice, decision.confidence
+    if choice is None or sure is None:
+        return {}
+    return {
+        "auto": {
+            "canaries": [int(one.wrong.sum()) for one in job.rounds],
+            "canary_kind": job.canary_kind,
+            "learned": job.subject.kind == "lora",
+            "combined": choice.combined,
+            "members": {family: list(names) for family, names in choice.stack.members.items()},
+            "weights": dict(choice.stack.weights),
+            "strength_of_prior": choice.stack.strength,
+            "best_single": choice.single,
+            "canaries_auroc": choice.auroc,
+            "canaries_auroc_error": choice.auroc_error,
+            "error_rate": _error_rate(sure.rate),
+            "kind": _kind(job, decision),
+            "text_problems": dict(Counter(filter(None, decision.table["text_problem"]))),
+            "more_likely_wrong": sure.more_likely_wrong,
+        }
+    }
+
+
+def _kind(job: Job, decision: Decision) -> dict[str, Any] | None:
+    """Of what kind errors are, for rows with classes."""
+    if decision.choice is None or len(job.subject.classes) < 2:
+        return None
+    names = {number: name for name, number in job.subject.classes.items()}
+    pairs = [
+        {"label": names[pair.label], "likely": names[pair.likely], "rows": pair.rows, "wrong": pair.wrong}
+        for pair in decision.pairs
+    ]
+    return {"patterned": decision.choice.patterned, "pairs": pairs}
+
+
+def _error_rate(rate: ErrorRate) -> dict[str, Any]:
+    ways = {"canaries": rate.canaries, "queries": rate.queries}
+    by = {name: share and asdict(share) for name, share in ways.items()}
+    return {**asdict(rate.share), **by, "plausible": rate.plausible, "alike": rate.alike}
+
+
+def shown_influence(decision: Decision) -> Configuration | None:
+    """The influence that says which queries a row hurts: the ranking's own, or the best that it is made of, but for
+    those that are alike for every query.
+
+    None after a first look, which computes no influence.
+    """
+    names = [decision.name]
+    if decision.choice is not None:
+        names += decision.choice.stack.members.get("influence", ())
+    names += [BY_DEFAULT.name, *filter(is_score, decision.table.columns)]
+    there = set(decision.table.columns)
+    parsed = (Configuration.parse(name) for name in names if name in there)
+    return next((found for found in parsed if found is not None and not INFLUENCE[found.influence].alike), None)

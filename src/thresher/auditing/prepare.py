@@ -1,0 +1,312 @@
+"""Before an audit runs: rows read and checked, the model loaded and adapted. Nothing is written yet."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thresher.arrays import Flags
+from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
+from thresher.auditing.run import GUESSED
+from thresher.auditing.trainings import canary_kind, plan_rounds
+from thresher.calibrate.canaries import AUTO, Round
+from thresher.config import AuditConfig, CanaryKind, PlantKind
+from thresher.data.encode import EncodedRows
+from thresher.data.noise.kinds import Guess
+from thresher.data.parts import Part, read_parts
+from thresher.data.table import Table, fingerprint
+from thresher.detectors.evidence import Need, Which
+from thresher.detectors.registry import DETECTORS
+from thresher.detectors.registry import available as usable
+from thresher.errors import ConfigError
+from thresher.influences.checkpoints import SUMMED, given_checkpoints, refuse_curved
+from thresher.influences.gather import GradientPlan, plan_gradients, select_modules
+from thresher.influences.pairing import refuse_gram
+from thresher.influences.registry import INFLUENCE, check_methods
+from thresher.model.checkpoints import Checkpoint, checkpoint_of, refuse_unfit
+from thresher.model.load import Subject, audited_by_default, most_tokens
+from thresher.model.lora import with_lora
+from thresher.model.mixed import mixed_precision
+from thresher.model.names import ModuleName
+from thresher.model.predict import predict
+from thresher.model.source import model_fingerprint
+from thresher.model.tokenizer import refuse_unfit_tokens
+from thresher.scores.table import DETECTOR, Configuration, available, resolve
+from thresher.tasks.base import Task
+from thresher.tasks.registry import TASKS
+from thresher.track import check_tracker
+
+log = logging.getLogger(__name__)
+
+VOTES = (0.2, 0.5)
+"""Shares of the rows that Vote is tried with beside ``--k`` where canaries choose."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything an audit works on. Nothing has been written yet.
+
+    ``task`` and ``encoded`` carry the rows as trained on, planted errors included; ``planted`` [n] marks those.
+    ``notes`` are the task's lines for the plan. ``rounds`` are the trainings, with their canaries. ``initial`` are the
+    trainable weights before fine-tuning, from which every training starts. ``checkpoints`` are those of the user's own
+    training, and ``longest`` is how many tokens a row may have.
+    """
+
+    config: AuditConfig
+    tables: dict[Part, Table]
+    task: Task
+    encoded: dict[Part, EncodedRows]
+    notes: dict[str, str]
+    planted: Flags
+    subject: Subject
+    modules: list[ModuleName]
+    rounds: tuple[Round, ...]
+    initial: dict[str, Tensor]
+    checkpoints: tuple[Checkpoint, ...]
+    longest: int
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Fingerprints of what was read, and of labels that the model itself was asked for."""
+        files: dict[str, str] = {part: fingerprint(table) for part, table in self.tables.items()}
+        for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
+            if source is not None:
+                files[name] = model_fingerprint(source)
+        if self.checkpoints:
+            files["checkpoints"] = " ".join(model_fingerprint(str(point.folder)) for point in self.checkpoints)
+        likeliest = self.config.plant and self.planted_kind == "likeliest"
+        if likeliest or (self.auto and self.canary_kind == "confusable"):
+            labels = np.concatenate([one.train.classes.numpy() for one in self.rounds])
+            files[GUESSED] = hashlib.sha256(labels.tobytes()).hexdigest()[:16]
+        return files
+
+    @property
+    def planted_kind(self) -> PlantKind:
+        """What kind of errors is planted, if any."""
+        return planted_kind(self.task, self.config)
+
+    @property
+    def canary_kind(self) -> CanaryKind:
+        """What kind of canaries there are, if any."""
+        return canary_kind(self.task, self.subject, self.config)
+
+    @property
+    def planted_errors(self) -> str:
+        """What was planted, in words; nothing where nothing was."""
+        return f"{self.planted_kind}, in {self.planted.sum():,} rows" if self.config.plant else ""
+
+    @cached_property
+    def kept(self) -> GradientPlan:
+        """In which form the modules' gradients are kept."""
+        length = float(self.encoded["train"].lengths.mean())
+        return plan_gradients(self.subject.model, self.modules, length=length, projection=self.config.projection)
+
+    @property
+    def auto(self) -> bool:
+        """Whether canaries choose what ranks the rows."""
+        return self.config.detector == AUTO
+
+    @property
+    def ks(self) -> tuple[float, ...]:
+        """The shares of the rows that Vote is tried with."""
+        return _ks(self.config)
+
+    def looks_at(self, features: Which) -> bool:
+        """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
+        there = usable(partial(has, self.subject))
+        asked = there if self.auto else {self.config.detector.removeprefix(DETECTOR)} & set(there)
+        return any(features in DETECTORS[one].needs for one in asked)
+
+    @property
+    def compares_answers(self) -> bool:
+        """Whether there are answers, and a model to compare with: as it came, or an adapter's base."""
+        return self.subject.kind != "whole" and not isinstance(self.encoded["query"].labels, Tensor)
+
+    @property
+    def probed(self) -> bool:
+        """Whether what the model is to know is measured beside a probe on features of the model as it came."""
+        return has(self.subject, "frozen") and has(self.subject, "classes")
+
+    def put_back(self) -> None:
+        """Give the trainable weights the values that they had before any fine-tuning."""
+        with torch.no_grad():
+            for name, parameter in self.subject.model.named_parameters():
+                if name in self.initial:
+                    parameter.copy_(self.initial[name])
+
+    @property
+    def searches(self) -> bool:
+        """Whether a learning rate is still to be found."""
+        return self.subject.kind == "lora" and self.config.learning_rate is None
+
+    def judge(self) -> dict[str, float]:
+        """What the test rows say of the model as it is."""
+        test = self.encoded["test"]
+        with mixed_precision(self.subject, self.config):
+            said = predict(self.subject, test, self.config.batch_size)
+        return self.task.judge(self.subject, test, said)
+
+    @property
+    def needs_checkpoints(self) -> bool:
+        """Whether more is asked for than the fine-tuned model itself can tell."""
+        return self.config.optimizer_aware or SUMMED in self.config.methods
+
+    @property
+    def summed_checkpoints(self) -> int:
+        """How many checkpoints are summed over, each with a gradient pass of its own."""
+        return (len(self.checkpoints) or self.config.epochs) if SUMMED in self.config.methods else 0
+
+    @property
+    def gradient_bytes(self) -> int:
+        """Bytes that the gradients of all training and query rows take, of one round."""
+        return self.kept.row_bytes * (len(self.rounds[0].rows) + len(self.encoded["query"]))
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of the influence tensor, all methods and rounds, before compression."""
+        pairs = sum(len(one.rows) for one in self.rounds) * len(self.encoded["query"])
+        functions = [INFLUENCE[method] for method in self.config.methods]
+        return 4 * pairs * sum(function.defined_on(module) for function in functions for module in self.modules)
+
+
+def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job:
+    """Read the rows and load the model. Every mistake in the user's input is found here, before anything is written.
+
+    ``tables`` are the rows of :func:`read_parts`, where they have been read already.
+    """
+    check_tracker(config.log_to)
+    check_methods(config.methods, projected=config.projection > 0)
+    refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
+    if config.optimizer_aware and config.projection:
+        raise ConfigError("--optimizer-aware scales single entries and --projection mixes them; leave one of them out.")
+    if config.retrain and config.test is None:
+        raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
+    tables = tables or read_parts(config)
+    task = TASKS[config.task].read(tables, config)
+    planted_kind(task, config)
+    subject = task.load(config, config.seed)
+    config = config.model_copy(update={"device": str(subject.device)})  # part of what decides the last bits
+    config, checkpoints = _checkpoints(config, subject)
+    if config.retrain and subject.kind != "lora":
+        raise ConfigError("--retrain needs a model that is fine-tuned here; leave it out, or say --finetune.")
+    if config.quick:
+        refuse_no_look(config, subject)
+    longest = most_tokens(subject.model, subject.tokenizer, config.max_length)
+    task, flags = planted(task, config, partial(task.guess, subject, longest, config))
+    encoding = task.encode(subject, longest)
+    if config.quick:
+        longest = min(longest, first_tokens(encoding.rows, subject))
+        encoding = task.encode(subject, longest)
+    for warning in encoding.warnings:
+        log.warning(warning)
+    config = affordable(config, subject, encoding.rows["train"])
+    for part, rows in encoding.rows.items():
+        refuse_unfit_tokens(subject.model, subject.tokenizer, rows, tables[part].where)
+    task.doubt(subject, encoding.rows["query"], config.batch_size)
+    if subject.kind == "lora":
+        subject = with_lora(subject, config, config.seed)
+    pattern = config.modules or audited_by_default(subject, projected=config.projection > 0)
+    modules = select_modules(subject.model, pattern, config.methods)
+    _refuse_unknown_score(config, subject, modules)
+    if {"exact", "lissa"} & set(config.methods):
+        refuse_gram(len(encoding.rows["train"]))
+    trained = subject.model.named_parameters() if subject.kind == "lora" else ()
+    initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
+    guess = partial(task.guess, subject, longest, config)
+    rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, guess)
+    notes = encoding.notes | _repeated(task, tables)
+    return Job(
+        config, tables, task, encoding.rows, notes, flags, subject, modules, rounds, initial, checkpoints, longest
+    )
+
+
+def _repeated(task: Task, parts: Collection[Part]) -> dict[str, str]:
+    """Clean rows that are also training rows, warned of and noted: what is learned by heart counts as known there."""
+    places = {_plain(texts): row for row, texts in reversed(list(enumerate(task.texts("train"))))}
+    told: list[str] = []
+    for part in parts:
+        if part == "train":
+            continue
+        rows = list(enumerate(task.texts(part)))
+        same = [(row, places[_plain(texts)]) for row, texts in rows if _plain(texts) in places]
+        if same:
+            first = f"the first: {part} row {same[0][0]} is training row {same[0][1]}"
+            told.append(f"{len(same):,} of {len(rows):,} {part} rows are also training rows ({first})")
+    if not told:
+        return {}
+    log.warning(
+        "%s; what the model has learned by heart counts as right there. Give rows that are not trained on.",
+        "; ".join(told),
+    )
+    return {"repeated": "; ".join(told)}
+
+
+def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(" ".join(text.split()).casefold() for text in texts)
+
+
+def has(subject: Subject, need: Need) -> bool:
+    """Whether an audit of this model can give a detector what it needs."""
+    if need == "classes":
+        return len(subject.classes) > 1
+    if need == "tuned":
+        return True
+    return subject.kind == "lora"
+
+
+def _ks(config: AuditConfig) -> tuple[float, ...]:
+    named = Configuration.parse(config.detector)
+    asked = (named.k,) if named and named.k and named.k <= 1 else ()
+    more = VOTES if config.detector == AUTO else asked
+    return tuple(sorted({*more, config.k}))
+
+
+def _refuse_unknown_score(config: AuditConfig, subject: Subject, modules: list[ModuleName]) -> None:
+    if config.detector != AUTO:
+        detectors = [DETECTOR + name for name in usable(partial(has, subject))]
+        names = [*(one.name for one in available(modules, config.methods, _ks(config))), *detectors]
+        resolve(config.detector, names, config.k)
+
+
+def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tuple[Checkpoint, ...]]:
+    """The checkpoints of the user's own training; what is to be kept of ours."""
+    if subject.kind == "lora":
+        if config.checkpoints is not None:
+            raise ConfigError(
+                "--checkpoints are of a training that is over, and this audit fine-tunes anew; leave them out, or name "
+                "what was trained with --adapter or as --model."
+            )
+        keep = config.keep_checkpoints or config.optimizer_aware or SUMMED in config.methods
+        return config.model_copy(update={"keep_checkpoints": keep}), ()
+    found = given_checkpoints(config.checkpoints, config.methods, optimizer_aware=config.optimizer_aware)
+    refuse_unfit(subject.model, found)
+    if config.optimizer_aware:
+        checkpoint_of(subject.model, found)
+    return config, found
+
+
+def planted_kind(task: Task, config: AuditConfig) -> PlantKind:
+    """The kind of errors to plant. Raises :class:`ConfigError` for one that the task does not know."""
+    kind = config.plant_kind or task.plant_kinds[0]
+    if kind not in task.plant_kinds:
+        raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds)}.")
+    return kind
+
+
+def planted(task: Task, config: AuditConfig, guess: Guess) -> tuple[Task, Flags]:
+    """The task with the errors that the configuration plants, and which rows those are, [n]; the same every time.
+
+    ``guess`` is asked as :meth:`Task.plant` says.
+    """
+    kind = planted_kind(task, config)
+    task, flags = task.plant(config.plant, kind, np.random.default_rng(config.seed), guess)
+    if config.plant and (flags.all() or not flags.any()):
+        raise ConfigError(f"--plant {config.plant}: that is {flags.sum()} of {len(flags)} rows; change some, not all.")
+    return task, flags

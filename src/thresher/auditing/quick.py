@@ -1,0 +1,61 @@
+"""A first look: rows ranked by features of the model as it came, in minutes, before anything is trained.
+
+Canaries cost nothing here, for only the probe learns from labels; so the look says how sure it is in the same way as a
+whole audit does. A whole audit of the same rows takes up the features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from thresher.arrays import Floats, Indices
+from thresher.auditing.looks import write_candidates
+from thresher.auditing.prepare import Job
+from thresher.auditing.rounds import opinions_of
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.canaries import Round
+from thresher.calibrate.stack import of_frozen_features
+from thresher.detectors.evidence import Evidence, Features
+from thresher.detectors.registry import detect
+from thresher.model.predict import Predictions, write_predictions
+from thresher.scores.table import DETECTOR
+from thresher.tensors import write_tensors
+
+
+def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
+    """What a round of training leaves in ``place``, by frozen features alone: the probe is the model."""
+    if place.candidates.exists():
+        return
+    evidence = _evidence(job, one, frozen)
+    scores = {DETECTOR + name: values for name, values in detect(evidence).items()}
+    opinions = opinions_of(evidence, one.wrong)
+    said = opinions["probe"].numpy()
+    rows = len(one.train)
+    labels = {"train": (said[:rows], evidence.labels), "query": (said[rows:], evidence.query_labels)}
+    write_predictions(place.predictions, {side: _predictions(*part) for side, part in labels.items()})
+    write_tensors(place.opinions, opinions)
+    write_candidates(place, one, {name: values for name, values in scores.items() if of_frozen_features(name)})
+
+
+def _evidence(job: Job, one: Round, frozen: Features) -> Evidence:
+    """That of a model which says nothing yet."""
+    rows, classes = len(one.train), len(job.subject.classes)
+    return Evidence(
+        labels=one.train.classes.numpy(),
+        classes=classes,
+        epoch_losses=np.zeros((0, rows), np.float32),
+        epoch_outputs=np.zeros((0, rows, classes), np.float32),
+        losses=np.zeros(rows, np.float32),
+        outputs=np.zeros((rows, classes), np.float32),
+        query_labels=job.encoded["query"].classes.numpy(),
+        frozen=Features(frozen.train[one.rows], frozen.query),
+        tuned=None,
+        seed=one.seed,
+        rows=one.rows,
+    )
+
+
+def _predictions(probabilities: Floats, labels: Indices) -> Predictions:
+    logs = torch.from_numpy(np.log(probabilities)).float()
+    return Predictions(-logs[torch.arange(len(labels)), torch.from_numpy(labels)], logs)

@@ -1,0 +1,307 @@
+"""One round of an audit: fine-tune, compute influence, and score every row by every candidate.
+
+Each stage leaves a finished file in the round's directory and is passed over where the file is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thresher.arrays import Flags
+from thresher.auditing.looks import write_candidates
+from thresher.auditing.prepare import Job, has
+from thresher.auditing.run import OTHER_VERSION, RunDirectory
+from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
+from thresher.calibrate.canaries import ALIKE, Round
+from thresher.data.encode import EncodedRows
+from thresher.detectors.evidence import Evidence, Features, Singles
+from thresher.detectors.label_noise import WHICH, learn_label_noise, noise_of, told_share
+from thresher.detectors.probe import held_out, query_likeness
+from thresher.detectors.registry import detect
+from thresher.errors import ModelError, RunError
+from thresher.evaluate.cancellation import store_cancellation
+from thresher.files import write_json, written
+from thresher.gradients.store import Side
+from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
+from thresher.influences.compute import module_matrices
+from thresher.influences.gather import gather
+from thresher.influences.tensor import TensorFile, labelled
+from thresher.model.checkpoints import Checkpoint, read_checkpoints
+from thresher.model.classes import CLASSES_FILE
+from thresher.model.features import pooled_features
+from thresher.model.finetune import CHECKPOINTS, History, Told, finetune, said_while_training
+from thresher.model.losses import correct_rows
+from thresher.model.predict import Predictions, read_predictions, write_predictions
+from thresher.model.quiet import quiet
+from thresher.model.rate_search import RateTrainer, find_rate
+from thresher.progress import Advance, Progress
+from thresher.scores.table import DETECTOR, score_all
+from thresher.tensors import read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
+
+Timed = Callable[[str], AbstractContextManager[None]]
+
+
+def run_round(
+    job: Job, one: Round, place: RunDirectory, frozen: Features | None, progress: Progress, timed: Timed, told: Told
+) -> History | None:
+    """Everything up to ``candidates.parquet`` in ``place``: one line a row of the round, one column a score.
+
+    ``frozen`` are features of all rows and queries by the model as it came; ``timed`` gives the context in which a
+    stage's seconds are counted; ``told`` hears of the training's epochs. Returns its history, if it was ours.
+    """
+    with timed("fine-tuning"):
+        history = _finetuned(job, one, place, progress, told)
+    with timed("influence"):
+        _influence(job, one, place, progress)
+    with timed("scores"):
+        if not place.candidates.exists():
+            evidence = _evidence(job, one, place, frozen)
+            scores = score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
+            with progress.stage("detectors", 1) as advance:
+                scored_by = evidence if job.looks_at("frozen") else replace(evidence, frozen=None)
+                scores |= {DETECTOR + name: values for name, values in detect(scored_by).items()}
+                advance(1)
+            if job.config.retrain:
+                write_json(place.judged, job.judge())
+            if job.auto:
+                write_tensors(place.opinions, opinions_of(evidence, one.wrong))
+            elif frozen is not None:  # for what the model knows
+                write_tensors(place.opinions, {"probe": _said_by_probe(evidence)})
+            write_candidates(place, one, scores)
+    return history
+
+
+def with_found_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
+    """The job with the learning rate that short trainings find, where the user gives none."""
+    if not job.searches:
+        return job
+    train, query = job.encoded["train"], job.encoded["query"]
+    trainer = RateTrainer(job.subject, train, query, job.config, job.put_back, job.config.seed)
+    found = find_rate(trainer, place.search, progress)
+    return replace(job, config=job.config.model_copy(update={"learning_rate": found.rate}))
+
+
+def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Features | None:
+    """Features of training and query rows by the model as it came; None where it was trained elsewhere, or no classes.
+
+    Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v. A model
+    without features is refused where rows are ranked by them; else it only is not put beside a probe.
+    """
+    if not job.probed:
+        return None
+    try:
+        return _features(job, place, progress)
+    except ModelError as error:
+        if job.looks_at("frozen"):
+            raise
+        log.warning("%s What the model knows is not put beside a probe.", error)
+        return None
+
+
+def _features(job: Job, place: RunDirectory, progress: Progress) -> Features:
+    sides: tuple[Side, ...] = ("train", "query")
+    tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
+    if not place.features.exists() or read_tensors(place.features, ())[1] != tokens:
+        job.put_back()
+        apart = {side: job.task.apart(job.subject, side, job.longest) for side in sides}
+        with progress.stage("features", sum(len(rows) for texts in apart.values() for rows in texts)) as advance:
+            found = {side: torch.from_numpy(_joined_features(job, texts, advance)) for side, texts in apart.items()}
+        write_tensors(place.features, found, tokens)
+    tensors, _ = read_tensors(place.features)
+    return Features(tensors["train"].numpy(), tensors["query"].numpy())
+
+
+def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) -> Job:
+    """The job with canaries that are wrong as its rows are, drawn once and kept in ``place``.
+
+    ``frozen`` may be None where they have been drawn.
+    """
+    if not job.auto or job.canary_kind != ALIKE:
+        return job
+    numbers = [str(one.number) for one in job.rounds]
+    if not place.canaries.exists() and place.candidates.exists():
+        raise RunError(OTHER_VERSION.format(place.path))
+    if not place.canaries.exists():
+        assert frozen is not None  # of a model that is trained here there are features
+        labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
+        noise = learn_label_noise(frozen, labels, truth, len(job.subject.classes), job.config.seed)
+        told = told_share(noise, labels, truth, job.config.seed, np.ones(len(labels), bool))
+        counts = [int(one.wrong.sum()) for one in job.rounds]
+        chosen = draw_alike(noise, labels, counts, job.config.seed, EVENLY if told else 1.0)
+        tensors = dict(zip(numbers, (torch.from_numpy(np.stack(one)) for one in chosen), strict=True))
+        write_tensors(place.canaries, tensors)
+    kept, _ = read_tensors(place.canaries)
+    canaries = [(kept[number][0].numpy(), kept[number][1].numpy()) for number in numbers]
+    return replace(job, rounds=tuple(with_canaries(job.rounds, job.encoded["train"], canaries)))
+
+
+def _joined_features(job: Job, texts: Sequence[EncodedRows], advance: Advance) -> Singles:
+    pooled = [pooled_features(job.subject, rows, job.config.batch_size, advance) for rows in texts]
+    if len(pooled) == 1:
+        return pooled[0]
+    first, second = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in pooled)
+    alike = (first * second).sum(axis=1, keepdims=True)
+    return np.concatenate([alike, np.abs(first - second), first * second], axis=1)
+
+
+def _evidence(job: Job, one: Round, place: RunDirectory, frozen: Features | None) -> Evidence:
+    train, query = one.train, job.encoded["query"]
+    now = read_predictions(place.predictions, "train")
+    tuned = None
+    if job.looks_at("tuned"):
+        features = [pooled_features(job.subject, rows, job.config.batch_size) for rows in (train, query)]
+        tuned = Features(*features)
+    said = said_while_training(place.training) if job.subject.kind == "lora" else []
+    return Evidence(
+        labels=train.classes.numpy(),
+        classes=now.outputs.shape[1] if has(job.subject, "classes") else 0,
+        epoch_losses=_epochs([epoch.losses for epoch in said], now.losses),
+        epoch_outputs=_epochs([epoch.outputs for epoch in said], now.outputs),
+        losses=now.losses.numpy(),
+        outputs=now.outputs.numpy(),
+        query_labels=query.classes.numpy(),
+        frozen=None if frozen is None else Features(frozen.train[one.rows], frozen.query),
+        tuned=tuned,
+        seed=one.seed,
+        rows=one.rows,
+    )
+
+
+def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
+    """What was said epoch by epoch, [E, ...], each of the shape of what is said ``now``; E may be 0."""
+    return torch.stack(list(said)).numpy() if said else now[None][:0].numpy()
+
+
+def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, torch.Tensor]:
+    """What is said of the classes of rows, and of which of them are ``wrong`` [n] by our own doing.
+
+    ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by
+    features of the model before and after fine-tuning. Each counting by what it says of the queries, ``odds`` [n]
+    are the log odds that a label is wrong, and ``patterned`` is how likely errors follow a pattern, 0 where it says
+    nothing. By frozen features ``share`` [2] is how many of the other rows are wrong and its standard error, where
+    queries tell it; ``probe`` [n + Q, C] are its probabilities of rows and queries, and ``query_likeness`` [n] how
+    dense the queries lie where each row lies.
+    """
+    if not evidence.has("classes"):
+        return {}
+    learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
+    opinions = {f"truth_{which}": torch.from_numpy(noise.truth) for which, noise in learned.items()}
+    told = {
+        which: told_share(noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
+        for which, noise in learned.items()
+    }
+    gains = np.array([0.0 if one is None else one.gain for one in told.values()])
+    weights = gains / gains.sum() if gains.any() else np.full(len(gains), 1 / len(gains))
+    odds = weights @ np.stack([-noise.log_odds for noise in learned.values()])
+    likely = weights @ [noise.law.patterned for noise in learned.values()] * bool(gains.any())
+    opinions |= {"odds": torch.from_numpy(odds), "patterned": torch.tensor(likely, dtype=torch.float64)}
+    if evidence.frozen is None:
+        return opinions
+    by_frozen = told["frozen"]
+    if by_frozen is not None:
+        opinions["share"] = torch.tensor([by_frozen.share, by_frozen.error], dtype=torch.float64)
+    opinions["probe"] = _said_by_probe(evidence)
+    opinions["query_likeness"] = torch.from_numpy(query_likeness(evidence))
+    return opinions
+
+
+def _said_by_probe(evidence: Evidence) -> torch.Tensor:
+    return torch.from_numpy(held_out(evidence).mean(0))
+
+
+def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:
+    if job.subject.kind != "lora":
+        return None
+    job.put_back()
+    history = finetune(
+        job.subject,
+        one.train,
+        job.encoded["query"],
+        job.config,
+        seed=one.seed,
+        folder=place.training,
+        progress=progress,
+        told=told,
+    )
+    model: Any = job.subject.model
+    with quiet():
+        model.save_pretrained(place.model)
+        job.subject.tokenizer.save_pretrained(place.model)
+    if job.subject.classes:
+        write_json(place.model / CLASSES_FILE, job.subject.classes)
+    return history
+
+
+def _influence(job: Job, one: Round, place: RunDirectory, progress: Progress) -> None:
+    file = TensorFile(place.tensor)
+    if file.complete and place.predictions.exists():
+        _remove_scratch(place)
+        return
+    config, model = job.config, job.subject.model
+    data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": one.train}
+    _refuse_full_disk(place, job.gradient_bytes)
+    gathered = partial(gather, model, data=data, batch_size=config.batch_size, memory=config.memory_bytes)
+    checkpoints = _checkpoints(job, place)
+    summed = None
+    if SUMMED in config.methods:
+        weights = job.kept.weights
+        frame = labelled(weights.modules, np.zeros(len(data["query"]), dtype=bool), len(data["train"]))
+        sums = CheckpointSum(model, weights.modules, checkpoints, partial(gathered, weights))
+        summed = sums.on_disk(place.sums, frame, progress).open()[SUMMED]
+    store = gathered(
+        job.kept,
+        folder=place.gradients,
+        progress=progress,
+        multipliers=multipliers_now(model, checkpoints, job.modules, config.methods),
+    )
+    predictions = {side: Predictions(*store.predictions(side)) for side in data}
+    write_predictions(place.predictions, predictions)
+    plain = job.kept.weights.modules and not config.projection and not config.optimizer_aware
+    if plain and not place.cancellation.exists():
+        with written(place.cancellation) as temporary:
+            store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
+    correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
+    file.create(labelled(job.modules, correct, len(one.train)), config.methods)
+    with progress.stage("influence of modules", len(job.modules)) as advance:
+        advance(file.finished_modules)
+        for number in range(file.finished_modules, len(job.modules)):
+            matrices = module_matrices(store, job.modules[number], config.methods)
+            if summed is not None and job.modules[number].kind == "weight":  # weights come first
+                matrices[SUMMED] = summed[number].values
+            file.write(number, matrices, len(job.modules))
+            advance(1)
+    _remove_scratch(place)
+
+
+def _checkpoints(job: Job, place: RunDirectory) -> Sequence[Checkpoint]:
+    """Those the user named, or those that our own fine-tuning kept for what was asked."""
+    if job.checkpoints or not job.needs_checkpoints:
+        return job.checkpoints
+    return read_checkpoints(place.training / CHECKPOINTS, optimizer_aware=job.config.optimizer_aware)
+
+
+def _remove_scratch(place: RunDirectory) -> None:
+    for folder in (place.gradients, place.sums):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_full_disk(place: RunDirectory, needed: int) -> None:
+    blocks = [*place.gradients.glob("*.safetensors"), *place.sums.rglob("*.safetensors")]
+    free = shutil.disk_usage(place.path).free + sum(file.stat().st_size for file in blocks)
+    if needed > free:
+        raise RunError(
+            f"{place.path}: the gradients take {needed / 2**30:.1f} GiB of disk and {free / 2**30:.1f} are free; "
+            "choose fewer --modules, or an --output on a larger disk."
+        )

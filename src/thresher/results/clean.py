@@ -1,0 +1,74 @@
+"""The decision: the user's own file, in its order, less the rows of lowest score, or with their labels mended."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from thresher.auditing.run import open_finished, read_audited
+from thresher.calibrate.repair import lost_classes, mended
+from thresher.data.examples import find_columns, relabelled
+from thresher.data.formulas import for_spreadsheets, guarded
+from thresher.data.table import write_table
+from thresher.errors import ConfigError
+from thresher.scores.table import lowest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was written: rows kept (relabelled ones too), relabelled and dropped, and how many had a planted error.
+
+    ``formulas`` counts the cells of a csv or tsv file that a spreadsheet would take, or without a guard before them
+    would have taken, for formulas.
+    """
+
+    output: Path
+    kept: int
+    relabelled: int
+    dropped: int
+    planted: int
+    formulas: int
+
+
+def clean(
+    folder: Path, output: Path, drop: float | None = None, *, relabel: bool = False, guard_formulas: bool = False
+) -> Cleaned:
+    """Write the training rows of an audit less the ``drop`` share of lowest score (default: what the audit says).
+
+    With ``relabel``, those of them whose suggested label is more likely right than not get it instead. Rows and columns
+    are otherwise the original ones, in their order; only with ``guard_formulas`` do cells of a csv or tsv file that
+    look like formulas get a ``'`` before them. Raises :class:`RunError` if the training file has changed since the
+    audit, :class:`ConfigError` for a share that is not between 0 and 1, where the audit suggests no labels, or where
+    formulas are to be guarded in a file of another format.
+    """
+    if guard_formulas and not for_spreadsheets(output):
+        raise ConfigError(f"--guard-formulas: {output} is no .csv or .tsv file; only these have cells to guard.")
+    run, config, scores, summary = open_finished(folder)
+    doubt = summary.get("knowledge", {}).get("doubt")
+    if doubt:
+        log.warning(doubt)
+    share = summary["drop"] / len(scores) if drop is None else drop
+    if not 0 <= share < 1:
+        raise ConfigError(f"--drop {share}: write the share of rows to drop, from 0 up to but not including 1.")
+    table = read_audited(run, config, "train")
+    dropped, changed, changes = lowest(scores, share), table, np.empty(0, np.int64)
+    if relabel:
+        if "suggested" not in scores:
+            raise ConfigError(f"--relabel: {folder} suggests no labels; audit rows with classes by --detector auto.")
+        changes, dropped = mended(scores, dropped)
+        columns = find_columns(table, config.text_column, config.label_column)
+        changed = relabelled(table, columns, {int(row): str(scores.loc[row, "suggested"]) for row in changes})
+    kept = np.setdiff1d(np.arange(len(table)), dropped)
+    lost = lost_classes(scores, kept, changes)
+    if lost:
+        log.warning("No row is left of class %s; look at these rows, or give --drop a smaller share.", ", ".join(lost))
+    written = changed.take(kept.tolist())
+    safe, formulas = guarded(written) if for_spreadsheets(output) else (written, 0)
+    write_table(safe if guard_formulas else written, output)
+    planted = int(scores["planted"].to_numpy().sum()) if "planted" in scores else 0
+    return Cleaned(output, len(kept), len(changes), len(dropped), planted, formulas)

@@ -1,0 +1,243 @@
+"""One training row looked at closely: at which layers it looks bad, and which queries it hurts and helps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from thresher.arrays import Floats
+from thresher.auditing.looks import as_given
+from thresher.auditing.prepare import planted, planted_kind
+from thresher.auditing.run import RunDirectory, open_finished, read_audited
+from thresher.config import Aggregation, AuditConfig, TaskName
+from thresher.data.parts import Part
+from thresher.data.table import Table
+from thresher.errors import ConfigError, RunError
+from thresher.influences.registry import INFLUENCE
+from thresher.influences.tensor import TensorFile, described
+from thresher.model.names import ModuleName
+from thresher.progress import Progress, Silent
+from thresher.scores.layers import layer_ranks
+from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
+from thresher.tasks.base import Task
+from thresher.tasks.registry import TASKS
+
+
+@dataclass(frozen=True)
+class QueryInfluence:
+    """What a row does to one query: ``influence`` is the mean over the score's modules, 1 = a typical size.
+
+    Larger = helpful. ``correct`` says whether the model gets the query right; ``about`` is the query's row as in
+    summary.json.
+    """
+
+    query: int
+    about: Mapping[str, Any]
+    correct: bool
+    influence: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a row stands at every layer, and whom it hurts and helps.
+
+    ``ranks`` has one line a layer (``WE``, ``0``, ``1``, ..., ``CL``) and one Int64 column a method: the row's rank
+    among all ``rows`` when only that layer's modules are added up by ``aggregation`` (0 = most detrimental; ties share
+    the lower rank; <NA> where there is none). ``rank`` is its rank by ``score``, the audit's own, and the audit drops
+    ranks below ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
+    ``given`` is the row as the file has it, which differs where an error was ``planted``. ``hurts`` begins with the
+    query hurt most, ``helps`` with the one helped most, both by ``influence``: a function and its modules.
+    """
+
+    row: int
+    task: TaskName
+    about: Mapping[str, Any]
+    given: Mapping[str, Any]
+    planted: bool
+    score: str
+    influence: str
+    rank: int
+    rows: int
+    drop: int
+    aggregation: str
+    ranks: pd.DataFrame
+    hurts: tuple[QueryInfluence, ...]
+    helps: tuple[QueryInfluence, ...]
+
+    @property
+    def percentiles(self) -> pd.DataFrame:
+        """``ranks`` as the share of rows below, in percent: 0 = most detrimental; float, NaN where there is none."""
+        return self.ranks.astype("Float64").astype(float) * (100 / self.rows)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is read of a finished run; ``tensor`` is that of a round in which the rows were as given."""
+
+    place: RunDirectory
+    config: AuditConfig
+    summary: Mapping[str, Any]
+    scores: pd.DataFrame
+    tensor: xr.Dataset
+    given: Task
+    trained_on: Task
+
+
+def explain(
+    run: str | Path,
+    row: int,
+    *,
+    methods: Sequence[str] = (),
+    aggregation: Aggregation | None = None,
+    queries: int = 5,
+) -> Explanation:
+    """Where training row ``row`` (counted from 0) of a finished audit stands at every layer, and whom it hurts most.
+
+    ``run`` is the run directory. ``methods`` are the influence functions to show (default: all of the run),
+    ``aggregation`` how columns add up (default: as in the audit), ``queries`` how many queries to name at most.
+
+    Raises :class:`ConfigError` for a row, method or aggregation that there is not, :class:`RunError` where the run is
+    not finished or its rows have changed since.
+    """
+    return explain_rows(Path(run), [row], methods, aggregation, queries, Silent())[0]
+
+
+def explain_rows(
+    folder: Path,
+    rows: Sequence[int],
+    methods: Sequence[str],
+    aggregation: str | None,
+    queries: int,
+    progress: Progress,
+) -> list[Explanation]:
+    """:func:`explain` for several rows of a run at once: the tensor is read once for all of them."""
+    run = _open(folder)
+    modules = described(run.tensor)
+    rows = list(dict.fromkeys(rows))
+    methods = _methods(run, methods)
+    how = _aggregation(aggregation or _shown(run).aggregation)
+    _check(run, rows, queries)
+    found: dict[int, Explanation] = {}
+    name = f"{how}@{run.config.k:g}" if how == "vote" else how
+    for number, here in as_given(run.place, rows).items():
+        if here:
+            tensor = TensorFile(run.place.round(number).tensor).open()
+            ranks = layer_ranks(tensor, methods, here, how, run.config.k, progress=progress)
+            found |= _explained(replace(run, tensor=tensor), modules, here, ranks, name, queries)
+    return [found[row] for row in rows]
+
+
+def _explained(
+    run: _Run,
+    modules: Sequence[ModuleName],
+    rows: Sequence[int],
+    ranks: Sequence[pd.DataFrame],
+    aggregation: str,
+    queries: int,
+) -> dict[int, Explanation]:
+    shown = _shown(run)
+    influence = query_influence(run.tensor[shown.influence], modules, shown.group, rows)
+    return {
+        row: Explanation(
+            **_about(run, row),
+            score=run.summary["score"],
+            influence=f"{shown.influence}/{shown.group}",
+            rows=len(run.scores),
+            drop=run.summary["drop"],
+            aggregation=aggregation,
+            ranks=ranks[number],
+            hurts=_queries(run, influence[:, number], _negative(influence[:, number], queries)),
+            helps=_queries(run, influence[:, number], _negative(-influence[:, number], queries)),
+        )
+        for number, row in enumerate(rows)
+    }
+
+
+def _shown(run: _Run) -> Configuration:
+    """The influence that the run explains its ranking by."""
+    found = Configuration.parse(run.summary["shown_influence"])
+    assert found is not None
+    return found
+
+
+def _open(folder: Path) -> _Run:
+    place, config, scores, summary = open_finished(folder)
+    file = TensorFile(place.tensor)
+    if config.quick:
+        raise RunError(f"{folder}: a first look computes no influence; run the same command without --quick.")
+    if not file.path.is_dir():
+        raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
+    parts: tuple[Literal["train", "query"], ...] = ("train", "query")
+    tables: dict[Part, Table] = {part: read_audited(place, config, part) for part in parts}
+    given = TASKS[config.task].read(tables, config)
+    return _Run(place, config, summary, scores, file.open(), given, _trained_on(given, config))
+
+
+def _trained_on(given: Task, config: AuditConfig) -> Task:
+    """The rows with their errors planted again, all but those that take the model: scores.parquet has their labels."""
+    if planted_kind(given, config) == "likeliest":
+        return given
+    return planted(given, config, _unasked)[0]
+
+
+def _unasked() -> Floats:
+    raise AssertionError("Only errors that depend on the model ask it.")
+
+
+def _methods(run: _Run, asked: Sequence[str]) -> list[str]:
+    there = [name for name in INFLUENCE if name in run.tensor]
+    for name in asked:
+        if name not in there:
+            raise ConfigError(f"--method {name}: this run has {', '.join(there)}.")
+    return list(dict.fromkeys(asked)) or there
+
+
+def _aggregation(asked: str) -> Aggregation:
+    for how in AGGREGATIONS:
+        if how == asked:
+            return how
+    raise ConfigError(f"--aggregation {asked}: choose {', '.join(AGGREGATIONS)}.")
+
+
+def _check(run: _Run, rows: Sequence[int], queries: int) -> None:
+    last = len(run.scores) - 1
+    for row in rows:
+        if not 0 <= row <= last:
+            raise ConfigError(f"--row {row}: {run.config.train} has rows 0 to {last}.")
+    if queries < 0:
+        raise ConfigError(f"--queries {queries}: write how many queries to name, 0 or more.")
+
+
+def _about(run: _Run, row: int) -> dict[str, Any]:
+    """Who the row is: as the file has it, as it was trained on, and what scores.parquet says of it."""
+    stored: dict[str, Any] = {
+        str(name): value for name, value in run.scores.loc[row].items() if not is_score(str(name))
+    }
+    kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted")}
+    return {
+        "row": row,
+        "task": run.config.task,
+        "about": run.trained_on.describe("train", row) | kept,
+        "given": run.given.describe("train", row),
+        "planted": bool(stored.get("planted", False)),
+        "rank": int(stored["rank"]),
+    }
+
+
+def _negative(values: Floats, count: int) -> list[int]:
+    """Positions of the ``count`` lowest values, as far as they are below zero, lowest first."""
+    return [int(i) for i in np.argsort(values, kind="stable")[:count] if values[i] < 0]
+
+
+def _queries(run: _Run, influence: Floats, chosen: Sequence[int]) -> tuple[QueryInfluence, ...]:
+    correct = np.asarray(run.tensor["correct"].values, dtype=bool)
+    return tuple(
+        QueryInfluence(query, run.given.describe("query", query), bool(correct[query]), float(influence[query]))
+        for query in chosen
+    )
