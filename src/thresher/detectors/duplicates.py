@@ -16,8 +16,7 @@ from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import HashingVectorizer
 
-from thresher.data.encode import Indices
-from thresher.data.noise.draw import Flags
+from thresher.arrays import Flags, Indices
 from thresher.detectors.texts import Texts
 
 ALIKE = 0.9
