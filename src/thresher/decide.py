@@ -16,7 +16,7 @@ from thresher.calibrate.candidates import Candidates, as_given, side_by_side
 from thresher.calibrate.choice import Choice, Pattern, choose
 from thresher.calibrate.confidence import Confidence, confidence
 from thresher.calibrate.error_rate import Known, Posterior, error_rate
-from thresher.calibrate.repair import ErrorPair, error_pairs, suggest
+from thresher.calibrate.repair import SURE, ErrorPair, error_pairs, suggest
 from thresher.calibrate.stack import of_frozen_features
 from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
@@ -28,6 +28,7 @@ from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
 from thresher.known import knowledge_of
+from thresher.lines import whole
 from thresher.model.predict import Predictions, read_predictions
 from thresher.prepare import Job
 from thresher.run import OTHER_VERSION, RunDirectory
@@ -104,12 +105,19 @@ def _text_problems(job: Job) -> npt.NDArray[np.object_]:
 
 
 def _suggestions(job: Job, opinions: Floats, sure: Confidence, spoiled: Flags) -> dict[str, Any]:
-    """Another label for every row, and how sure it is; no label mends a spoiled text."""
+    """Another label where it is more likely right than not, and how sure the likeliest is of every row.
+
+    No label mends a spoiled text.
+    """
     suggested, confident = suggest(job.encoded["train"].classes.numpy(), opinions, sure.probability)
     names = {number: name for name, number in job.subject.classes.items()}
+    confident = np.where(spoiled, 0.0, confident)
+    there = zip(suggested, confident > SURE, strict=True)
     return {
-        "suggested": [names[int(number)] for number in suggested],
-        "suggestion_confidence": np.where(spoiled, 0.0, confident),
+        "suggested": pa.array(
+            [names[int(number)] if sure_enough else None for number, sure_enough in there], pa.string()
+        ),
+        "suggestion_confidence": confident,
     }
 
 
@@ -118,10 +126,11 @@ def _written(
 ) -> pd.DataFrame:
     order = np.argsort(score, kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    rank[order] = np.arange(1, len(order) + 1)  # as people count
     columns: dict[str, Any] = {"row": np.arange(len(order)), "score": score, "rank": rank, **about}
     if job.config.plant:
         columns["planted"] = job.planted
+    columns["text"] = [" | ".join(map(whole, texts)) for texts in job.task.texts("train")]
     arrow = pa.table(columns | dict(scores)).replace_schema_metadata({"sign": SIGN, "score": name})
     with written(place.scores) as temporary:
         pq.write_table(arrow, temporary)

@@ -48,9 +48,9 @@ class Explanation:
     """Where a row stands at every layer, and whom it hurts and helps.
 
     ``ranks`` has one line a layer (``WE``, ``0``, ``1``, ..., ``CL``) and one Int64 column a method: the row's rank
-    among all ``rows`` when only that layer's modules are added up by ``aggregation`` (0 = most detrimental; ties share
+    among all ``rows`` when only that layer's modules are added up by ``aggregation`` (1 = most detrimental; ties share
     the lower rank; <NA> where there is none). ``rank`` is its rank by ``score``, the audit's own, and the audit drops
-    ranks below ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
+    ranks up to ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
     ``given`` is the row as the file has it, which differs where an error was ``planted``. ``hurts`` begins with the
     query hurt most, ``helps`` with the one helped most, both by ``influence``: a function and its modules.
     """
@@ -73,7 +73,7 @@ class Explanation:
     @property
     def percentiles(self) -> pd.DataFrame:
         """``ranks`` as the share of rows below, in percent: 0 = most detrimental; float, NaN where there is none."""
-        return self.ranks.astype("Float64").astype(float) * (100 / self.rows)
+        return (self.ranks.astype("Float64").astype(float) - 1) * (100 / self.rows)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _explained(
             rows=len(run.scores),
             drop=run.summary["drop"],
             aggregation=aggregation,
-            ranks=ranks[number],
+            ranks=ranks[number] + 1,
             hurts=_queries(run, influence[:, number], _negative(influence[:, number], queries)),
             helps=_queries(run, influence[:, number], _negative(-influence[:, number], queries)),
         )
@@ -219,7 +219,7 @@ def _about(run: _Run, row: int) -> dict[str, Any]:
     stored: dict[str, Any] = {
         str(name): value for name, value in run.scores.loc[row].items() if not is_score(str(name))
     }
-    kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted")}
+    kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted", "text")}
     return {
         "row": row,
         "task": run.config.task,

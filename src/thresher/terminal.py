@@ -45,10 +45,18 @@ class PlainConsole(Console):
         return Text(plain(text), style=style, justify=justify, overflow=overflow)
 
 
-def open_console(*, stderr: bool = False) -> PlainConsole:
-    """The console of standard output, or of standard error; a page wide where that is no terminal."""
+def open_console(*, stderr: bool = False, quiet: bool = False) -> PlainConsole:
+    """The console of standard output, or of standard error; a page wide where that is no terminal.
+
+    Args:
+        stderr: Whether it is that of standard error.
+        quiet: Whether nothing is shown for now; see ``quiet`` of :class:`rich.console.Console`.
+
+    Returns:
+        The console.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    return PlainConsole(stderr=stderr) if stream.isatty() else PlainConsole(stderr=stderr, width=PAGE)
+    return PlainConsole(stderr=stderr, quiet=quiet, width=None if stream.isatty() else PAGE)
 
 
 def styled(*parts: tuple[str, str]) -> Text:
@@ -72,6 +80,11 @@ def show_warnings(console: PlainConsole) -> None:
     # PEFT imports it where it is installed, and it then warns of kernels that it would fetch.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
+
+
+def show_errors_only() -> None:
+    """From now on, in this process, warnings are not shown, ours no more than other libraries'."""
+    logging.disable(logging.WARNING)
 
 
 class _PlainRecord(logging.LogRecord):

@@ -44,7 +44,7 @@ def check_output(target: Path) -> None:
 def save_comparison(found: Comparison, target: Path) -> None:
     """Write the table as .csv, all that is shown as .md, or every number as .json; see :class:`Comparison`."""
     if target.suffix.lower() == ".json":
-        write_json(target, _everything(found))
+        write_json(target, comparison_json(found))
         return
     with written(target) as temporary:
         if target.suffix.lower() == ".csv":
@@ -121,7 +121,8 @@ def _markdown(found: Comparison) -> list[str]:
     return [f"**{_title(found)}**", "", *table, "", *(f"{line}  " for line in _tests(found)), "", _notes(found)]
 
 
-def _everything(found: Comparison) -> dict[str, Any]:
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    """All that was found, as values of JSON."""
     table = found.table.astype(object).where(found.table.notna(), None)
     return {
         "metric": found.metric,

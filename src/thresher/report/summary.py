@@ -169,7 +169,7 @@ def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indice
             influence = TensorFile(place.round(number).tensor).open()[shown.influence]
             found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
             hurt |= dict(zip(here, found, strict=True))
-    said = [name for name in decision.table.columns if not is_score(name) and name != "rank"]
+    said = [name for name in decision.table.columns if not is_score(name) and name not in ("rank", "text")]
     records = decision.table.loc[rows, said].to_dict("records")
     return [
         {
