@@ -24,7 +24,7 @@ from thresher.progress import Progress, Silent
 from thresher.run import RunDirectory, open_finished, read_audited
 from thresher.scores.aggregate import Floats
 from thresher.scores.layers import layer_ranks
-from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
+from thresher.scores.table import AGGREGATIONS, Configuration, query_influence, said_of
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 
@@ -216,17 +216,15 @@ def _check(run: _Run, rows: Sequence[int], queries: int) -> None:
 
 def _about(run: _Run, row: int) -> dict[str, Any]:
     """Who the row is: as the file has it, as it was trained on, and what scores.parquet says of it."""
-    stored: dict[str, Any] = {
-        str(name): value for name, value in run.scores.loc[row].items() if not is_score(str(name))
-    }
-    kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted", "text")}
+    stored = said_of(run.scores, row)
+    kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted")}
     return {
         "row": row,
         "task": run.config.task,
         "about": run.trained_on.describe("train", row) | kept,
         "given": run.given.describe("train", row),
         "planted": bool(stored.get("planted", False)),
-        "rank": int(stored["rank"]),
+        "rank": stored["rank"],
     }
 
 

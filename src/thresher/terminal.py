@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -19,6 +20,9 @@ from rich.table import Table
 from rich.text import Text
 
 from thresher.lines import plain, plain_lines
+
+LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "peft", "sklearn", "torch", "transformers", "xarray", "zarr")
+"""Those whose deprecations are not shown on the command line."""
 
 PAGE = 120
 """Columns where there is no terminal: wide enough for the tables."""
@@ -80,6 +84,9 @@ def show_warnings(console: PlainConsole) -> None:
     # PEFT imports it where it is installed, and it then warns of kernels that it would fetch.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
+    for library in LIBRARIES:  # what they will change, and tell one another: no user can mend it
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category, module=rf"{library}(\.|$)")
 
 
 def show_errors_only() -> None:

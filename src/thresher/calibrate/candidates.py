@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from thresher.calibrate.canaries import Round
 from thresher.data.encode import Indices
@@ -99,4 +98,6 @@ def _varies(table: pd.DataFrame, name: str) -> bool:
 
 
 def _places(scores: Floats) -> npt.NDArray[np.float32]:
+    from scipy.stats import rankdata
+
     return ((rankdata(scores, axis=0) - 0.5) / len(scores)).astype(np.float32)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from thresher.errors import DataError
 
@@ -38,12 +37,16 @@ def noise_detection_auc(scores: Any, noise: Any) -> float:
 
 def auroc(scores: Any, noise: Any) -> float:
     """Probability that a noisy row scores lower than a clean one."""
+    from sklearn.metrics import roc_auc_score
+
     values, flags = _checked(scores, noise)
     return float(roc_auc_score(flags, -values))
 
 
 def average_precision(scores: Any, noise: Any) -> float:
     """Mean, over noisy rows, of the precision at the depth where the row is found."""
+    from sklearn.metrics import average_precision_score
+
     values, flags = _checked(scores, noise)
     return float(average_precision_score(flags, -values))
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 
 from thresher.files import read_json, write_json
 from thresher.influences.registry import INFLUENCE
@@ -74,6 +73,8 @@ class TensorFile:
 
     def create(self, frame: xr.Dataset, methods: Sequence[str]) -> None:
         """Lay out the file, unless an earlier run did; values are NaN until they are written."""
+        import zarr
+
         if self._progress.exists():
             return
         frame.to_zarr(self.path, mode="w", consolidated=False, zarr_format=3)
@@ -107,6 +108,8 @@ class TensorFile:
 
     def write(self, number: int, values: Mapping[str, npt.NDArray[np.float32]], modules: int) -> None:
         """Write one module's matrices [Q, N] by method."""
+        import zarr
+
         group = zarr.open_group(str(self.path), mode="r+")
         for method, matrix in values.items():
             group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
