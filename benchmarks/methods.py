@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import typer
 
+import thresher
 from bench import plain_step, seconds
 from thresher.config import AuditConfig, DemoConfig
 from thresher.data.table import Table, read_table, write_table
@@ -30,7 +31,7 @@ from thresher.gradients.store import Side
 from thresher.influences.compute import module_matrices
 from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
 from thresher.influences.registry import INFLUENCE
-from thresher.pipeline import load_result, run
+from thresher.pipeline import run
 from thresher.prepare import Job, prepare
 from thresher.progress import Shown, Silent
 from thresher.scores.table import DETECTOR, Configuration, is_score
@@ -140,7 +141,7 @@ def _table(output: Path) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for folder in sorted(path.parent for path in output.glob("*/summary.json")):
         task, seed = folder.name.rsplit("-", 1)
-        scores = load_result(folder).scores
+        scores = thresher.open(folder).scores
         planted = scores["planted"].to_numpy()
         for name in filter(is_score, scores.columns):
             values = scores[name].to_numpy()

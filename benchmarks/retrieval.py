@@ -28,6 +28,7 @@ import pandas as pd
 import typer
 import xarray as xr
 
+import thresher
 from thresher.config import AuditConfig
 from thresher.data.table import Record, Table, read_table, write_table
 from thresher.errors import DataError
@@ -35,7 +36,7 @@ from thresher.evaluate.detection import auroc, detection_curve
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import described
 from thresher.model.names import ModuleName, groups_in, in_group
-from thresher.pipeline import load_result, run
+from thresher.pipeline import run
 from thresher.prepare import prepare
 from thresher.progress import Shown
 from thresher.scores.layers import layer_name, layers_in
@@ -113,7 +114,7 @@ def _retrieved(task: str, folder: Path) -> pd.DataFrame:
     query, train = (read_table(str(folder / "data" / f"{side}.jsonl")).records for side in ("validation", "train"))
     same = np.array([[row["variation"] == other["variation"] for other in train] for row in query])
     found = [("shared words", "group", "text", _shared_words(query, train))]
-    for method, influence, modules in _read(load_result(folder).tensor):
+    for method, influence, modules in _read(thresher.open(folder).tensor):
         found += [(method, place, name, _summed(influence, chosen)) for place, name, chosen in _places(modules)]
     return pd.DataFrame(
         {"task": task, "method": method, "place": place, "name": name, **_measured(values, same)}

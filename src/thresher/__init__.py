@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from thresher.layer_view import Explanation, explain
     from thresher.model.checkpoints import Checkpoint, read_checkpoints
     from thresher.model.keeper import CheckpointKeeper
-    from thresher.pipeline import AuditResult, audit
+    from thresher.pipeline import audit
+    from thresher.result import AuditResult
+    from thresher.result import open as open
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
@@ -40,7 +42,7 @@ __all__ = [
 # Found when first used: importing torch and transformers takes seconds, and `thresher --help` needs neither.
 _HOMES = {
     "AuditConfig": "thresher.config",
-    "AuditResult": "thresher.pipeline",
+    "AuditResult": "thresher.result",
     "Checkpoint": "thresher.model.checkpoints",
     "CheckpointKeeper": "thresher.model.keeper",
     "Explanation": "thresher.layer_view",
@@ -52,6 +54,7 @@ _HOMES = {
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",
+    "open": "thresher.result",  # not in __all__: a star would hide Python's own
     "read_checkpoints": "thresher.model.checkpoints",
 }
 

@@ -230,9 +230,10 @@ def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_
     from thresher.progress import Shown
 
     result = run(job, Shown(console))
-    show_result(console, result.summary)
-    console.quiet = False
-    show_end(console, result.summary, str(result.folder))
+    if console.quiet:
+        show_end(open_console(stderr=as_json), result.summary, str(result.folder))
+    else:
+        show_result(console, result.summary, str(result.folder))
     _write_json(result.summary, wanted=as_json)
 
 

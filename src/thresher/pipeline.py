@@ -8,63 +8,58 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from thresher.calibrate.repair import lost_classes
 from thresher.config import AuditConfig, make_config
 from thresher.decide import decide
 from thresher.files import write_json
-from thresher.influences.tensor import TensorFile
 from thresher.known import ask_before_training, knowledge_of
 from thresher.model.finetune import History
+from thresher.plan import make_plan
 from thresher.prepare import Job, prepare
-from thresher.progress import Progress, Silent, Within
+from thresher.progress import Progress, Shown, Silent, Within, console_of_call
 from thresher.quick import look
+from thresher.report.console import show_plan
 from thresher.report.doubts import doubt_of
 from thresher.report.summary import Findings, results, summarise
+from thresher.result import AuditResult
+from thresher.result import open as open_result
 from thresher.retrain import retrained, training_sets
 from thresher.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
-from thresher.run import RunDirectory, open_finished
+from thresher.run import RunDirectory
 from thresher.track import Tracker, curves, tracking
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class AuditResult:
-    """A finished audit, read from its run directory.
-
-    ``scores`` has one line a training row, in the file's order: ``score`` (larger = helpful), ``rank`` (0 = most
-    detrimental), what the model says, and every configuration's score. ``summary`` is summary.json.
-    """
-
-    folder: Path
-    scores: pd.DataFrame
-    summary: dict[str, Any]
-
-    @property
-    def tensor(self) -> xr.Dataset:
-        """The influence tensor, read from disk as it is used."""
-        return TensorFile(RunDirectory(self.folder).tensor).open()
-
-
-def audit(config: AuditConfig | Mapping[str, Any] | str | Path) -> AuditResult:
+def audit(config: AuditConfig | Mapping[str, Any] | str | Path, *, progress: bool | None = None) -> AuditResult:
     """Audit a training set: fine-tune (or take what is fine-tuned), compute influence, rank every row.
 
-    ``config`` is an :class:`AuditConfig`, a mapping of its fields, or a YAML file of them. Raises a
-    :class:`ThresherError` in one sentence for anything the user can mend.
+    Args:
+        config: An :class:`AuditConfig`, a mapping of its fields, or a YAML file of them.
+        progress: Whether to show the plan and how far it is, on standard error. None does so where somebody looks: in
+            a notebook and on a terminal.
+
+    Returns:
+        The finished audit, as :func:`thresher.open` opens it again.
+
+    Raises:
+        ThresherError: In one sentence, for anything that the user can mend.
     """
     if isinstance(config, (str, Path)):
         config = make_config(AuditConfig, {}, Path(config))
     elif not isinstance(config, AuditConfig):
         config = make_config(AuditConfig, dict(config))
-    return run(prepare(config), Silent())
+    console = console_of_call(progress)
+    job = prepare(config)
+    if console is None:
+        return run(job, Silent())
+    show_plan(console, make_plan(job))
+    return run(job, Shown(console))
 
 
 def run(job: Job, progress: Progress) -> AuditResult:
@@ -73,7 +68,7 @@ def run(job: Job, progress: Progress) -> AuditResult:
     place.open(job.config, job.inputs)
     with tracking(job.config.log_to, place.path) as tracker:
         _run(job, place, progress, tracker)
-    return load_result(place.path)
+    return open_result(place.path)
 
 
 def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) -> None:
@@ -124,9 +119,3 @@ def _warn_of_unlearned(job: Job, place: RunDirectory) -> None:
     doubt = known and doubt_of(known, chosen=job.auto)
     if doubt:
         log.warning(doubt)
-
-
-def load_result(folder: Path) -> AuditResult:
-    """A finished audit from its run directory. Raises :class:`RunError` if it is not finished."""
-    _, _, scores, summary = open_finished(folder)
-    return AuditResult(folder, scores, summary)

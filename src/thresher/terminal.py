@@ -8,6 +8,7 @@ nowhere else. Whoever shows something hands over strings, and styles them by :cl
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
@@ -61,6 +62,13 @@ def open_console(*, stderr: bool = False, quiet: bool = False) -> PlainConsole:
     """
     stream = sys.stderr if stderr else sys.stdout
     return PlainConsole(stderr=stderr, quiet=quiet, width=None if stream.isatty() else PAGE)
+
+
+def as_html(*shown: RenderableType) -> str:
+    """What a console would show, for a notebook."""
+    console = PlainConsole(record=True, file=io.StringIO(), width=PAGE, force_jupyter=False)
+    console.print(*shown, sep="\n")
+    return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>")
 
 
 def styled(*parts: tuple[str, str]) -> Text:

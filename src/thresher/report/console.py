@@ -52,8 +52,8 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
     console.print()
 
 
-def show_result(console: PlainConsole, summary: Mapping[str, Any]) -> None:
-    """What an audit found: what the model knows, what canaries told, tables, and the most suspicious rows."""
+def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) -> None:
+    """What an audit found: what the model knows, what canaries told, tables, the most suspicious rows; and the end."""
     console.print()
     if "knowledge" in summary:
         console.print(knowledge_lines(summary))
@@ -78,6 +78,7 @@ def show_result(console: PlainConsole, summary: Mapping[str, Any]) -> None:
     if "cancellation" in summary:
         console.print(cancellation_table(summary))
         console.print()
+    show_end(console, summary, folder)
 
 
 def show_end(console: PlainConsole, summary: Mapping[str, Any], folder: str) -> None:

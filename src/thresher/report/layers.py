@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
-from thresher.layer_view import Explanation, QueryInfluence
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PlainConsole, indented, styled
+
+if TYPE_CHECKING:
+    from thresher.layer_view import Explanation, QueryInfluence
 
 BAR = 6
 _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
@@ -21,16 +23,20 @@ _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
 
 def show_explanation(console: PlainConsole, found: Explanation) -> None:
     """Who the row is, where it stands at every layer, and whom it hurts and helps."""
-    console.print(_who(found))
-    console.print()
-    console.print(layer_table(found, console.width))
+    console.print(explained(found, console.width))
+
+
+def explained(found: Explanation, width: int) -> RenderableType:
+    """What :func:`show_explanation` shows, within ``width`` columns."""
+    parts: list[RenderableType] = [_who(found), "", layer_table(found, width)]
     if found.hurts or found.helps:
-        console.print()
+        parts.append("")
         for title, queries in (("hurts", found.hurts), ("helps", found.helps)):
             if queries:
-                console.print(_queries(f"{title} most, by {found.influence}", found, queries))
+                parts.append(_queries(f"{title} most, by {found.influence}", found, queries))
         notes = "Influence on a query: the mean over these modules, 1 = a typical size; larger = helpful."
-        console.print(Styled(notes, "dim"))
+        parts.append(Styled(notes, "dim"))
+    return Group(*parts)
 
 
 def layer_table(found: Explanation, width: int) -> RenderableType:

@@ -1,0 +1,104 @@
+"""A finished audit in Python: its rows with their text, its tensor and its plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import xarray as xr
+
+from thresher.influences.tensor import TensorFile
+from thresher.layer_view import Explanation, explain, explain_rows, refuse_no_tensor
+from thresher.progress import Silent
+from thresher.report.console import show_result
+from thresher.report.figures import check_matplotlib
+from thresher.report.layer_plot import layer_figure
+from thresher.report.ranking_plot import ranking_figure
+from thresher.run import RunDirectory, open_finished
+from thresher.terminal import open_console
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = ("rank", "text", "label", "predicted", "suggested", "probability_wrong", "text_problem", "planted", "score")
+"""The columns of :meth:`AuditResult.lowest`, of those that a run has."""
+
+
+@dataclass(frozen=True, repr=False)
+class AuditResult:
+    """A finished audit, read from its run directory.
+
+    ``scores`` has one line a training row, in the file's order: ``score`` (larger = helpful), ``rank`` (1 = most
+    detrimental), what the model says, the row's ``text``, and every configuration's score. ``summary`` is summary.json.
+    """
+
+    folder: Path
+    scores: pd.DataFrame
+    summary: dict[str, Any]
+
+    @property
+    def tensor(self) -> xr.Dataset:
+        """The influence tensor, read from disk as it is used. Raises :class:`RunError` where the run has none."""
+        file = TensorFile(RunDirectory(self.folder).tensor)
+        refuse_no_tensor(self.folder, file)
+        return file.open()
+
+    def lowest(self, count: int = 10) -> pd.DataFrame:
+        """The ``count`` most detrimental rows with their text, the most detrimental first; the index is the row."""
+        ranked = self.scores.set_index("row").nsmallest(count, "rank")
+        return ranked.loc[:, [name for name in SHOWN if name in ranked]]
+
+    def explain(self, row: int, **how: Any) -> Explanation:
+        """Where a row stands at every layer, and whom it hurts; ``how`` are the options of :func:`thresher.explain`."""
+        return explain(self.folder, row, **how)
+
+    def plot_layers(self, rows: Sequence[int] | None = None) -> Figure:
+        """How the rank of rows moves over the layers, a panel each; by default of the two most detrimental.
+
+        Raises :class:`ConfigError` where matplotlib is missing, and what :func:`thresher.explain` raises.
+        """
+        check_matplotlib("plot_layers")
+        chosen = self.lowest(2).index.tolist() if rows is None else list(rows)
+        return layer_figure(explain_rows(self.folder, chosen, (), None, 0, Silent()))
+
+    def plot_ranking(self) -> Figure:
+        """How likely each row is wrong, or its score where that was not estimated, by rank; and what is dropped.
+
+        Raises :class:`ConfigError` where matplotlib is missing.
+        """
+        check_matplotlib("plot_ranking")
+        return ranking_figure(self.scores, self.summary)
+
+    def show(self) -> None:
+        """Show what the command shows in the end: on standard output, or in the notebook."""
+        show_result(open_console(), self.summary, str(self.folder))
+
+    def __repr__(self) -> str:
+        return f"AuditResult({self._headline()})"
+
+    def _headline(self) -> str:
+        ranked = f"{len(self.scores):,} rows ranked by {self.summary['score']}"
+        return f"{self.folder}: {ranked}, {self.summary['drop']:,} to drop"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(repr(self))}</p>{self.lowest().to_html()}"  # which escapes texts
+
+
+def open(folder: str | Path) -> AuditResult:
+    """Open a finished audit again.
+
+    Args:
+        folder: Its run directory, the ``output`` that it was given.
+
+    Returns:
+        What :func:`thresher.audit` returned.
+
+    Raises:
+        RunError: If the folder is no run directory, or the audit is not finished.
+    """
+    _, _, scores, summary = open_finished(Path(folder))
+    return AuditResult(Path(folder), scores, summary)
