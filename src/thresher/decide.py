@@ -28,7 +28,6 @@ from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
 from thresher.known import knowledge_of
-from thresher.lines import whole
 from thresher.model.predict import Predictions, read_predictions
 from thresher.prepare import Job
 from thresher.run import OTHER_VERSION, RunDirectory
@@ -130,7 +129,7 @@ def _written(
     columns: dict[str, Any] = {"row": np.arange(len(order)), "score": score, "rank": rank, **about}
     if job.config.plant:
         columns["planted"] = job.planted
-    columns["text"] = [" | ".join(map(whole, texts)) for texts in job.task.texts("train")]
+    columns["text"] = [" | ".join(texts) for texts in job.task.texts("train")]
     arrow = pa.table(columns | dict(scores)).replace_schema_metadata({"sign": SIGN, "score": name})
     with written(place.scores) as temporary:
         pq.write_table(arrow, temporary)

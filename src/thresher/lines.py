@@ -35,11 +35,6 @@ def plain(text: str) -> str:
     return _UNSEEN.sub(lambda found: found[1] or ascii(found[0])[1:-1], text)
 
 
-def whole(text: str) -> str:
-    r"""A text that UTF-8 can hold: halves of a character are written as ``\ud83d``; all else stays as it is."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def plain_lines(text: str) -> str:
     """:func:`plain` for what is meant to have several lines, such as a trace: they stay."""
     return "\n".join(map(plain, text.splitlines()))

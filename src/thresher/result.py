@@ -8,21 +8,17 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import xarray as xr
-
-from thresher.influences.tensor import TensorFile
-from thresher.layer_view import Explanation, explain, explain_rows, refuse_no_tensor
-from thresher.progress import Silent
-from thresher.report.console import show_result
-from thresher.report.figures import check_matplotlib
-from thresher.report.layer_plot import layer_figure
-from thresher.report.ranking_plot import ranking_figure
+from thresher.lines import plain
 from thresher.run import RunDirectory, open_finished
 from thresher.terminal import open_console
 
+# The table is there at once; what takes torch, and that seconds to import, is imported when it is asked for.
 if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
     from matplotlib.figure import Figure
+
+    from thresher.layer_view import Explanation
 
 SHOWN = ("rank", "text", "label", "predicted", "suggested", "probability_wrong", "text_problem", "planted", "score")
 """The columns of :meth:`AuditResult.lowest`, of those that a run has."""
@@ -43,6 +39,9 @@ class AuditResult:
     @property
     def tensor(self) -> xr.Dataset:
         """The influence tensor, read from disk as it is used. Raises :class:`RunError` where the run has none."""
+        from thresher.influences.tensor import TensorFile
+        from thresher.layer_view import refuse_no_tensor
+
         file = TensorFile(RunDirectory(self.folder).tensor)
         refuse_no_tensor(self.folder, file)
         return file.open()
@@ -54,6 +53,8 @@ class AuditResult:
 
     def explain(self, row: int, **how: Any) -> Explanation:
         """Where a row stands at every layer, and whom it hurts; ``how`` are the options of :func:`thresher.explain`."""
+        from thresher.layer_view import explain
+
         return explain(self.folder, row, **how)
 
     def plot_layers(self, rows: Sequence[int] | None = None) -> Figure:
@@ -61,6 +62,11 @@ class AuditResult:
 
         Raises :class:`ConfigError` where matplotlib is missing, and what :func:`thresher.explain` raises.
         """
+        from thresher.layer_view import explain_rows
+        from thresher.progress import Silent
+        from thresher.report.figures import check_matplotlib
+        from thresher.report.layer_plot import layer_figure
+
         check_matplotlib("plot_layers")
         chosen = self.lowest(2).index.tolist() if rows is None else list(rows)
         return layer_figure(explain_rows(self.folder, chosen, (), None, 0, Silent()))
@@ -70,11 +76,16 @@ class AuditResult:
 
         Raises :class:`ConfigError` where matplotlib is missing.
         """
+        from thresher.report.figures import check_matplotlib
+        from thresher.report.ranking_plot import ranking_figure
+
         check_matplotlib("plot_ranking")
         return ranking_figure(self.scores, self.summary)
 
     def show(self) -> None:
         """Show what the command shows in the end: on standard output, or in the notebook."""
+        from thresher.report.console import show_result
+
         show_result(open_console(), self.summary, str(self.folder))
 
     def __repr__(self) -> str:
@@ -85,7 +96,8 @@ class AuditResult:
         return f"{self.folder}: {ranked}, {self.summary['drop']:,} to drop"
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(repr(self))}</p>{self.lowest().to_html()}"  # which escapes texts
+        shown = self.lowest().map(lambda value: plain(value) if isinstance(value, str) else value)
+        return f"<p>{escape(repr(self))}</p>{shown.to_html()}"  # which escapes texts
 
 
 def open(folder: str | Path) -> AuditResult:
