@@ -15,7 +15,7 @@ from thresher.config import AuditConfig, DemoConfig, StudyFlags, WorkersConfig, 
 from thresher.errors import ThresherError, trace
 from thresher.files import json_text
 from thresher.flags import ShortHelp, flags
-from thresher.terminal import PlainConsole, open_console, show_errors_only, show_warnings
+from thresher.terminal import PlainConsole, open_console, show_errors_only, show_warnings, write_out
 
 app = typer.Typer(
     help="Find the training rows that hurt a fine-tuned language model. Larger score = helpful, lower = detrimental.",
@@ -238,9 +238,9 @@ def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_
 
 
 def _write_json(value: Any, *, wanted: bool) -> None:
-    """To standard output, where nothing but ASCII goes: a terminal obeys none of it."""
+    """To standard output."""
     if wanted:
-        typer.echo(json_text(value, ascii_only=True), nl=False)
+        write_out(json_text(value, ascii_only=True))
 
 
 def main() -> None:

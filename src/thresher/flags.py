@@ -64,7 +64,7 @@ def _show_every_option(ctx: typer.Context, asked: bool) -> None:
     if asked:
         command: Any = ctx.command
         with command.every_option_shown():
-            typer.echo(ctx.get_help())
+            ctx.get_help()  # rich prints it at once
         raise typer.Exit
 
 

@@ -64,6 +64,11 @@ def open_console(*, stderr: bool = False, quiet: bool = False) -> PlainConsole:
     return PlainConsole(stderr=stderr, quiet=quiet, width=None if stream.isatty() else PAGE)
 
 
+def write_out(text: str) -> None:
+    """Write a text for other programs to standard output as it is. JSON that is all ASCII has nothing to obey in it."""
+    sys.stdout.write(text)
+
+
 def as_html(*shown: RenderableType) -> str:
     """What a console would show, for a notebook."""
     console = PlainConsole(record=True, file=io.StringIO(), width=PAGE, force_jupyter=False)
