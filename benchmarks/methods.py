@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 import typer
 
+import thresher
 from bench import plain_step, seconds
-from thresher.auditing.pipeline import load_result, run
+from thresher.auditing.pipeline import run
 from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig, DemoConfig
 from thresher.data.table import Table, read_table, write_table
@@ -140,7 +141,7 @@ def _table(output: Path) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for folder in sorted(path.parent for path in output.glob("*/summary.json")):
         task, seed = folder.name.rsplit("-", 1)
-        scores = load_result(folder).scores
+        scores = thresher.open(folder).scores
         planted = scores["planted"].to_numpy()
         for name in filter(is_score, scores.columns):
             values = scores[name].to_numpy()

@@ -28,7 +28,8 @@ import pandas as pd
 import typer
 import xarray as xr
 
-from thresher.auditing.pipeline import load_result, run
+import thresher
+from thresher.auditing.pipeline import run
 from thresher.auditing.prepare import prepare
 from thresher.config import AuditConfig
 from thresher.data.table import Record, Table, read_table, write_table
@@ -113,7 +114,7 @@ def _retrieved(task: str, folder: Path) -> pd.DataFrame:
     query, train = (read_table(str(folder / "data" / f"{side}.jsonl")).records for side in ("validation", "train"))
     same = np.array([[row["variation"] == other["variation"] for other in train] for row in query])
     found = [("shared words", "group", "text", _shared_words(query, train))]
-    for method, influence, modules in _read(load_result(folder).tensor):
+    for method, influence, modules in _read(thresher.open(folder).tensor):
         found += [(method, place, name, _summed(influence, chosen)) for place, name, chosen in _places(modules)]
     return pd.DataFrame(
         {"task": task, "method": method, "place": place, "name": name, **_measured(values, same)}

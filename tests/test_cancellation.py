@@ -17,7 +17,6 @@ import torch
 import thresher
 from conftest import audited, cancels, tiny_model, tiny_rows, true_gradients
 from folders import encoder_folder, reviews, write_rows
-from thresher.auditing.pipeline import load_result
 from thresher.errors import ConfigError, DataError, ModelError
 from thresher.evaluate import cancellation as cancellation_module
 from thresher.evaluate.cancellation import store_cancellation
@@ -266,7 +265,7 @@ def refuse_constant(name: str) -> None:
 def test_an_audit_writes_and_shows_it(options: dict[str, Any]) -> None:
     folder = Path(options["output"])
     lines = pd.read_parquet(folder / "cancellation.parquet")
-    result = load_result(folder)
+    result = thresher.open(folder)
     assert list(lines.loc[lines["kind"] == "module", "name"]) == list(result.tensor["module"].values)
     groups = lines[lines["kind"] == "group"].set_index("name")
     summary = json.loads((folder / "summary.json").read_text(), parse_constant=refuse_constant)["cancellation"]
@@ -283,7 +282,7 @@ def test_an_audit_writes_and_shows_it(options: dict[str, Any]) -> None:
 def test_the_lines_of_an_audit_are_those_of_the_same_model_in_python(options: dict[str, Any]) -> None:
     given = options | {"adapter": str(Path(options["output"]) / "model"), "output": options["output"] + "-adapter"}
     found = thresher.audit(given)
-    assert found.summary["cancellation"] == load_result(Path(options["output"])).summary["cancellation"]
+    assert found.summary["cancellation"] == thresher.open(Path(options["output"])).summary["cancellation"]
 
 
 def test_it_goes_on_after_a_kill_and_is_not_computed_again(

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thresher.auditing.pipeline import AuditResult, audit
+    from thresher.api import AuditResult, audit
+    from thresher.api import open as open
     from thresher.auditing.plan import Plan, plan_audit
     from thresher.auditing.retrain import retrain_on
     from thresher.auditing.run import RunDirectory
@@ -52,7 +53,7 @@ __all__ = [
 _HOMES = {
     "SIGN": "thresher.influences.tensor",
     "AuditConfig": "thresher.config",
-    "AuditResult": "thresher.auditing.pipeline",
+    "AuditResult": "thresher.api",
     "Checkpoint": "thresher.model.checkpoints",
     "CheckpointKeeper": "thresher.model.keeper",
     "Explanation": "thresher.results.layer_view",
@@ -60,13 +61,14 @@ _HOMES = {
     "RunDirectory": "thresher.auditing.run",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
-    "audit": "thresher.auditing.pipeline",
+    "audit": "thresher.api",
     "cancellation": "thresher.evaluate.cancellation",
     "check_model": "thresher.model.load",
     "explain": "thresher.results.layer_view",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",
+    "open": "thresher.api",  # not in __all__: a star would hide Python's own
     "plan_audit": "thresher.auditing.plan",
     "read_checkpoints": "thresher.model.checkpoints",
     "retrain_on": "thresher.auditing.retrain",

@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import thresher
 from thresher.config import AuditConfig, DemoConfig, make_config
-from thresher.flags import DryRun, flags, run_app
-from thresher.terminal import open_console
+from thresher.files import json_text
+from thresher.flags import STOPPED, DryRun, ShortHelp, flags, run_app
+from thresher.terminal import PlainConsole, open_console, show_errors_only, write_out
 
 app = typer.Typer(
     help="Find the training rows that hurt a fine-tuned language model. Larger score = helpful, lower = detrimental.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show errors, and where the results are; nothing else.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Write the result as JSON to standard output, all else to standard error.")
+]
 
-@app.command()
+
+@app.command(cls=ShortHelp)
 @flags(AuditConfig)
 def audit(
     *,
     config: Annotated[Path | None, typer.Argument(help="YAML file of options; flags override it.")] = None,
     dry_run: DryRun = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
     **options: Any,
 ) -> None:
     """Rank the rows of a training set from most to least detrimental to a model fine-tuned on it."""
-    _audit(make_config(AuditConfig, options, config), dry_run=dry_run)
+    _audit(lambda: make_config(AuditConfig, options, config), dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
 @app.command()
 @flags(DemoConfig)
-def demo(*, dry_run: DryRun = False, **options: Any) -> None:
+def demo(*, dry_run: DryRun = False, quiet: Quiet = False, as_json: AsJson = False, **options: Any) -> None:
     """Audit critics' quotes with planted label errors, with a packaged model: no hub, a few minutes."""
-    from thresher.demo import demo_audit
+    config = make_config(DemoConfig, options)
 
-    _audit(demo_audit(make_config(DemoConfig, options)), dry_run=dry_run)
+    def prepared() -> AuditConfig:
+        from thresher.demo import demo_audit
+
+        return demo_audit(config)
+
+    _audit(prepared, dry_run=dry_run, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -56,12 +71,13 @@ def clean(
         bool,
         typer.Option("--guard-formulas", help="Put ' before cells that a spreadsheet would take for formulas."),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
     from thresher.results.clean import clean as clean_rows
 
     cleaned = clean_rows(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
-    console = open_console()
+    console = open_console(stderr=as_json)
     mended = f", {cleaned.relabelled:,} of them with another label" * relabel
     console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.")
     if cleaned.formulas:
@@ -69,6 +85,7 @@ def clean(
         console.print(f"{cleaned.formulas:,} cells look like formulas to a spreadsheet; {done}.")
     if cleaned.planted:
         console.print("The errors that the audit planted are not in this file: it has the rows as they were given.")
+    _write_json(asdict(cleaned) | {"output": str(output)}, wanted=as_json)
 
 
 @app.command()
@@ -79,16 +96,17 @@ def explain(
     aggregation: Annotated[str | None, typer.Option(help="mean, rank or vote; by default the audit's own.")] = None,
     queries: Annotated[int, typer.Option(help="Queries to name that the row hurts, and that it helps.")] = 5,
     plot: Annotated[Path | None, typer.Option(help="Draw the layers into a .svg, .png or .pdf file.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show where a training row stands at every layer, and which queries it hurts and helps most."""
     from thresher.progress import Shown
     from thresher.report.layer_plot import check_plot, save_plot
-    from thresher.report.layers import show_explanation
+    from thresher.report.layers import explanation_json, show_explanation
     from thresher.results.layer_view import explain_rows
 
     if plot is not None:
         check_plot(plot)
-    console = open_console()
+    console = open_console(stderr=as_json)
     found = explain_rows(run, row, method or (), aggregation, queries, Shown(console))
     for explanation in found:
         console.print()
@@ -97,6 +115,7 @@ def explain(
         save_plot(found, plot)
         console.print()
         console.print(f"The plot is in {plot}.")
+    _write_json([explanation_json(explanation) for explanation in found], wanted=as_json)
 
 
 @app.command()
@@ -118,20 +137,22 @@ def compare(
         str | None, typer.Option(help="Score that the others are tested against; by default the best.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="Write the comparison into a .csv, .md or .json file.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compare the scores of audits with planted errors: which is best, and which differ beyond chance."""
-    from thresher.report.comparison import check_output, save_comparison, show_comparison
+    from thresher.report.comparison import check_output, comparison_json, save_comparison, show_comparison
     from thresher.results.compare import compare_runs
 
     if output is not None:
         check_output(output)
-    console = open_console()
+    console = open_console(stderr=as_json)
     found = compare_runs(runs, metric, score or (), top, reference)
     show_comparison(console, found)
     if output is not None:
         save_comparison(found, output)
         console.print()
         console.print(f"The comparison is in {output}.")
+    _write_json(comparison_json(found), wanted=as_json)
 
 
 @app.command()
@@ -142,25 +163,50 @@ def methods() -> None:
     show_methods(open_console())
 
 
-def _audit(config: AuditConfig, *, dry_run: bool) -> None:
+def _audit(configured: Callable[[], AuditConfig], *, dry_run: bool, quiet: bool, as_json: bool) -> None:
+    """Run an audit, or only plan it; Ctrl-C ends it with a sentence."""
+    if quiet:
+        show_errors_only()
+    try:
+        _run_audit(configured(), open_console(stderr=as_json, quiet=quiet), dry_run=dry_run, as_json=as_json)
+    except KeyboardInterrupt:
+        open_console(stderr=True).print("Stopped. The same command goes on from where it stopped.")
+        raise typer.Exit(STOPPED) from None
+
+
+def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_json: bool) -> None:
     from thresher.data.parts import read_parts
     from thresher.model.source import refuse_no_model
 
-    console = open_console()
     console.print(f"Reading rows and model ({config.model}) ...")
     tables = read_parts(config)  # before torch and transformers, which take seconds to import
     refuse_no_model(config.model)
-    from thresher.auditing.pipeline import run
     from thresher.auditing.plan import make_plan
     from thresher.auditing.prepare import prepare
-    from thresher.progress import Shown
-    from thresher.report.console import show_plan, show_result
+    from thresher.report.console import show_end, show_plan, show_result
 
     job = prepare(config, tables)
-    show_plan(console, make_plan(job))
-    if not dry_run:
-        result = run(job, Shown(console))
+    if dry_run or not console.quiet:
+        plan = make_plan(job)
+        show_plan(console, plan)
+        if dry_run:
+            _write_json(asdict(plan), wanted=as_json)
+            return
+    from thresher.auditing.pipeline import run  # what ranks rows, which the plan does not need
+    from thresher.progress import Shown
+
+    result = thresher.open(run(job, Shown(console)))
+    if console.quiet:
+        show_end(open_console(stderr=as_json), result.summary, str(result.folder))
+    else:
         show_result(console, result.summary, str(result.folder))
+    _write_json(result.summary, wanted=as_json)
+
+
+def _write_json(value: Any, *, wanted: bool) -> None:
+    """To standard output."""
+    if wanted:
+        write_out(json_text(value, ascii_only=True))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -58,14 +58,22 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
-    """A part of the configuration: frozen, and closed to unknown keys."""
+    """A part of the configuration: frozen, and closed to unknown keys.
 
+    ``panel`` is the heading of its own fields in a command's help. Where there is one, ``--help`` shows the ``common``
+    of them, which most people use, and ``--help-all`` every one.
+    """
+
+    panel: ClassVar[str | None] = None
+    common: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class DataConfig(Section):
     """Which rows, and what their columns mean."""
 
+    panel = "Data"
+    common = ("train", "validation", "test", "task", "text_column", "label_column", "max_length", "plant")
     train: Source = Field(
         description="Training rows: a .jsonl, .json, .csv, .tsv (or these with .gz) or .parquet file, a folder of a "
         "data set, or a hub id NAME[:CONFIG[:SPLIT]]."
@@ -99,6 +107,8 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Which model."""
 
+    panel = "Model"
+    common = ("model", "adapter")
     model: Source = Field(
         description="Hub id, folder or .gguf file of any model that fits the task, or packaged:minilm, "
         "packaged:smollm2."
@@ -121,6 +131,8 @@ class ModelConfig(Section):
 class Recipe(Section):
     """How to fine-tune (SPEC 6)."""
 
+    panel = "Training"
+    common = ("epochs", "learning_rate")
     lora_rank: int = Field(default=4, ge=1, description="LoRA r, on the query and value projections.")
     lora_alpha: float = Field(default=4.0, gt=0, description="LoRA alpha.")
     lora_dropout: Share = Field(default=0.05, description="LoRA dropout.")
@@ -161,6 +173,7 @@ class Recipe(Section):
 class InfluenceConfig(Section):
     """Which influence, on which modules, within which memory."""
 
+    panel = "Influence"
     methods: Names = Field(
         default=("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk", "self_influence"),
         description="Influence functions to compute.",
@@ -196,6 +209,7 @@ class InfluenceConfig(Section):
 class CanaryConfig(Section):
     """Errors of our own, by which ``--detector auto`` learns what finds errors in these rows."""
 
+    panel = "Canaries"
     canaries: Share = Field(
         default=0.05, gt=0, description="auto: share of the training rows that get a wrong label in each round."
     )
@@ -216,6 +230,8 @@ class CanaryConfig(Section):
 class ScoreConfig(Section):
     """Which score ranks the rows, and what is done with the ranking."""
 
+    panel = "Ranking"
+    common = ("drop", "quick", "retrain")
     detector: str = Field(
         default="auto",
         description="What ranks the rows: auto (the best, found with canaries), a detector such as loss, or "
@@ -246,6 +262,7 @@ class ScoreConfig(Section):
 class TrackConfig(Section):
     """Where an audit is followed, and compared with others."""
 
+    panel = "Output"
     log_to: LogTo | None = Field(
         default=None,
         description="Log configuration, losses and results: tensorboard, wandb (offline), mlflow, trackio.",
@@ -260,6 +277,8 @@ class AuditConfig(
 ):  # fields come out the other way round
     """Everything ``thresher audit`` can be told."""
 
+    panel = "Output"
+    common = ("output",)
     output: Path = Field(default=Path("runs/audit"), description="Run directory.")
 
 

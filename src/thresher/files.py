@@ -53,10 +53,15 @@ def written_folder(target: Path) -> Generator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def json_text(value: Any, *, ascii_only: bool = False) -> str:
+    """``value`` as indented JSON, which ends with a line break."""
+    return json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n"
+
+
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON."""
     with written(target) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        text = json_text(value)
         # A file name that is no UTF-8 has halves of characters, which are left as JSON escapes.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 

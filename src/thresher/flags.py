@@ -1,22 +1,27 @@
-"""What every command of ours shares: one flag a field of a configuration, and mistakes told in one sentence."""
+"""What every command of ours shares: a flag a field of a configuration, a short help, mistakes in one sentence."""
 
 from __future__ import annotations
 
 import inspect
 import os
 import sys
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from thresher.config import Section
 from thresher.errors import ThresherError, trace
 from thresher.terminal import open_console, show_warnings
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+
+STOPPED = 130
+"""Exit code after Ctrl-C: 128 and the number of the signal."""
 
 
 def flags(config: type[Section]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -29,9 +34,12 @@ def flags(config: type[Section]) -> Callable[[Callable[..., None]], Callable[...
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-        fields = [_flag(name, field) for name, field in config.model_fields.items()]
+        fields = [_flag(config, name) for name in config.model_fields]
+        if any(_section_of(config, name).panel for name in config.model_fields):
+            own.append(_HELP_ALL)
 
         def called(**values: Any) -> None:
+            values.pop(_HELP_ALL.name, None)
             command(**{name: value for name, value in values.items() if value not in (None, [])})
 
         called.__signature__ = inspect.Signature([*own, *fields])  # pyright: ignore[reportFunctionMemberAccess]
@@ -42,21 +50,84 @@ def flags(config: type[Section]) -> Callable[[Callable[..., None]], Callable[...
     return decorate
 
 
-def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+class ShortHelp(TyperCommand):
+    """A command whose ``--help`` leaves out the rare options, and whose ``--help-all`` and completion do not."""
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """What may follow, rare options too."""
+        with self.every_option_shown():
+            return super().shell_complete(ctx, incomplete)
+
+    @contextmanager
+    def every_option_shown(self) -> Generator[None]:
+        """Within, no option is hidden."""
+        hidden: list[Any] = [option for option in self.params if getattr(option, "hidden", False)]
+        for option in hidden:
+            option.hidden = False
+        yield
+        for option in hidden:
+            option.hidden = True
+
+
+def _show_every_option(ctx: typer.Context, asked: bool) -> None:
+    if asked:
+        command: Any = ctx.command
+        with command.every_option_shown():
+            ctx.get_help()  # rich prints it at once
+        raise typer.Exit
+
+
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option("--help-all", is_eager=True, callback=_show_every_option, help="Show every option and exit."),
+    ],
+)
+
+
+def _section_of(config: type[Section], name: str) -> type[Section]:
+    """The section of ``config`` that declares the field."""
+    sections = (section for section in config.__mro__ if issubclass(section, Section))
+    return next(section for section in sections if name in inspect.get_annotations(section))
+
+
+def _flag(config: type[Section], name: str) -> inspect.Parameter:
+    field, section = config.model_fields[name], _section_of(config, name)
     words = name.replace("_", "-")
     about: Any = field.annotation
     switch, several = about in (bool, bool | None), about == tuple[str, ...]
-    default = field.default
-    shown = "" if field.is_required() or default in (None, ()) else default
+    choices = _choices(about)
     option = typer.Option(
         f"--{words}/--no-{words}" if switch else f"--{words}",
-        help=escape((field.description or "") + (" [required]" if field.is_required() else "")),  # typer reads markup
-        show_default=" ".join(shown) if isinstance(shown, tuple) else str(shown) or False,
+        help=escape((field.description or "") + _note(field)),  # typer reads markup
+        show_default=False,
         metavar=None if switch else "TEXT" if several else "VALUE",
+        rich_help_panel=section.panel,
+        hidden=section.panel is not None and name not in section.common,
+        autocompletion=(lambda incomplete: [one for one in choices if one.startswith(incomplete)]) if choices else None,
     )
     kind: Any = bool | None if switch else list[str] | None if several else str | None
     # No default of its own: what is not given must not override a YAML file.
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+
+
+def _note(field: FieldInfo) -> str:
+    """What stands behind a description: that the option is required, or its default."""
+    if field.is_required():
+        return " [required]"
+    if field.default in (None, (), False):
+        return ""
+    default = "yes" if field.default is True else field.default
+    return f" [default: {' '.join(default) if isinstance(default, tuple) else default}]"
+
+
+def _choices(about: Any) -> list[str]:
+    """The values that a field may have, where its type lists them."""
+    every = (about, *get_args(about))
+    return [str(value) for one in every if get_origin(one) is Literal for value in get_args(one)]
 
 
 def run_app(app: typer.Typer) -> NoReturn:
@@ -66,6 +137,8 @@ def run_app(app: typer.Typer) -> NoReturn:
     show_warnings(errors)
     try:
         sys.exit(app(standalone_mode=False) or 0)
+    except typer.Abort:  # Ctrl-C to a command that has nothing to go on with
+        sys.exit(STOPPED)
     except Exception as error:
         said = _mistake(error)
         if said is None:  # a fault of ours: told as Python would, less what a terminal obeys

@@ -1,17 +1,18 @@
-"""How long the rest takes: a bar on a terminal, plain lines elsewhere, nothing in a library call."""
+"""How long the rest takes: a bar on a terminal or in a notebook, plain lines elsewhere, nothing where nobody looks."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from thresher.lines import plain
-from thresher.terminal import PlainConsole
+from thresher.terminal import PlainConsole, open_console
 
 Advance = Callable[[int], None]
 
@@ -45,7 +46,7 @@ class Within:
 
 
 class Shown:
-    """Bars with the time left on a terminal; without one, a line at most every ten seconds."""
+    """Bars with the time left on a terminal, or in a notebook that has ipywidgets; else a line every ten seconds."""
 
     def __init__(self, console: PlainConsole) -> None:
         self._console = console
@@ -53,7 +54,8 @@ class Shown:
     @contextmanager
     def stage(self, name: str, total: int) -> Generator[Advance]:
         """Show one stage."""
-        show = self._bar if self._console.is_terminal else self._lines
+        bars = self._console.is_terminal or (self._console.is_jupyter and find_spec("ipywidgets") is not None)
+        show = self._bar if bars else self._lines
         with show(name, total) as advance:
             yield advance
 
@@ -87,6 +89,20 @@ class Shown:
 
         yield advance
         self._console.print(f"{name}: {total} done in {time.monotonic() - started:.0f} s")
+
+
+def console_of_call(asked: bool | None) -> PlainConsole | None:
+    """Where a call from Python shows its plan and progress: on standard error, or in the notebook's output.
+
+    Args:
+        asked: Whether to show anything; None where somebody looks, in a notebook or on a terminal.
+
+    Returns:
+        The console; None where nothing is shown.
+    """
+    console = open_console(stderr=True)
+    watched = console.is_terminal or console.is_jupyter
+    return console if (watched if asked is None else asked) else None
 
 
 def duration(seconds: float) -> str:

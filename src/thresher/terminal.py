@@ -8,8 +8,10 @@ nowhere else. Whoever shows something hands over strings, and styles them by :cl
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+import warnings
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -19,6 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from thresher.lines import plain, plain_lines
+
+LIBRARIES = ("accelerate", "bitsandbytes", "datasets", "peft", "sklearn", "torch", "transformers", "xarray", "zarr")
+"""Those whose deprecations are not shown on the command line."""
 
 PAGE = 120
 """Columns where there is no terminal: wide enough for the tables."""
@@ -45,10 +50,30 @@ class PlainConsole(Console):
         return Text(plain(text), style=style, justify=justify, overflow=overflow)
 
 
-def open_console(*, stderr: bool = False) -> PlainConsole:
-    """The console of standard output, or of standard error; a page wide where that is no terminal."""
+def open_console(*, stderr: bool = False, quiet: bool = False) -> PlainConsole:
+    """The console of standard output, or of standard error; a page wide where that is no terminal.
+
+    Args:
+        stderr: Whether it is that of standard error.
+        quiet: Whether nothing is shown for now; see ``quiet`` of :class:`rich.console.Console`.
+
+    Returns:
+        The console.
+    """
     stream = sys.stderr if stderr else sys.stdout
-    return PlainConsole(stderr=stderr) if stream.isatty() else PlainConsole(stderr=stderr, width=PAGE)
+    return PlainConsole(stderr=stderr, quiet=quiet, width=None if stream.isatty() else PAGE)
+
+
+def write_out(text: str) -> None:
+    """Write a text for other programs to standard output as it is. JSON that is all ASCII has nothing to obey in it."""
+    sys.stdout.write(text)
+
+
+def as_html(*shown: RenderableType) -> str:
+    """What a console would show, for a notebook."""
+    console = PlainConsole(record=True, file=io.StringIO(), width=PAGE, force_jupyter=False)
+    console.print(*shown, sep="\n")
+    return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>")
 
 
 def styled(*parts: tuple[str, str]) -> Text:
@@ -72,6 +97,14 @@ def show_warnings(console: PlainConsole) -> None:
     # PEFT imports it where it is installed, and it then warns of kernels that it would fetch.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
+    for library in LIBRARIES:  # what they will change, and tell one another: no user can mend it
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", category=category, module=rf"{library}(\.|$)")
+
+
+def show_errors_only() -> None:
+    """From now on, in this process, warnings are not shown, ours no more than other libraries'."""
+    logging.disable(logging.WARNING)
 
 
 class _PlainRecord(logging.LogRecord):

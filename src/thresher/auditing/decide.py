@@ -21,7 +21,7 @@ from thresher.calibrate.candidates import Candidates, side_by_side
 from thresher.calibrate.choice import Choice, Pattern, choose
 from thresher.calibrate.confidence import Confidence, confidence
 from thresher.calibrate.error_rate import Known, Posterior, error_rate
-from thresher.calibrate.repair import ErrorPair, error_pairs, suggest
+from thresher.calibrate.repair import SURE, ErrorPair, error_pairs, suggest
 from thresher.calibrate.stack import of_frozen_features
 from thresher.detectors.label_noise import WHICH
 from thresher.detectors.texts import text_problems
@@ -103,12 +103,19 @@ def _text_problems(job: Job) -> npt.NDArray[np.object_]:
 
 
 def _suggestions(job: Job, opinions: Floats, sure: Confidence, spoiled: Flags) -> dict[str, Any]:
-    """Another label for every row, and how sure it is; no label mends a spoiled text."""
+    """Another label where it is more likely right than not, and how sure the likeliest is of every row.
+
+    No label mends a spoiled text.
+    """
     suggested, confident = suggest(job.encoded["train"].classes.numpy(), opinions, sure.probability)
     names = {number: name for name, number in job.subject.classes.items()}
+    confident = np.where(spoiled, 0.0, confident)
+    there = zip(suggested, confident > SURE, strict=True)
     return {
-        "suggested": [names[int(number)] for number in suggested],
-        "suggestion_confidence": np.where(spoiled, 0.0, confident),
+        "suggested": pa.array(
+            [names[int(number)] if sure_enough else None for number, sure_enough in there], pa.string()
+        ),
+        "suggestion_confidence": confident,
     }
 
 
@@ -117,10 +124,11 @@ def _written(
 ) -> pd.DataFrame:
     order = np.argsort(score, kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    rank[order] = np.arange(1, len(order) + 1)  # as people count
     columns: dict[str, Any] = {"row": np.arange(len(order)), "score": score, "rank": rank, **about}
     if job.config.plant:
         columns["planted"] = job.planted
+    columns["text"] = [" | ".join(texts) for texts in job.task.texts("train")]
     arrow = pa.table(columns | dict(scores)).replace_schema_metadata({"sign": SIGN, "score": name})
     with written(place.scores) as temporary:
         pq.write_table(arrow, temporary)

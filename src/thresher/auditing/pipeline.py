@@ -7,78 +7,39 @@ command goes on after a kill.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
-import xarray as xr
 
 from thresher.auditing.decide import decide
 from thresher.auditing.doubts import doubt_of
 from thresher.auditing.known import ask_before_training, knowledge_of
-from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.prepare import Job
 from thresher.auditing.quick import look
 from thresher.auditing.retrain import retrained, training_sets
 from thresher.auditing.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
-from thresher.auditing.run import RunDirectory, open_finished
+from thresher.auditing.run import RunDirectory
 from thresher.auditing.summary import Findings, results, summarise
 from thresher.calibrate.repair import lost_classes
-from thresher.config import AuditConfig, make_config
 from thresher.files import write_json
-from thresher.influences.tensor import TensorFile
 from thresher.model.finetune import History
-from thresher.progress import Progress, Silent, Within
+from thresher.progress import Progress, Within
 from thresher.track import Tracker, curves, tracking
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class AuditResult:
-    """A finished audit, read from its run directory.
+def run(job: Job, progress: Progress) -> Path:
+    """Run, or go on with, a prepared audit.
 
-    ``scores`` has one line a training row, in the file's order: ``score`` (larger = helpful), ``rank`` (0 = most
-    detrimental), what the model says, and every configuration's score. ``summary`` is summary.json.
+    Returns:
+        Its run directory.
     """
-
-    folder: Path
-    scores: pd.DataFrame
-    summary: dict[str, Any]
-
-    @property
-    def tensor(self) -> xr.Dataset:
-        """The influence tensor, read from disk as it is used."""
-        return TensorFile(RunDirectory(self.folder).tensor).open()
-
-    @property
-    def cancellation(self) -> pd.DataFrame:
-        """How much gradients cancel, one line a module (``kind`` "module") and layer group ("group"), by ``name``."""
-        return pd.read_parquet(RunDirectory(self.folder).cancellation)
-
-
-def audit(config: AuditConfig | Mapping[str, Any] | str | Path, progress: Progress | None = None) -> AuditResult:
-    """Audit a training set: fine-tune (or take what is fine-tuned), compute influence, rank every row.
-
-    ``config`` is an :class:`AuditConfig`, a mapping of its fields, or a YAML file of them; ``progress`` is told how far
-    it is (by default nobody is). Raises a :class:`ThresherError` in one sentence for anything the user can mend.
-    """
-    if isinstance(config, (str, Path)):
-        config = make_config(AuditConfig, {}, Path(config))
-    elif not isinstance(config, AuditConfig):
-        config = make_config(AuditConfig, dict(config))
-    return run(prepare(config), progress or Silent())
-
-
-def run(job: Job, progress: Progress) -> AuditResult:
-    """Run, or go on with, a prepared audit."""
     place = RunDirectory(job.config.output)
     place.open(job.config, job.inputs)
     with tracking(job.config.log_to, place.path) as tracker:
         _run(job, place, progress, tracker)
-    return load_result(place.path)
+    return place.path
 
 
 def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) -> None:
@@ -129,9 +90,3 @@ def _warn_of_unlearned(job: Job, place: RunDirectory) -> None:
     doubt = known and doubt_of(known, chosen=job.auto)
     if doubt:
         log.warning(doubt)
-
-
-def load_result(folder: Path) -> AuditResult:
-    """A finished audit from its run directory. Raises :class:`RunError` if it is not finished."""
-    _, _, scores, summary = open_finished(folder)
-    return AuditResult(folder, scores, summary)

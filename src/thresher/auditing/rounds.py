@@ -273,7 +273,8 @@ def _influence(job: Job, one: Round, place: RunDirectory, progress: Progress) ->
         with written(place.cancellation) as temporary:
             store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
     correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
-    file.create(labelled(job.modules, correct, len(one.train)), config.methods)
+    frame = labelled(job.modules, correct, len(one.train), row=one.rows, canary=one.wrong)
+    file.create(frame, config.methods)
     with progress.stage("influence of modules", len(job.modules)) as advance:
         advance(file.finished_modules)
         for number in range(file.finished_modules, len(job.modules)):

@@ -28,7 +28,7 @@ from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
 from thresher.model.predict import read_predictions
 from thresher.model.rate_search import read_search
-from thresher.scores.table import hurt_queries, is_score, lowest
+from thresher.scores.table import hurt_queries, is_score, lowest, said_of
 from thresher.tasks.registry import TASKS
 
 SHOWN_ROWS, SHOWN_SPOILED, SHOWN_QUERIES = 10, 5, 2
@@ -169,13 +169,11 @@ def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indice
             influence = TensorFile(place.round(number).tensor).open()[shown.influence]
             found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
             hurt |= dict(zip(here, found, strict=True))
-    said = [name for name in decision.table.columns if not is_score(name) and name != "rank"]
-    records = decision.table.loc[rows, said].to_dict("records")
     return [
         {
-            **record,
+            **{name: value for name, value in said_of(decision.table, row).items() if name != "rank"},
             **job.task.describe("train", row),
             "hurts": [{"query": query, **job.task.describe("query", query)} for query in hurt.get(row, ())],
         }
-        for row, record in zip(rows, records, strict=True)
+        for row in rows
     ]

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from thresher.arrays import Flags, Floats, Indices
 from thresher.scores.table import DETECTOR, is_score
@@ -78,4 +77,6 @@ def _varies(table: pd.DataFrame, name: str) -> bool:
 
 
 def _places(scores: Floats) -> npt.NDArray[np.float32]:
+    from scipy.stats import rankdata
+
     return ((rankdata(scores, axis=0) - 0.5) / len(scores)).astype(np.float32)

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from thresher.arrays import Flags, Floats, Indices
 from thresher.calibrate.candidates import Candidates, normal
@@ -68,6 +67,8 @@ class Choice:
 
 def choose(candidates: Candidates, seed: int, pattern: Pattern | None = None) -> Choice:
     """Choose by the canaries among the looks, and mix with the law of the errors as far as there is a ``pattern``."""
+    from sklearn.metrics import roc_auc_score
+
     pattern = pattern or Pattern(np.zeros(len(candidates.row)), 0.0)
     fold = folds(candidates, seed)
     by_strength = {strength: _held_out(candidates, fold, strength) for strength in STRENGTHS}

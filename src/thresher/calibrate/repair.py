@@ -9,6 +9,9 @@ import pandas as pd
 
 from thresher.arrays import Floats, Indices
 
+SURE = 0.5
+"""A label is suggested where it is more likely right than not."""
+
 
 def suggest(labels: Indices, opinions: Floats, wrong: Floats) -> tuple[Indices, Floats]:
     """The likeliest class other than the label, [n], and the probability that it is the right one, [n].
@@ -57,7 +60,7 @@ def _others(labels: Indices, opinions: Floats) -> Floats:
 
 def mended(table: pd.DataFrame, dropped: Indices) -> tuple[Indices, Indices]:
     """Of the rows to drop those to relabel instead, whose suggestion is more likely right than not, and the others."""
-    sure = table["suggestion_confidence"].to_numpy()[dropped] > 0.5
+    sure = table["suggestion_confidence"].to_numpy()[dropped] > SURE
     return dropped[sure], dropped[~sure]
 
 

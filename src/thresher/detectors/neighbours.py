@@ -10,7 +10,6 @@ from math import sqrt
 from typing import Any
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler, normalize
 
 from thresher.arrays import Floats, Labels
 from thresher.detectors.evidence import Evidence, Singles, Which
@@ -39,6 +38,8 @@ def neighbours_of(candidates: int) -> int:
 
 
 def _directions(evidence: Evidence, which: Which) -> tuple[Singles, Singles]:
+    from sklearn.preprocessing import StandardScaler, normalize
+
     features = evidence.features(which)
     assert features is not None
     scaler: Any = StandardScaler().fit(features.train)

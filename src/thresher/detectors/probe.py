@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from thresher.arrays import Floats, Labels
 from thresher.detectors.evidence import Evidence, Singles
@@ -114,6 +110,9 @@ class Probe:
         return found
 
     def _fitted_without(self, judged: Labels, strength: float) -> Floats:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
         learned = np.delete(np.arange(len(self.labels)), judged)
         present = np.unique(self.labels[learned])
         found = np.full((len(judged), self.classes), 1 / (len(learned) + self.classes))
@@ -131,6 +130,9 @@ class Probe:
 
 def prepared(features: Singles) -> Singles:
     """Standardised columns; the first principal components where there are more than ``WIDTH``."""
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
     scaled: Singles = StandardScaler().fit_transform(features)
     if scaled.shape[1] <= WIDTH or not scaled.any():
         return scaled

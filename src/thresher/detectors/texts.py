@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
 
 from thresher.arrays import Flags, Indices
 
@@ -56,6 +55,8 @@ def _foreign(rows: Texts, queries: Texts) -> Flags:
     as few known words are foreign, too, where the odds that they are of these are above ``CERTAIN``. Short texts, and
     a language without spaces, are left alone; and where more than ``MOST`` of the rows would be foreign none is.
     """
+    from scipy.stats import binom
+
     of_queries = list(map(_words, queries))
     vocabulary = Counter(word for words in of_queries for word in words)
     usual_known, usual_words = _known(of_queries, vocabulary, 2)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from thresher.arrays import Floats
 from thresher.errors import DataError
@@ -37,12 +36,16 @@ def noise_detection_auc(scores: Any, noise: Any) -> float:
 
 def auroc(scores: Any, noise: Any) -> float:
     """Probability that a noisy row scores lower than a clean one."""
+    from sklearn.metrics import roc_auc_score
+
     values, flags = _checked(scores, noise)
     return float(roc_auc_score(flags, -values))
 
 
 def average_precision(scores: Any, noise: Any) -> float:
     """Mean, over noisy rows, of the precision at the depth where the row is found."""
+    from sklearn.metrics import average_precision_score
+
     values, flags = _checked(scores, noise)
     return float(average_precision_score(flags, -values))
 
@@ -62,6 +65,9 @@ METRICS: dict[str, Callable[[Any, Any], float]] = {
     "precision50": precision_at,
 }
 """By the name that each has in summary.json. Larger = more is found."""
+
+ACCURACY = "accuracy"
+"""What scores are compared by besides: of test rows, after retraining without the rows of lowest score."""
 
 
 def measured(scores: Any, noise: Any) -> dict[str, float]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import binomtest
 
 from thresher.arrays import Flags, Floats, Labels
 
@@ -111,6 +110,8 @@ def better(right: Flags, other: Flags, level: float = SURE) -> bool:
 
 def sign_test(wins: int, losses: int, level: float = SURE) -> bool:
     """Whether so many queries that speak for one side, against ``losses``, are more than chance; one-sided."""
+    from scipy.stats import binomtest
+
     return wins > losses and bool(binomtest(wins, wins + losses, alternative="greater").pvalue <= level)
 
 

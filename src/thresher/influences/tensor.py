@@ -1,21 +1,21 @@
 """The influence tensor: an ``xarray.Dataset`` in memory, the same as Zarr on disk.
 
 One float32 variable an influence function, dims ("module", "query", "train"); coordinates say what each module is
-(block, layer, projection, factor, group, kind) and which queries the model gets right. NaN where a function is not
-defined.
+(block, layer, projection, factor, group, kind), which queries the model gets right, and in an audit which row of the
+training file each is and whether it was a canary, with a wrong label of ours. NaN where a function is not defined.
 Larger is helpful, lower is detrimental.
 """
 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-import zarr
 
 from thresher.files import read_json, write_json
 from thresher.influences.registry import INFLUENCE
@@ -25,8 +25,16 @@ DIMS = ("module", "query", "train")
 SIGN = "larger = helpful, lower = detrimental"
 
 
-def labelled(modules: Sequence[ModuleName], correct: npt.NDArray[np.bool_], train: int) -> xr.Dataset:
-    """The tensor's coordinates without its values. ``correct`` [Q]: which queries the model gets right."""
+def labelled(
+    modules: Sequence[ModuleName],
+    correct: npt.NDArray[np.bool_],
+    train: int,
+    **of_rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64],
+) -> xr.Dataset:
+    """The tensor's coordinates without its values.
+
+    ``correct`` [Q] says which queries the model gets right; ``of_rows`` are more coordinates of the rows, [train] each.
+    """
     fields = ("block", "layer", "projection", "factor", "group", "size", "kind")
     texts = {field: np.array([getattr(module, field) for module in modules]) for field in fields}
     coordinates = {field: ("module", _column(values)) for field, values in texts.items()}
@@ -36,6 +44,7 @@ def labelled(modules: Sequence[ModuleName], correct: npt.NDArray[np.bool_], trai
             "query": np.arange(len(correct)),
             "train": np.arange(train),
             "correct": ("query", correct),
+            **{name: ("train", values) for name, values in of_rows.items()},
             **coordinates,
         },
         attrs={"sign": SIGN},
@@ -64,6 +73,8 @@ class TensorFile:
 
     def create(self, frame: xr.Dataset, methods: Sequence[str]) -> None:
         """Lay out the file, unless an earlier run did; values are NaN until they are written."""
+        import zarr
+
         if self._progress.exists():
             return
         frame.to_zarr(self.path, mode="w", consolidated=False, zarr_format=3)
@@ -79,6 +90,9 @@ class TensorFile:
                 dimension_names=DIMS,
             )
             array.attrs.update(_about(method))
+        with warnings.catch_warnings():  # zarr warns that the third version of its format does not have it yet
+            warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
+            zarr.consolidate_metadata(str(self.path))
         self._finish(0, shape[0])
 
     @property
@@ -94,6 +108,8 @@ class TensorFile:
 
     def write(self, number: int, values: Mapping[str, npt.NDArray[np.float32]], modules: int) -> None:
         """Write one module's matrices [Q, N] by method."""
+        import zarr
+
         group = zarr.open_group(str(self.path), mode="r+")
         for method, matrix in values.items():
             group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
@@ -106,7 +122,7 @@ class TensorFile:
 
     def open(self) -> xr.Dataset:
         """The tensor, read from disk as it is used."""
-        return xr.open_zarr(self.path, chunks=None, consolidated=False)
+        return xr.open_zarr(self.path, chunks=None)
 
     def _finish(self, finished: int, modules: int) -> None:
         write_json(self._progress, {"finished": finished, "modules": modules})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,14 @@ from rich.styled import Styled
 from rich.table import Table
 
 from thresher.errors import ConfigError
+from thresher.evaluate.detection import ACCURACY
 from thresher.evaluate.ranking import NEMENYI_MISSING
 from thresher.files import write_json, written
 from thresher.report.titles import METRIC_TITLES
-from thresher.results.compare import ACCURACY, Comparison
 from thresher.terminal import PlainConsole
+
+if TYPE_CHECKING:
+    from thresher.results.compare import Comparison
 
 FORMATS = (".csv", ".md", ".json")
 LEVEL = 0.05
@@ -44,7 +47,7 @@ def check_output(target: Path) -> None:
 def save_comparison(found: Comparison, target: Path) -> None:
     """Write the table as .csv, all that is shown as .md, or every number as .json; see :class:`Comparison`."""
     if target.suffix.lower() == ".json":
-        write_json(target, _everything(found))
+        write_json(target, comparison_json(found))
         return
     with written(target) as temporary:
         if target.suffix.lower() == ".csv":
@@ -121,7 +124,8 @@ def _markdown(found: Comparison) -> list[str]:
     return [f"**{_title(found)}**", "", *table, "", *(f"{line}  " for line in _tests(found)), "", _notes(found)]
 
 
-def _everything(found: Comparison) -> dict[str, Any]:
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    """All that was found, as values of JSON."""
     table = found.table.astype(object).where(found.table.notna(), None)
     return {
         "metric": found.metric,

@@ -53,7 +53,7 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
 
 
 def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) -> None:
-    """The tables that end an audit."""
+    """What an audit found: what the model knows, what canaries told, tables, the most suspicious rows; and the end."""
     console.print()
     if "knowledge" in summary:
         console.print(knowledge_lines(summary))
@@ -67,9 +67,6 @@ def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) 
             console.print()
         console.print(detector_table(summary))
         console.print()
-    if "cancellation" in summary:
-        console.print(cancellation_table(summary))
-        console.print()
     if "test_rows" in summary:
         console.print(test_table(summary))
         console.print()
@@ -78,6 +75,14 @@ def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) 
         console.print()
     console.print(suspicious_rows(summary))
     console.print()
+    if "cancellation" in summary:
+        console.print(cancellation_table(summary))
+        console.print()
+    show_end(console, summary, folder)
+
+
+def show_end(console: PlainConsole, summary: Mapping[str, Any], folder: str) -> None:
+    """The lines that end an audit: where the results are, and what to do next."""
     console.print(f"Ranked {summary['rows']:,} rows by {summary['score']} ({summary['sign']}); results in {folder}.")
     if only_looked(summary):
         console.print("Next: the same command without --quick, which trains the model and goes on from here;")

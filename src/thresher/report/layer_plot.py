@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from thresher.errors import ConfigError
 from thresher.files import written
 from thresher.lines import one_line
-from thresher.results.layer_view import Explanation
+from thresher.report.figures import check_matplotlib, for_notebooks
 from thresher.tasks.registry import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from thresher.results.layer_view import Explanation
 
 FORMATS = (".svg", ".png", ".pdf")
 # Okabe and Ito's colours, which people of any colour vision can tell apart; a marker each for those who print in grey.
@@ -30,8 +31,7 @@ def check_plot(target: Path) -> None:
     """Raise :class:`ConfigError`, before anything is computed, if no plot can be written to ``target``."""
     if target.suffix.lower() not in FORMATS:
         raise ConfigError(f"--plot {target}: name a {', '.join(FORMATS)} file.")
-    if find_spec("matplotlib") is None:
-        raise ConfigError(f"--plot {target}: this needs matplotlib; pip install 'thresher[plot]'.")
+    check_matplotlib(f"--plot {target}")
 
 
 def save_plot(explanations: Sequence[Explanation], target: Path) -> None:
@@ -66,7 +66,7 @@ def layer_figure(explanations: Sequence[Explanation]) -> Figure:
         f"{first.drop / first.rows:.0%} of lowest rank, the share that the audit drops."
     )
     figure.supxlabel(fill(caption, 15 * width), fontsize=9, color="0.35")
-    return figure
+    return for_notebooks(figure)
 
 
 def _panel(axes: Axes, found: Explanation) -> None:

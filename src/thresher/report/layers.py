@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
-from thresher.results.layer_view import Explanation, QueryInfluence
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PlainConsole, indented, styled
+
+if TYPE_CHECKING:
+    from thresher.results.layer_view import Explanation, QueryInfluence
 
 BAR = 6
 _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
@@ -19,21 +23,25 @@ _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
 
 def show_explanation(console: PlainConsole, found: Explanation) -> None:
     """Who the row is, where it stands at every layer, and whom it hurts and helps."""
-    console.print(_who(found))
-    console.print()
-    console.print(layer_table(found, console.width))
+    console.print(explained(found, console.width))
+
+
+def explained(found: Explanation, width: int) -> RenderableType:
+    """What :func:`show_explanation` shows, within ``width`` columns."""
+    parts: list[RenderableType] = [_who(found), "", layer_table(found, width)]
     if found.hurts or found.helps:
-        console.print()
+        parts.append("")
         for title, queries in (("hurts", found.hurts), ("helps", found.helps)):
             if queries:
-                console.print(_queries(f"{title} most, by {found.influence}", found, queries))
+                parts.append(_queries(f"{title} most, by {found.influence}", found, queries))
         notes = "Influence on a query: the mean over these modules, 1 = a typical size; larger = helpful."
-        console.print(Styled(notes, "dim"))
+        parts.append(Styled(notes, "dim"))
+    return Group(*parts)
 
 
 def layer_table(found: Explanation, width: int) -> RenderableType:
     """Rank, percentile and a bar for each layer and method; a longer bar is a worse rank, red is dropped."""
-    digits = len(f"{found.rows - 1:,}")
+    digits = len(f"{found.rows:,}")
     methods = list(found.ranks.columns)
     a_table = max(1, (width - 9) // (max(digits + BAR + 7, *(len(name) for name in methods)) + 3))
     title = f"Rank among {found.rows:,} rows when only this layer is added up, by {found.aggregation}"
@@ -47,7 +55,7 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
             table.add_row(str(layer), *(_cell(rank, found, digits) for rank in ranks))
         parts.append(table)
     notes = (
-        f"0 = most detrimental; then the share of rows below. A longer bar is a worse rank, red is among the "
+        f"1 = most detrimental; then the share of rows below. A longer bar is a worse rank, red is among the "
         f"{found.drop:,} lowest.  WE: word embedding, CL: classifier."
     )
     return Group(*parts, Styled(notes, "dim"))
@@ -55,21 +63,22 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
 
 def _who(found: Explanation) -> RenderableType:
     task = TASKS[found.task]
-    verdict = "dropped" if found.rank < found.drop else "kept"
+    verdict = "dropped" if found.rank <= found.drop else "kept"
     given = [f"A planted error; the file has{task.tag(found.given)}:", indented(task.shown(found.given, 2000))]
     return Group(
         Styled(f"Row {found.row}, {task.headline(found.about)}", "bold"),
         indented(task.shown(found.about, 2000)),
         *given * found.planted,
-        f"Rank {found.rank:,} of {found.rows:,} by {found.score}, the score of the audit: {verdict}.",
+        f"Rank {found.rank:,} of {found.rows:,} (1 = most detrimental) by {found.score}, the score of the audit: "
+        f"{verdict}.",
     )
 
 
 def _cell(rank: int, found: Explanation, digits: int) -> RenderableType:
     if pd.isna(rank):
         return ""
-    below = rank / found.rows
-    style = "red" if rank < found.drop else "dim"
+    below = (rank - 1) / found.rows
+    style = "red" if rank <= found.drop else "dim"
     return styled((f"{rank:>{digits},}", style), (f" {below:>4.0%} ", "dim"), (_bar(1 - below), style))
 
 
@@ -88,3 +97,9 @@ def _queries(title: str, found: Explanation, queries: Sequence[QueryInfluence]) 
         about = f"{query.influence:+8.2f}  query {query.query}{task.tag(query.about)}{wrong}: {text}"
         shown.add_row(about)
     return Group(Styled(f"Queries it {title}{'' if queries else ': none'}", "italic"), shown)
+
+
+def explanation_json(found: Explanation) -> dict[str, Any]:
+    """All that was found, as values of JSON; ``ranks`` by layer and method, None where there is none."""
+    ranks = found.ranks.astype(object).where(found.ranks.notna(), None)
+    return asdict(replace(found, ranks=pd.DataFrame())) | {"ranks": ranks.to_dict("index")}

@@ -15,12 +15,11 @@ import pandas as pd
 
 from thresher.auditing.run import open_finished
 from thresher.errors import ConfigError, DataError, RunError, first_line
-from thresher.evaluate.detection import METRICS
+from thresher.evaluate.detection import ACCURACY, METRICS
 from thresher.evaluate.ranking import Friedman, friedman, fronts, means, nemenyi, wilcoxon_holm, win_rate
 
 TOP = 10
 BOUNDS = ("chance", "oracle")
-ACCURACY = "accuracy"
 RUN = ("model", "task", "seed")
 """Columns of a table of outcomes that tell its runs apart."""
 TABLES = (".csv", ".parquet")

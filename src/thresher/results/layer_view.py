@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,14 +19,19 @@ from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
+from thresher.files import read_json
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
 from thresher.scores.layers import layer_ranks
-from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
+from thresher.scores.table import AGGREGATIONS, Configuration, query_influence, said_of
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
+from thresher.terminal import PAGE, as_html
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -43,14 +48,14 @@ class QueryInfluence:
     influence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Where a row stands at every layer, and whom it hurts and helps.
 
     ``ranks`` has one line a layer (``WE``, ``0``, ``1``, ..., ``CL``) and one Int64 column a method: the row's rank
-    among all ``rows`` when only that layer's modules are added up by ``aggregation`` (0 = most detrimental; ties share
+    among all ``rows`` when only that layer's modules are added up by ``aggregation`` (1 = most detrimental; ties share
     the lower rank; <NA> where there is none). ``rank`` is its rank by ``score``, the audit's own, and the audit drops
-    ranks below ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
+    ranks up to ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
     ``given`` is the row as the file has it, which differs where an error was ``planted``. ``hurts`` begins with the
     query hurt most, ``helps`` with the one helped most, both by ``influence``: a function and its modules.
     """
@@ -73,7 +78,24 @@ class Explanation:
     @property
     def percentiles(self) -> pd.DataFrame:
         """``ranks`` as the share of rows below, in percent: 0 = most detrimental; float, NaN where there is none."""
-        return self.ranks.astype("Float64").astype(float) * (100 / self.rows)
+        return (self.ranks.astype("Float64").astype(float) - 1) * (100 / self.rows)
+
+    def plot(self) -> Figure:
+        """The ranks over the layers, one line a method. Raises :class:`ConfigError` where matplotlib is missing."""
+        from thresher.report.figures import check_matplotlib
+        from thresher.report.layer_plot import layer_figure
+
+        check_matplotlib("plot")
+        return layer_figure([self])
+
+    def __repr__(self) -> str:
+        verdict = "dropped" if self.rank <= self.drop else "kept"
+        return f"Explanation(row {self.row}: rank {self.rank:,} of {self.rows:,} by {self.score}, {verdict})"
+
+    def _repr_html_(self) -> str:
+        from thresher.report.layers import explained
+
+        return as_html(explained(self, PAGE))
 
 
 @dataclass(frozen=True)
@@ -151,7 +173,7 @@ def _explained(
             rows=len(run.scores),
             drop=run.summary["drop"],
             aggregation=aggregation,
-            ranks=ranks[number],
+            ranks=ranks[number] + 1,
             hurts=_queries(run, influence[:, number], _negative(influence[:, number], queries)),
             helps=_queries(run, influence[:, number], _negative(-influence[:, number], queries)),
         )
@@ -169,14 +191,20 @@ def _shown(run: _Run) -> Configuration:
 def _open(folder: Path) -> _Run:
     place, config, scores, summary = open_finished(folder)
     file = TensorFile(place.tensor)
-    if config.quick:
-        raise RunError(f"{folder}: a first look computes no influence; run the same command without --quick.")
-    if not file.path.is_dir():
-        raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
+    refuse_no_tensor(folder, file)
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")
     tables: dict[Part, Table] = {part: read_audited(place, config, part) for part in parts}
     given = TASKS[config.task].read(tables, config)
     return _Run(place, config, summary, scores, file.open(), given, _trained_on(given, config))
+
+
+def refuse_no_tensor(folder: Path, file: TensorFile) -> None:
+    """Raise :class:`RunError` where a finished run has no influence tensor."""
+    if file.path.is_dir():
+        return
+    if read_json(RunDirectory(folder).summary)["config"]["quick"]:
+        raise RunError(f"{folder}: a first look computes no influence; run the same command without --quick.")
+    raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
 
 
 def _trained_on(given: Task, config: AuditConfig) -> Task:
@@ -216,9 +244,7 @@ def _check(run: _Run, rows: Sequence[int], queries: int) -> None:
 
 def _about(run: _Run, row: int) -> dict[str, Any]:
     """Who the row is: as the file has it, as it was trained on, and what scores.parquet says of it."""
-    stored: dict[str, Any] = {
-        str(name): value for name, value in run.scores.loc[row].items() if not is_score(str(name))
-    }
+    stored = said_of(run.scores, row)
     kept = {name: value for name, value in stored.items() if name not in ("row", "score", "rank", "planted")}
     return {
         "row": row,
@@ -226,7 +252,7 @@ def _about(run: _Run, row: int) -> dict[str, Any]:
         "about": run.trained_on.describe("train", row) | kept,
         "given": run.given.describe("train", row),
         "planted": bool(stored.get("planted", False)),
-        "rank": int(stored["rank"]),
+        "rank": stored["rank"],
     }
 
 

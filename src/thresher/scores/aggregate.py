@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from scipy.stats import rankdata
 
 from thresher.arrays import Floats
 from thresher.config import Aggregation
@@ -73,6 +72,8 @@ def column_sums(
 
 def column_ranks(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     """Ascending ranks within each column of the tensor, that is each row of ``matrix`` [columns, N]; ties share one."""
+    from scipy.stats import rankdata
+
     if matrix.size == 0:
         return np.zeros(matrix.shape, np.int64)
     return rankdata(matrix, method="min", axis=1).astype(np.int64) - 1

@@ -56,6 +56,16 @@ def is_score(column: str) -> bool:
     return "/" in column
 
 
+def said_of(table: pd.DataFrame, row: int) -> dict[str, Any]:
+    """What scores.parquet says of a row beside its candidates' scores and its text; None where there is nothing.
+
+    Values are those of JSON.
+    """
+    values = {str(name): table.at[row, name] for name in table if not is_score(str(name)) and name != "text"}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
+    return {name: None if value != value else value for name, value in plain.items()}  # noqa: PLR0124 (no number)
+
+
 def available(modules: Sequence[ModuleName], methods: Iterable[str], ks: Sequence[float]) -> list[Configuration]:
     """Every configuration that a tensor of these modules and methods has a score for; Vote once for each of ``ks``."""
     return [

@@ -55,7 +55,7 @@ def do(study: StudyConfig, name: str, progress: Progress) -> None:
 def _audit(study: StudyConfig, cell: Cell, progress: Progress) -> None:
     draw_rows(study, cell)
     write_json(views_of(study, cell) / "options.json", made_with(study, cell))
-    result = thresher.audit(audit_of(study, cell), progress)
+    result = thresher.audit(audit_of(study, cell), progress=progress)
     write_views(result, views_of(study, cell), cell.seed, progress)
     if not study.keep_tensors:
         shutil.rmtree(run_of(study, cell).tensor, ignore_errors=True)

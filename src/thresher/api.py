@@ -1,0 +1,157 @@
+"""An audit from Python: run one, or open a finished one, with its rows and their text, its tensor and its plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thresher.auditing.run import RunDirectory, open_finished
+from thresher.config import AuditConfig, make_config
+from thresher.lines import plain
+from thresher.progress import Progress, Shown, Silent, console_of_call
+from thresher.terminal import open_console
+
+# The table is there at once; what takes torch, and that seconds to import, is imported when it is asked for.
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+    from thresher.results.layer_view import Explanation
+
+SHOWN = ("rank", "text", "label", "predicted", "suggested", "probability_wrong", "text_problem", "planted", "score")
+"""The columns of :meth:`AuditResult.lowest`, of those that a run has."""
+
+
+@dataclass(frozen=True, repr=False)
+class AuditResult:
+    """A finished audit, read from its run directory.
+
+    ``scores`` has one line a training row, in the file's order: ``score`` (larger = helpful), ``rank`` (1 = most
+    detrimental), what the model says, the row's ``text``, and every configuration's score. ``summary`` is summary.json.
+    """
+
+    folder: Path
+    scores: pd.DataFrame
+    summary: dict[str, Any]
+
+    @property
+    def tensor(self) -> xr.Dataset:
+        """The influence tensor, read from disk as it is used. Raises :class:`RunError` where the run has none."""
+        from thresher.influences.tensor import TensorFile
+        from thresher.results.layer_view import refuse_no_tensor
+
+        file = TensorFile(RunDirectory(self.folder).tensor)
+        refuse_no_tensor(self.folder, file)
+        return file.open()
+
+    @property
+    def cancellation(self) -> pd.DataFrame:
+        """How much gradients cancel, one line a module (``kind`` "module") and layer group ("group"), by ``name``."""
+        import pandas as pd
+
+        return pd.read_parquet(RunDirectory(self.folder).cancellation)
+
+    def lowest(self, count: int = 10) -> pd.DataFrame:
+        """The ``count`` most detrimental rows with their text, the most detrimental first; the index is the row."""
+        ranked = self.scores.set_index("row").nsmallest(count, "rank")
+        return ranked.loc[:, [name for name in SHOWN if name in ranked]]
+
+    def explain(self, row: int, **how: Any) -> Explanation:
+        """Where a row stands at every layer, and whom it hurts; ``how`` are the options of :func:`thresher.explain`."""
+        from thresher.results.layer_view import explain
+
+        return explain(self.folder, row, **how)
+
+    def plot_layers(self, rows: Sequence[int] | None = None) -> Figure:
+        """How the rank of rows moves over the layers, a panel each; by default of the two most detrimental.
+
+        Raises :class:`ConfigError` where matplotlib is missing, and what :func:`thresher.explain` raises.
+        """
+        from thresher.report.figures import check_matplotlib
+        from thresher.report.layer_plot import layer_figure
+        from thresher.results.layer_view import explain_rows
+
+        check_matplotlib("plot_layers")
+        chosen = self.lowest(2).index.tolist() if rows is None else list(rows)
+        return layer_figure(explain_rows(self.folder, chosen, (), None, 0, Silent()))
+
+    def plot_ranking(self) -> Figure:
+        """How likely each row is wrong, or its score where that was not estimated, by rank; and what is dropped.
+
+        Raises :class:`ConfigError` where matplotlib is missing.
+        """
+        from thresher.report.figures import check_matplotlib
+        from thresher.report.ranking_plot import ranking_figure
+
+        check_matplotlib("plot_ranking")
+        return ranking_figure(self.scores, self.summary)
+
+    def show(self) -> None:
+        """Show what the command shows in the end: on standard output, or in the notebook."""
+        from thresher.report.console import show_result
+
+        show_result(open_console(), self.summary, str(self.folder))
+
+    def __repr__(self) -> str:
+        return f"AuditResult({self._headline()})"
+
+    def _headline(self) -> str:
+        ranked = f"{len(self.scores):,} rows ranked by {self.summary['score']}"
+        return f"{self.folder}: {ranked}, {self.summary['drop']:,} to drop"
+
+    def _repr_html_(self) -> str:
+        shown = self.lowest().map(lambda value: plain(value) if isinstance(value, str) else value)
+        return f"<p>{escape(repr(self))}</p>{shown.to_html()}"  # which escapes texts
+
+
+def audit(
+    config: AuditConfig | Mapping[str, Any] | str | Path, *, progress: Progress | bool | None = None
+) -> AuditResult:
+    """Audit a training set: fine-tune (or take what is fine-tuned), compute influence, rank every row.
+
+    Args:
+        config: An :class:`AuditConfig`, a mapping of its fields, or a YAML file of them.
+        progress: Whether to show the plan and how far it is, on standard error. None does so where somebody looks: in
+            a notebook and on a terminal. A :class:`Progress` is told instead.
+
+    Returns:
+        The finished audit, as :func:`thresher.open` opens it again.
+
+    Raises:
+        ThresherError: In one sentence, for anything that the user can mend.
+    """
+    from thresher.auditing.pipeline import run
+    from thresher.auditing.plan import make_plan
+    from thresher.auditing.prepare import prepare
+    from thresher.report.console import show_plan
+
+    if isinstance(config, (str, Path)):
+        config = make_config(AuditConfig, {}, Path(config))
+    elif not isinstance(config, AuditConfig):
+        config = make_config(AuditConfig, dict(config))
+    console = console_of_call(progress) if progress is None or isinstance(progress, bool) else None
+    job = prepare(config)
+    if console is not None:
+        show_plan(console, make_plan(job))
+        progress = Shown(console)
+    return open(run(job, Silent() if progress is None or isinstance(progress, bool) else progress))
+
+
+def open(folder: str | Path) -> AuditResult:
+    """Open a finished audit again.
+
+    Args:
+        folder: Its run directory, the ``output`` that it was given.
+
+    Returns:
+        What :func:`thresher.audit` returned.
+
+    Raises:
+        RunError: If the folder is no run directory, or the audit is not finished.
+    """
+    _, _, scores, summary = open_finished(Path(folder))
+    return AuditResult(Path(folder), scores, summary)
