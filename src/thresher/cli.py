@@ -24,6 +24,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from thresher import __version__
+
+        open_console().print(f"thresher {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and stop.", callback=_version, is_eager=True)
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
 
@@ -65,6 +77,11 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = bool | None if switch else list[str] | None if several else str | None
     # No default of its own: what is not given must not override a YAML file.
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+
+
+@app.callback()
+def start(*, version: Version = False) -> None:  # its flag is all there is to it; the help is the application's
+    pass
 
 
 @app.command()
