@@ -86,24 +86,25 @@ def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> Non
     summary = finished.summary
     auto = summary["auto"]
     assert auto["canaries"] == [8, 8]
-    assert summary["score"] in ("auto", auto["best_single"])
     assert summary["planted"] == 16  # canaries are none of them
     assert set(auto["members"]) == set(auto["weights"])
     by_probe = summary["knowledge"]["only_probe_knows"]
     assert set(auto["members"]) == (set(OF_FROZEN) if by_probe else set(FAMILIES))
-    assert all(weight >= 0 for weight in auto["weights"].values())
-    rate = auto["error_rate"]
-    assert 0 <= rate["low"] <= rate["estimate"] <= rate["high"] <= 1
+    assert auto["error_rate"]["low"] < 0.2 < auto["error_rate"]["high"]  # what was planted, canaries not among it
     assert auto["more_likely_wrong"] == (finished.scores["probability_wrong"] > 0.5).sum()
     assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary["accuracy"])
 
 
 def test_features_are_of_rows_that_fit_the_model(place: Path, tmp_path: Path) -> None:
-    """The tiny model has 64 positions and --max-length more: every pass over the rows must cut them."""
+    """The tiny model has 64 positions and --max-length more: every pass over the rows must cut them there."""
     rows = [{**row, "text": " ".join([row["text"]] * 60)} for row in reviews(24, 4)]
     write_rows(tmp_path / "train.jsonl", rows)
-    short = {"train": str(tmp_path / "train.jsonl"), "epochs": 1, "max_length": 500}
-    assert len(thresher.audit(options(place, tmp_path / "run", **short)).scores) == 24
+    short = {"train": str(tmp_path / "train.jsonl"), "epochs": 1}
+    asked, fitting = (
+        thresher.audit(options(place, tmp_path / str(length), max_length=length, **short)).scores
+        for length in (500, 64)
+    )
+    pd.testing.assert_frame_equal(asked, fitting)
 
 
 def test_what_is_easy_is_found(finished: thresher.AuditResult) -> None:
@@ -114,7 +115,7 @@ def test_what_is_easy_is_found(finished: thresher.AuditResult) -> None:
 
 
 def test_probabilities_and_q_values_follow_the_ranking(finished: thresher.AuditResult) -> None:
-    ordered = finished.scores.sort_values("rank")
+    ordered: Any = finished.scores.sort_values("rank")
     assert (np.diff(ordered["score"]) >= 0).all()
     assert ordered["probability_wrong"].rank().corr(ordered["rank"]) < -0.98
     assert (np.diff(ordered["q_value"]) >= -1e-12).all()
@@ -169,7 +170,9 @@ def test_where_a_pattern_is_certain_rows_are_ranked_by_its_law_and_its_witnesses
     assert decision.choice is not None and decision.choice.patterned == 1 and decision.name == "auto"
     heard = side_by_side([candidates(finished.folder, number) for number in range(2)])
     of_both = [ndtri(heard.column(f"{one}/layers/mean")) for one in ("tracin", "cosine")]
-    np.testing.assert_allclose(decision.table["score"], WITNESSES * heard.merged(sum(of_both) / 2) - odds, atol=1e-5)
+    np.testing.assert_allclose(
+        decision.table["score"], WITNESSES * heard.merged((of_both[0] + of_both[1]) / 2) - odds, atol=1e-5
+    )
 
 
 def test_where_there_is_none_the_law_is_one_of_many(finished: thresher.AuditResult, tmp_path: Path) -> None:
@@ -320,8 +323,9 @@ def test_a_single_score_is_measured_as_it_ranks(
     job, place = again(finished, tmp_path)
     decision = decide(job, place)
     assert decision.choice is not None and decision.name == decision.choice.single
-    assert (decision.table[decision.name] == decision.table["score"]).all()
-    assert decision.table["score"].rank().corr(-decision.table["probability_wrong"].rank()) > 0.99
+    table: Any = decision.table
+    assert (table[decision.name] == table["score"]).all()
+    assert table["score"].rank().corr(-table["probability_wrong"].rank()) > 0.99
 
 
 def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
@@ -332,9 +336,10 @@ def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
 
 
 def told(auto: dict[str, Any]) -> str:
-    console = PlainConsole(file=StringIO(), width=1000)
+    file = StringIO()
+    console = PlainConsole(file=file, width=1000)
     console.print(calibration_lines({"auto": auto}))
-    return console.file.getvalue()
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -398,7 +403,7 @@ def test_a_model_trained_elsewhere_is_audited_beside_copies(
     assert not any("frozen" in name or "aum" in name for name in found.scores if is_score(name))
 
 
-def test_three_classes_of_pairs_with_confusable_canaries(tmp_path: Path) -> None:
+def test_of_three_classes_the_suggested_one_is_another_and_less_sure_than_that_a_row_is_wrong(tmp_path: Path) -> None:
     decoder_folder(tmp_path / "decoder")
     rows = [{"premise": r["text"], "claim": r["text"][:9], "kind": "xyz"[i % 3]} for i, r in enumerate(reviews(60, 1))]
     given = {
@@ -412,8 +417,11 @@ def test_three_classes_of_pairs_with_confusable_canaries(tmp_path: Path) -> None
         **FAST,
     }
     found = thresher.audit(given | {"validation": write_rows(tmp_path / "clean.jsonl", rows[:12][::-1])})
-    assert set(found.scores["suggested"]) <= {"x", "y", "z"}
-    assert (found.scores["suggestion_confidence"] <= found.scores["probability_wrong"] + 1e-9).all()
+    scores = found.scores
+    assert set(scores["suggested"]) == set(scores["label"]) == {"x", "y", "z"}
+    assert (scores["suggested"] != scores["label"]).all()
+    share = scores["suggestion_confidence"] / scores["probability_wrong"]  # of the likelier one of two others
+    assert share.between(0.5 - 1e-6, 1 - 1e-6).all()
 
 
 def test_canary_options_are_refused_in_a_sentence(place: Path, tmp_path: Path) -> None:

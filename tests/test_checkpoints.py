@@ -38,7 +38,7 @@ class Training:
 
     saved: Path
     kept: Path
-    trainer: Trainer
+    trainer: Any
 
     def second_moments(self, step: int) -> dict[str, Tensor]:
         """AdamW's exp_avg_sq by name, from the Trainer's own pickle."""
@@ -49,8 +49,14 @@ class Training:
 
 
 def train(model: Any, place: Path, keeper: thresher.CheckpointKeeper, **options: Any) -> Trainer:
-    rows = tiny_rows(8, seed=3, low=9, high=10)
-    settings = {"save_strategy": "epoch", "logging_steps": 1, "num_train_epochs": 3, "learning_rate": RATE, **options}
+    rows: Any = tiny_rows(8, seed=3, low=9, high=10)
+    settings: dict[str, Any] = {
+        "save_strategy": "epoch",
+        "logging_steps": 1,
+        "num_train_epochs": 3,
+        "learning_rate": RATE,
+        **options,
+    }
     arguments = TrainingArguments(
         output_dir=str(place),
         per_device_train_batch_size=4,
@@ -88,7 +94,7 @@ def as_saved(training: Training, step: int) -> Any:
     return type(training.trainer.model).from_pretrained(folder)
 
 
-def summed(terms: list[tuple[float, dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Tensor]:
+def summed(terms: list[Any]) -> dict[str, Tensor]:
     """sum of rate * V G^T by module, from (rate, V, G)."""
     return {
         name: sum((rate * v[name].flatten(1) @ g[name].flatten(1).T for rate, v, g in terms), torch.zeros(()).double())

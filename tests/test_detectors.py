@@ -23,8 +23,10 @@ from thresher.detectors.registry import DETECTORS, available, detect
 from thresher.detectors.training import aum, el2n, loss, loss_mean, margin
 from thresher.errors import ModelError
 
-ALL = ["loss", "loss_mean", "aum", "el2n", "margin", "knn_frozen", "knn_tuned", "query_knn_frozen", "query_knn_tuned"]
-ALL += ["probe_frozen", "confident", "noise_frozen", "noise_tuned", "random"]
+ALL = [
+    *("loss", "loss_mean", "aum", "el2n", "margin", "knn_frozen", "knn_tuned", "query_knn_frozen", "query_knn_tuned"),
+    *("probe_frozen", "confident", "noise_frozen", "noise_tuned", "random"),
+]
 
 
 def evidence(

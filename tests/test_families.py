@@ -73,7 +73,9 @@ def encoder_decoder(kind: str) -> Any:
     torch.manual_seed(0)
     if kind == "t5":
         return shaken(T5ForSequenceClassification(CONFIGS["t5-encoder"]()))
+    classes: dict[str, Any] = {"num_labels": CLASSES}
     config = BartConfig(
+        **classes,
         d_model=32,
         encoder_layers=2,
         decoder_layers=2,
@@ -83,7 +85,6 @@ def encoder_decoder(kind: str) -> Any:
         decoder_ffn_dim=64,
         vocab_size=VOCABULARY,
         max_position_embeddings=64,
-        num_labels=CLASSES,
         scale_embedding=True,
         pad_token_id=PAD,
         eos_token_id=EOS,
@@ -124,23 +125,23 @@ def test_layers_that_share_their_weights_add_up() -> None:
 class Scaled(nn.Embedding):
     """A table that scales every feature for itself, and moves the tokens it is asked for."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         scale = torch.linspace(0.5, 2.0, self.embedding_dim, dtype=self.weight.dtype)
-        return 0.3 + scale * super().forward((tokens + 1) % self.num_embeddings)
+        return 0.3 + scale * super().forward((input + 1) % self.num_embeddings)
 
 
 class Summed(nn.Embedding):
     """A table that looks up twice: no rule can tell which factor belongs to which."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return super().forward(tokens) + 2 * super().forward(tokens.flip(0) * 0 + 3)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) + 2 * super().forward(input.flip(0) * 0 + 3)
 
 
 class Squared(nn.Embedding):
     """A table whose rows are not used as they are: the factor that a rule sees is wrong, and must be found out."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return super().forward(tokens) ** 2
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) ** 2
 
 
 @pytest.mark.parametrize(("table", "ruled"), [(Scaled, True), (Summed, False), (Squared, False)])
@@ -173,9 +174,11 @@ def padded(side: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """The texts as a tokenizer pads them on a side, with a class each; and their tokens without any padding."""
     by_words = tokenizer()
     by_words.padding_side = side
-    together = by_words(TEXTS, padding=True)
+    together: Any = by_words(TEXTS, padding=True)
     names = ("input_ids", "attention_mask")
-    rows = [{name: together[name][row] for name in names} | {"labels": row % CLASSES} for row in range(len(TEXTS))]
+    rows: list[dict[str, Any]] = [
+        {**{name: together[name][row] for name in names}, "labels": row % CLASSES} for row in range(len(TEXTS))
+    ]
     tokens = by_words(TEXTS)["input_ids"]
     at = 0 if side == "left" else -1
     assert any(row["attention_mask"][at] == 0 for row in rows) and all(row["attention_mask"][-1 - at] for row in rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -165,7 +165,8 @@ def test_modules_can_be_chosen_by_a_pattern(bert: Any) -> None:
 
 def test_rows_may_be_a_dataset_and_the_result_is_float32(bert: Any) -> None:
     rows = tiny_rows(5)
-    tensor = thresher.influence(bert, datasets.Dataset.from_list(rows), datasets.Dataset.from_list(rows[:2]))
+    train, query = (cast(Any, datasets.Dataset.from_list(part)) for part in (rows, rows[:2]))
+    tensor = thresher.influence(bert, train, query)
     expected = thresher.influence(bert, rows, rows[:2])
     for method in tensor:
         assert tensor[method].dtype == np.float32

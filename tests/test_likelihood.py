@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import thresher
 from folders import answers, generator_folder, write_rows
+from stopping import Stopping
 from test_audit import flags
 from thresher.clean import clean
 from thresher.cli import app
@@ -26,6 +27,8 @@ from thresher.evaluate.likelihood import AnswerKnowledge, measure_answers
 from thresher.model import predict as prediction
 from thresher.model.adapters import WEIGHTS, without_adapter
 from thresher.model.predict import Predictions
+from thresher.pipeline import run
+from thresher.prepare import prepare
 from thresher.report.doubts import doubt_of
 from thresher.report.knowledge import knowledge_lines
 from thresher.report.summary import knowledge_entry
@@ -176,7 +179,6 @@ def test_the_model_as_it_came_is_asked_once(
     place: Path, finished: thresher.AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import thresher.known
-    import thresher.model.finetune
 
     asked: list[int] = []
 
@@ -184,18 +186,10 @@ def test_the_model_as_it_came_is_asked_once(
         asked.append(1)
         return prediction.predict(*values)
 
-    original, stops = thresher.model.finetune._save, iter([True])
-
-    def stopping(*values: Any) -> None:
-        original(*values)
-        if next(stops, False):
-            raise KeyboardInterrupt
-
     monkeypatch.setattr(thresher.known, "predict", counted)
-    monkeypatch.setattr(thresher.model.finetune, "_save", stopping)
     given = options(place, tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt):
-        thresher.audit(given)
+    with pytest.raises(KeyboardInterrupt):  # in the second epoch
+        run(prepare(thresher.AuditConfig(**given)), Stopping("fine-tuning", 40))
     again = thresher.audit(given)
     assert len(asked) == 1
     assert again.summary["knowledge"] == finished.summary["knowledge"]

@@ -164,10 +164,8 @@ def test_a_cpu_passes_over_the_rows_less_often_where_nobody_says_and_never_less_
 
 def test_what_is_cheaper_saves_what_it_says(place: Path, tmp_path: Path) -> None:
     given = options(place, tmp_path / "run")
-    job, fewer, known, quick = (
-        prepare(thresher.AuditConfig(**given, **more))
-        for more in ({}, {"epochs": 5}, {"learning_rate": 1e-3}, {"quick": True})
-    )
+    changes: list[dict[str, Any]] = [{}, {"epochs": 5}, {"learning_rate": 1e-3}, {"quick": True}]
+    job, fewer, known, quick = (prepare(thresher.AuditConfig(**given, **more)) for more in changes)
     told = dict(line.split(": ", 1) for line in cheaper(job, 10.0))
     for name, other in (("--epochs 5", fewer), ("a --learning-rate that you know", known)):
         saved = 10.0 * (passes(job, job.config) - passes(other, other.config))

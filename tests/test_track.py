@@ -59,7 +59,8 @@ def events(run: Path) -> EventAccumulator:
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     found = events(run)
-    return {tag: [(one.step, one.value) for one in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    tags: Any = found.Tags()["scalars"]
+    return {tag: [(one.step, one.value) for one in found.Scalars(tag)] for tag in tags}
 
 
 def results(found: Mapping[str, list[tuple[int, float]]]) -> dict[str, float]:
