@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.t5.modeling_t5 import T5PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+import thresher
 from thresher.data.encode import encoded_rows, length_batches
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.rows import FactoredGradients, HeadRows, RowGradients, TokenGradients
@@ -235,6 +237,19 @@ def check_gradients(model: nn.Module, names: list[str], rows: list[dict[str, Any
         else:
             assert relative_error(found[name], truth) < 1e-5, name
     return row_by_row
+
+
+@pytest.fixture(scope="module")
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and the files of rows of the module's ``AUDITS``."""
+    return request.module.AUDITS.make(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, place: Path) -> thresher.AuditResult:
+    """The first audit of the module's ``AUDITS``; tests must leave it as it is."""
+    audits = request.module.AUDITS
+    return thresher.audit(audits.options(place, place / "finished", **audits.finished))
 
 
 @pytest.fixture(scope="session")

@@ -20,49 +20,15 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import thresher
-from folders import classifier_folder, decoder_folder, encoder_folder, reviews, write_rows
+from audits import Audits, flags, refused
+from folders import classifier_folder, decoder_folder, reviews, write_rows
 from thresher.cli import app
 from thresher.config import AuditConfig, differences
-from thresher.errors import ThresherError
 from thresher.files import read_json
 
 FAST = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "detector": "datainf/layers/vote"}
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an encoder and three files of rows."""
-    folder = tmp_path_factory.mktemp("place")
-    encoder_folder(folder / "encoder")
-    write_rows(folder / "train.jsonl", reviews(60, 1))
-    write_rows(folder / "validation.jsonl", reviews(16, 2))
-    write_rows(folder / "test.jsonl", reviews(30, 3))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation", "test")}
-    return {"model": str(place / "encoder"), **names, "output": str(output), **FAST, **more}
-
-
-def flags(given: dict[str, Any]) -> list[str]:
-    arguments: list[str] = []
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        arguments += [flag] if value is True else [flag, str(value)]
-    return arguments
-
-
-def refused(arguments: list[str]) -> str:
-    """The message of the user's mistake that a command raises (``main`` prints it and exits with 2)."""
-    result = CliRunner().invoke(app, arguments)
-    assert isinstance(result.exception, ThresherError), result.output
-    return str(result.exception)
-
-
-@pytest.fixture(scope="session")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished", plant=0.2, retrain=True))
+AUDITS = Audits({"train": 60, "validation": 16, "test": 30}, FAST, {"plant": 0.2, "retrain": True})
+options = AUDITS.options
 
 
 def test_every_row_is_ranked_from_most_to_least_detrimental(finished: thresher.AuditResult) -> None:

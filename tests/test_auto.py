@@ -19,7 +19,8 @@ from scipy.special import ndtri
 from typer.testing import CliRunner
 
 import thresher
-from folders import decoder_folder, encoder_folder, reviews, write_rows
+from audits import Audits
+from folders import decoder_folder, reviews, write_rows
 from simulated import simulated
 from thresher.calibrate import choice
 from thresher.calibrate.candidates import side_by_side
@@ -43,25 +44,8 @@ from thresher.terminal import PlainConsole
 
 FAST = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin,cosine"}
 ROWS = 80
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("auto")
-    encoder_folder(folder / "encoder")
-    for name, count, seed in (("train", ROWS, 1), ("validation", 24, 2), ("test", 30, 3)):
-        write_rows(folder / f"{name}.jsonl", reviews(count, seed))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation", "test")}
-    return {"model": str(place / "encoder"), **names, "output": str(output), **FAST, **more}
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished", plant=0.2, retrain=True, canaries=0.1))
+AUDITS = Audits({"train": ROWS, "validation": 24, "test": 30}, FAST, {"plant": 0.2, "retrain": True, "canaries": 0.1})
+options = AUDITS.options
 
 
 def candidates(run: Path, number: int) -> pd.DataFrame:

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 import thresher
+from audits import Audits
 from conftest import audited, relative_error, tiny_model, tiny_rows, true_gradients
-from folders import classifier_folder, encoder_folder, reviews, write_rows
+from folders import classifier_folder
 from thresher.config import Recipe
 from thresher.errors import ConfigError, GradientError, ModelError
 from thresher.gradients.store import GradientStore
@@ -358,25 +359,8 @@ AUDIT = {
     "detector": "tracin_checkpoints/layers/vote",
     "modules": r"layer\.0\..*lora|modules_to_save|word_embeddings",
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("audit")
-    encoder_folder(folder / "encoder")
-    write_rows(folder / "train.jsonl", reviews(24, 1))
-    write_rows(folder / "validation.jsonl", reviews(8, 2))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    rows = {name: str(place / f"{name}.jsonl") for name in ("train", "validation")}
-    return {"model": str(place / "encoder"), **rows, "output": str(output), **AUDIT, **more}
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished"))
+AUDITS = Audits({"train": 24, "validation": 8}, AUDIT)
+options = AUDITS.options
 
 
 def test_an_audit_sums_over_the_epochs_of_its_own_training(

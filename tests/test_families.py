@@ -17,8 +17,6 @@ from transformers import (
     AlbertConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    BartConfig,
-    T5ForSequenceClassification,
 )
 
 import thresher
@@ -28,7 +26,6 @@ from conftest import (
     COMMON,
     CONFIGS,
     EOS,
-    PAD,
     VOCABULARY,
     audited,
     check_gradients,
@@ -37,6 +34,7 @@ from conftest import (
     tiny_rows,
     with_adapter,
 )
+from encoder_decoders import encoder_decoder, ended
 from folders import reviews, tokenizer
 from thresher.config import ModelConfig, Recipe
 from thresher.data.encode import IGNORED, encoded_rows
@@ -62,35 +60,6 @@ def test_only_what_all_rows_share_is_done_row_by_row(family: str, lora: bool) ->
     names = audited(model)
     shared = [name for name in names if any(part in name for part in SHARED.get(family, ()))]
     assert check_gradients(model, names, tiny_rows(7, seed=1)) == tuple(shared)
-
-
-def ended(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with an end-of-sequence token as the last."""
-    return [{**row, "input_ids": [*row["input_ids"][:-1], EOS]} for row in rows]
-
-
-def encoder_decoder(kind: str) -> Any:
-    torch.manual_seed(0)
-    if kind == "t5":
-        return shaken(T5ForSequenceClassification(CONFIGS["t5-encoder"]()))
-    classes: dict[str, Any] = {"num_labels": CLASSES}
-    config = BartConfig(
-        **classes,
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=64,
-        scale_embedding=True,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        decoder_start_token_id=EOS,
-    )
-    return shaken(AutoModelForSequenceClassification.from_config(config))
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])

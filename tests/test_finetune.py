@@ -9,28 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import PAD, tiny_model, tiny_rows
 from stopping import Stopping
 from thresher.config import Recipe
-from thresher.data.encode import EncodedRows, encoded_rows
 from thresher.errors import ModelError
 from thresher.model.finetune import Epoch, History, finetune, learning_rate, said_while_training, shuffled_batches
-from thresher.model.load import Subject
 from thresher.model.predict import predict
 from thresher.progress import Progress, Silent
-
-
-class Tokenizer:
-    pad_token_id = PAD
-
-
-def subject() -> Subject:
-    return Subject(tiny_model("bert", lora=True), Tokenizer(), {"0": 0, "1": 1, "2": 2}, "lora")
-
-
-def data(count: int, seed: int) -> EncodedRows:
-    return encoded_rows(tiny_rows(count, seed=seed), tiny_model("bert"), "train")
-
+from training import data, subject
 
 RECIPE = Recipe(epochs=4, batch_size=4, learning_rate=5e-3)
 

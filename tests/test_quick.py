@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import thresher
-from folders import answers, classifier_folder, encoder_folder, generator_folder, reviews, write_rows
-from test_audit import flags
+from audits import Audits, flags
+from folders import answers, classifier_folder, generator_folder, reviews, write_rows
 from thresher.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
 from thresher.cli import app
 from thresher.cost import SHORT, cheaper, passes
@@ -23,19 +23,8 @@ from thresher.prepare import prepare
 from thresher.progress import duration
 from thresher.scores.table import DETECTOR, is_score
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("looked")
-    encoder_folder(folder / "encoder")
-    write_rows(folder / "train.jsonl", reviews(60, 1))
-    write_rows(folder / "validation.jsonl", reviews(16, 2))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    named = {name: str(place / f"{name}.jsonl") for name in ("train", "validation")}
-    return {"model": str(place / "encoder"), **named, "output": str(output), "batch_size": 8, "rounds": 2, **more}
+AUDITS = Audits({"train": 60, "validation": 16}, {"batch_size": 8, "rounds": 2})
+options = AUDITS.options
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from test_finetune import data, subject
 from thresher.config import Recipe
 from thresher.errors import ConfigError, DivergedError, ModelError
 from thresher.model import rate_search as module
 from thresher.model.finetune import Epoch, History, finetune
 from thresher.model.rate_search import FINALISTS, RATES, SHARES, RateTrainer, find_rate, read_search
 from thresher.progress import Silent
+from training import data, subject
 
 UNKNOWN = Recipe(epochs=4, batch_size=4, lora_dropout=0.0)
 
