@@ -79,6 +79,7 @@ def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> Non
     assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary["accuracy"])
 
 
+@pytest.mark.slow
 def test_features_are_of_rows_that_fit_the_model(place: Path, tmp_path: Path) -> None:
     """The tiny model has 64 positions and --max-length more: every pass over the rows must cut them there."""
     rows = [{**row, "text": " ".join([row["text"]] * 60)} for row in reviews(24, 4)]
@@ -107,6 +108,7 @@ def test_probabilities_and_q_values_follow_the_ranking(finished: thresher.AuditR
     assert np.allclose(ordered["suggestion_confidence"], ordered["probability_wrong"])  # with two classes
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_to_the_same_bytes(
     finished: thresher.AuditResult, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +231,7 @@ def test_the_influence_shown_is_the_rankings_own_or_the_one_that_finds_canaries_
         assert by_name is not None and by_name.name == "tracin/all/mean"
 
 
+@pytest.mark.slow
 def test_where_self_influence_ranks_the_rows_another_one_says_which_queries_each_hurts(
     place: Path, tmp_path: Path
 ) -> None:
@@ -331,6 +334,7 @@ def emptied(place: Path) -> thresher.AuditResult:
     return thresher.audit(options(place, place / "emptied", plant=0.2, plant_kind="empty", canaries=0.1))
 
 
+@pytest.mark.slow
 def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditResult, tmp_path: Path) -> None:
     table, planted = emptied.scores, emptied.scores["planted"]
     assert ((table["text_problem"] == "empty") == planted).all()
@@ -351,6 +355,7 @@ def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditR
     assert "The 10 most suspicious rows of the others" in shown.getvalue()
 
 
+@pytest.mark.slow
 def test_texts_are_not_looked_at_where_that_is_not_wanted(emptied: thresher.AuditResult, tmp_path: Path) -> None:
     job, place = again(emptied, tmp_path)
     without = decide(replace(job, config=job.config.model_copy(update={"check_texts": False})), place).table
@@ -373,6 +378,7 @@ def test_the_console_says_what_canaries_were_and_what_they_chose(finished: thres
     assert f"so chosen a combination: {combined}" in alone
 
 
+@pytest.mark.slow
 def test_a_model_trained_elsewhere_is_audited_beside_copies(
     finished: thresher.AuditResult, place: Path, tmp_path: Path
 ) -> None:
@@ -387,6 +393,7 @@ def test_a_model_trained_elsewhere_is_audited_beside_copies(
     assert not any("frozen" in name or "aum" in name for name in found.scores if is_score(name))
 
 
+@pytest.mark.slow
 def test_of_three_classes_the_suggested_one_is_another_and_less_sure_than_that_a_row_is_wrong(tmp_path: Path) -> None:
     decoder_folder(tmp_path / "decoder")
     rows = [{"premise": r["text"], "claim": r["text"][:9], "kind": "xyz"[i % 3]} for i, r in enumerate(reviews(60, 1))]

@@ -363,6 +363,7 @@ AUDITS = Audits({"train": 24, "validation": 8}, AUDIT)
 options = AUDITS.options
 
 
+@pytest.mark.slow
 def test_an_audit_sums_over_the_epochs_of_its_own_training(
     finished: thresher.AuditResult, place: Path, tmp_path: Path
 ) -> None:
