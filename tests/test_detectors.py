@@ -116,6 +116,7 @@ def test_what_is_available_follows_from_the_evidence(monkeypatch: pytest.MonkeyP
     assert "confident" not in available(made.has)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 4, 7])
 def test_a_wrong_label_is_found_where_clusters_are_clear(classes: int) -> None:
     made = evidence(84, classes=classes, width=8, apart=8, queries=28)
@@ -146,6 +147,7 @@ def test_scores_go_with_their_rows(seed: int, classes: int) -> None:
     np.testing.assert_allclose(moved, probabilities[order], atol=2e-3)
 
 
+@pytest.mark.slow
 @given(data=st.data(), rows=st.integers(2, 25), classes=st.integers(2, 7), queries=st.integers(1, 6))
 @settings(deadline=None, max_examples=15)
 def test_every_score_is_a_number(data: st.DataObject, rows: int, classes: int, queries: int) -> None:

@@ -154,6 +154,7 @@ def padded(side: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
     return rows, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", CLASSIFIERS)
 def test_a_classifier_says_in_a_batch_what_it_says_of_a_row_alone(architecture: str, tmp_path: Path) -> None:
     folder = saved(architecture, AutoModelForSequenceClassification, tmp_path)
@@ -170,6 +171,7 @@ def test_a_classifier_says_in_a_batch_what_it_says_of_a_row_alone(architecture: 
         assert found.losses.std() > 1e-3  # the rows can be told apart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", list(DECODERS))
 def test_a_generator_says_in_a_batch_what_it_says_of_a_row_alone(architecture: str, tmp_path: Path) -> None:
     folder = saved(architecture, AutoModelForCausalLM, tmp_path)
