@@ -3,19 +3,35 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check bench detection study clean
+# Tiny models: one thread each, two files at a time.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+TESTED := .venv/demo .venv/generate .venv/dev .venv/agreement
+
+.PHONY: demo test test-fast coverage check hooks bench detection study clean
 
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
 
-test: .venv/demo .venv/generate .venv/dev .venv/agreement
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile  # tiny models: two files at a time
+test: $(TESTED)
+	$(PYTEST)
+
+# Every room, in under two minutes; without what trains at length or on the packaged models.
+test-fast: $(TESTED)
+	$(PYTEST) -m 'not slow'
+
+# The whole suite again, and the share of lines that it runs; fails below what pyproject.toml asks.
+coverage: $(TESTED)
+	$(PYTEST) --cov --cov-report=term
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# From now on git commits only what passes `make check`.
+hooks: .venv/dev
+	$(BIN)/pre-commit install
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/bench.py

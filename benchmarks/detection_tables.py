@@ -231,12 +231,12 @@ def _interval(runs: Any, key: str) -> tuple[float, float]:
     """
     rng = np.random.default_rng(0)
     values: Sequence[npt.NDArray[np.float64]] = [part[key].to_numpy() for _, part in runs.groupby("task")]
-    draws = np.mean([_drawn_again(of_task, rng) for of_task in values], axis=0)
+    draws = np.mean([drawn_again(of_task, rng) for of_task in values], axis=0)
     low, high = np.quantile(draws, [0.025, 0.975])
     return float(low), float(high)
 
 
-def _drawn_again(values: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def drawn_again(values: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Means [DRAWS] of so many of the values; nan for a single one."""
     count, mean = len(values), values.mean()
     means = rng.choice(values, (DRAWS, count)).mean(axis=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.t5.modeling_t5 import T5PreTrainedModel
 from transformers.utils import logging as hf_logging
 
+import thresher
 from thresher.data.encode import length_batches
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.rows import FactoredGradients, HeadRows, RowGradients, TokenGradients
@@ -45,35 +47,39 @@ from thresher.model.names import attention_projections, embedding_name, head_mod
 hf_logging.set_verbosity_error()
 
 VOCABULARY, CLASSES, PAD, EOS = 60, 3, 1, 0
+NAMED: dict[str, Any] = {"vocab_size": VOCABULARY, "num_labels": CLASSES, "pad_token_id": PAD}
 COMMON: dict[str, Any] = {
+    **NAMED,
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
-    "vocab_size": VOCABULARY,
     "max_position_embeddings": 64,
-    "num_labels": CLASSES,
-    "pad_token_id": PAD,
 }
 GROUPED: dict[str, Any] = {**COMMON, "num_key_value_heads": 2}
-DEBERTA: dict[str, Any] = {**COMMON, "relative_attention": True, "norm_rel_ebd": "layer_norm"}
+DEBERTA: dict[str, Any] = {
+    **COMMON,
+    "relative_attention": True,
+    "norm_rel_ebd": "layer_norm",
+    "pos_att_type": ["p2c", "c2p"],
+    "position_buckets": 8,
+}
+# It asks its query and key projections about positions, too.
+DEBERTA_V3: dict[str, Any] = {**DEBERTA, "position_buckets": 6, "share_att_key": True}
+WINDOWED: dict[str, Any] = {**COMMON, "local_attention": 8, "global_attn_every_n_layers": 2}
 T5: dict[str, Any] = {
+    **NAMED,
     "d_model": 32,
     "d_kv": 8,
     "d_ff": 64,
     "num_layers": 2,
     "num_heads": 4,
     "initializer_factor": 0.1,
-    "vocab_size": VOCABULARY,
-    "num_labels": CLASSES,
-    "pad_token_id": PAD,
     "eos_token_id": EOS,
     "decoder_start_token_id": PAD,
 }
 DECODERS: dict[str, Any] = {
-    "gpt2": lambda: GPT2Config(
-        n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=VOCABULARY, num_labels=CLASSES, pad_token_id=PAD
-    ),
+    "gpt2": lambda: GPT2Config(**NAMED, n_embd=32, n_layer=2, n_head=4, n_positions=64),
     "gpt-neox": lambda: GPTNeoXConfig(**COMMON),
     "opt": lambda: OPTConfig(**COMMON, ffn_dim=64, word_embed_proj_dim=32),
     "llama": lambda: LlamaConfig(**GROUPED),
@@ -86,17 +92,12 @@ DECODERS: dict[str, Any] = {
 CONFIGS: dict[str, Any] = {
     "bert": lambda: BertConfig(**COMMON),
     "roberta": lambda: RobertaConfig(**COMMON),
-    "distilbert": lambda: DistilBertConfig(
-        dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=VOCABULARY, num_labels=CLASSES, pad_token_id=PAD
-    ),
+    "distilbert": lambda: DistilBertConfig(**NAMED, dim=32, n_layers=2, n_heads=4, hidden_dim=64),
     "mpnet": lambda: MPNetConfig(**COMMON),
     "electra": lambda: ElectraConfig(**COMMON, embedding_size=16),
-    "deberta-v2": lambda: DebertaV2Config(**DEBERTA, position_buckets=8, pos_att_type=["p2c", "c2p"]),
-    # The third version asks its query and key projections about positions, too.
-    "deberta-v3": lambda: DebertaV2Config(
-        **DEBERTA, position_buckets=6, pos_att_type=["p2c", "c2p"], share_att_key=True
-    ),
-    "modernbert": lambda: ModernBertConfig(**COMMON, local_attention=8, global_attn_every_n_layers=2),
+    "deberta-v2": lambda: DebertaV2Config(**DEBERTA),
+    "deberta-v3": lambda: DebertaV2Config(**DEBERTA_V3),
+    "modernbert": lambda: ModernBertConfig(**WINDOWED),
     "t5-encoder": lambda: T5Config(**T5),
     **DECODERS,
 }
@@ -109,7 +110,7 @@ class T5EncoderClassifier(T5PreTrainedModel):
     def __init__(self, config: T5Config) -> None:
         super().__init__(config)
         self.transformer = T5EncoderModel(config)
-        self.classifier = nn.Linear(config.d_model, config.num_labels)
+        self.classifier = nn.Linear(config.d_model, CLASSES)
         self.post_init()
 
     def forward(self, input_ids: Any, attention_mask: Any, **_: Any) -> SequenceClassifierOutput:
@@ -188,7 +189,7 @@ def true_gradients(model: nn.Module, rows: list[dict[str, Any]], names: list[str
         real = [token for token, seen in zip(row["input_ids"], row["attention_mask"], strict=True) if seen]
         logits = exact(input_ids=torch.tensor([real]), attention_mask=torch.ones(1, len(real), dtype=torch.long)).logits
         loss = F.cross_entropy(logits, torch.tensor([row["labels"]]))
-        gradients = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
+        gradients: Any = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
         for name, gradient in zip(names, gradients, strict=True):
             found[name].append(torch.zeros_like(parameters[name]) if gradient is None else gradient)
     return {name: torch.stack(values) for name, values in found.items()}
@@ -237,6 +238,19 @@ def check_gradients(model: nn.Module, names: list[str], rows: list[dict[str, Any
         else:
             assert relative_error(found[name], truth) < 1e-5, name
     return row_by_row
+
+
+@pytest.fixture(scope="module")
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and the files of rows of the module's ``AUDITS``."""
+    return request.module.AUDITS.make(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, place: Path) -> thresher.AuditResult:
+    """The first audit of the module's ``AUDITS``; tests must leave it as it is."""
+    audits = request.module.AUDITS
+    return thresher.audit(audits.options(place, place / "finished", **audits.finished))
 
 
 @pytest.fixture(scope="session")

@@ -79,8 +79,11 @@ def generator_folder(path: Path) -> Path:
 def classifier_folder(path: Path, labels: list[str], seed: int = 0) -> Path:
     """A classifier that a user fine-tuned whole, with names for its classes."""
     torch.manual_seed(seed)
-    names = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    config = BertConfig(**SIZES, num_labels=len(labels), **names)
+    names: dict[str, Any] = {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+    config = BertConfig(**SIZES, **names)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(path)
     tokenizer().save_pretrained(path)
     return path

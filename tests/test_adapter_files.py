@@ -26,9 +26,8 @@ TARGETS = ["q_proj", "v_proj"]
 
 def base() -> Any:
     torch.manual_seed(0)
-    return AutoModelForSequenceClassification.from_config(
-        LlamaConfig(**{**SIZES, "vocab_size": VOCABULARY}, pad_token_id=PAD, num_labels=3)
-    )
+    sizes: dict[str, Any] = {**SIZES, "vocab_size": VOCABULARY, "pad_token_id": PAD, "num_labels": 3}
+    return AutoModelForSequenceClassification.from_config(LlamaConfig(**sizes))
 
 
 def moved(model: Any) -> Any:
@@ -98,7 +97,7 @@ def test_an_adapter_that_is_not_whole_or_not_the_models_is_refused(
 
 def test_lora_on_an_untrained_head_does_not_stand_for_it(tmp_path: Path) -> None:
     settings = peft.LoraConfig(r=2, target_modules=[*TARGETS, "score"])
-    peft.get_peft_model(base(), settings).save_pretrained(tmp_path)
+    peft.get_peft_model(base(), settings).save_pretrained(str(tmp_path))
     with pytest.raises(ModelError, match="holds no weights for score"):
         load_adapter(base(), str(tmp_path), ("score",), "base")
     load_adapter(base(), str(tmp_path), (), "base")  # of a base with a trained head
@@ -106,11 +105,18 @@ def test_lora_on_an_untrained_head_does_not_stand_for_it(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("rank", [1, 2, 8])
 def test_the_head_says_how_many_classes_there_are(tmp_path: Path, rank: int) -> None:
-    sizes = {"hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 64, "num_hidden_layers": 2, "vocab_size": 24}
-    settings = OPTConfig(**sizes, num_attention_heads=4, max_position_embeddings=64, num_labels=3)
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "vocab_size": 24,
+    }
+    more: dict[str, Any] = {"num_attention_heads": 4, "max_position_embeddings": 64, "num_labels": 3}
+    settings = OPTConfig(**sizes, **more)
     model = AutoModelForSequenceClassification.from_config(settings)
     lora = peft.LoraConfig(task_type="SEQ_CLS", r=rank, target_modules="all-linear")  # out_proj of attention, too
-    peft.get_peft_model(model, lora).save_pretrained(tmp_path)
+    peft.get_peft_model(model, lora).save_pretrained(str(tmp_path))
     AutoModel.from_config(settings).save_pretrained(tmp_path / "base")
     plain = OPTConfig(**sizes)  # of a base without a head: two classes without names
     found = class_numbers(plain, ["x", "y", "z"], str(tmp_path))

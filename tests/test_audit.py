@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,49 +20,15 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import thresher
-from folders import classifier_folder, decoder_folder, encoder_folder, reviews, write_rows
+from audits import Audits, flags, refused
+from folders import classifier_folder, decoder_folder, reviews, write_rows
 from thresher.cli import app
 from thresher.config import AuditConfig, differences
-from thresher.errors import ThresherError
 from thresher.files import read_json
 
 FAST = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "detector": "datainf/layers/vote"}
-
-
-@pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an encoder and three files of rows."""
-    folder = tmp_path_factory.mktemp("place")
-    encoder_folder(folder / "encoder")
-    write_rows(folder / "train.jsonl", reviews(60, 1))
-    write_rows(folder / "validation.jsonl", reviews(16, 2))
-    write_rows(folder / "test.jsonl", reviews(30, 3))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation", "test")}
-    return {"model": str(place / "encoder"), **names, "output": str(output), **FAST, **more}
-
-
-def flags(given: dict[str, Any]) -> list[str]:
-    arguments: list[str] = []
-    for name, value in given.items():
-        flag = f"--{name.replace('_', '-')}"
-        arguments += [flag] if value is True else [flag, str(value)]
-    return arguments
-
-
-def refused(arguments: list[str]) -> str:
-    """The message of the user's mistake that a command raises (``main`` prints it and exits with 2)."""
-    result = CliRunner().invoke(app, arguments)
-    assert isinstance(result.exception, ThresherError), result.output
-    return str(result.exception)
-
-
-@pytest.fixture(scope="session")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished", plant=0.2, retrain=True))
+AUDITS = Audits({"train": 60, "validation": 16, "test": 30}, FAST, {"plant": 0.2, "retrain": True})
+options = AUDITS.options
 
 
 def test_every_row_is_ranked_from_most_to_least_detrimental(finished: thresher.AuditResult) -> None:
@@ -73,7 +38,7 @@ def test_every_row_is_ranked_from_most_to_least_detrimental(finished: thresher.A
     assert (np.diff(scores.sort_values("rank")["score"]) >= 0).all()
     assert scores["planted"].sum() == 12
     assert set(scores["predicted"]) <= {"good", "bad"}
-    flipped = [row["label"] for row in reviews(60, 1)] != scores["label"]
+    flipped = scores["label"] != [row["label"] for row in reviews(60, 1)]
     assert (flipped == scores["planted"]).all()
 
 
@@ -92,7 +57,8 @@ def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: t
     assert summary == finished.summary
     assert (summary["rows"], summary["queries"], summary["modules"]) == (60, 16, 19)
     assert set(summary["accuracy"]) == {"all_rows", "dropped", "dropped_at_random", "errors_removed"}
-    assert all(0 <= value <= 1 for value in summary["accuracy"].values())
+    right = 30 * np.array([*summary["accuracy"].values()])  # of the test rows, a whole number
+    assert np.allclose(right, right.round())
     assert summary["config"] == yaml.safe_load((finished.folder / "config.yaml").read_text())
     assert set(summary["seconds"]) == {"features", "fine-tuning", "influence", "scores", "retraining"}
     found = {entry["score"]: entry for entry in summary["detection"]}
@@ -106,6 +72,7 @@ def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: t
     assert not (finished.folder / "gradients").exists()
 
 
+@pytest.mark.slow
 def test_a_saved_config_gives_the_same_scores(finished: thresher.AuditResult, tmp_path: Path) -> None:
     config = yaml.safe_load((finished.folder / "config.yaml").read_text()) | {"output": str(tmp_path / "again")}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -114,6 +81,7 @@ def test_a_saved_config_gives_the_same_scores(finished: thresher.AuditResult, tm
     assert (tmp_path / "again/scores.parquet").read_bytes() == (finished.folder / "scores.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_trained_adapter_can_be_audited_by_itself(
     finished: thresher.AuditResult, place: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +92,7 @@ def test_the_trained_adapter_can_be_audited_by_itself(
         assert np.allclose(found.scores[column], finished.scores[column], rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_model_fine_tuned_whole_is_audited_through_query_value_and_head(place: Path, tmp_path: Path) -> None:
     model = classifier_folder(tmp_path / "whole", ["bad", "good", "unused"])
     found = thresher.audit(options(place, tmp_path / "run", model=str(model)))
@@ -306,6 +275,7 @@ def test_missing_options_and_unknown_ones_are_named(tmp_path: Path) -> None:
     assert "this is not a run directory" in refused(["clean", str(tmp_path / "none"), "--output", "c.jsonl"])
 
 
+@pytest.mark.slow
 def test_the_demo_runs_and_goes_on_when_it_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sizes = {"rows": 40, "queries": 8, "test_rows": 8, "epochs": 1, "output": "demo"}
@@ -344,6 +314,18 @@ MOMENTS = {
     "a retraining": "retrained/dropped.json",
 }
 
+# The command, killed as soon as it touches another file once the first argument is there.
+KILLED = """
+import os, signal, sys
+moment = sys.argv.pop(1)
+def watch(event, _):
+    if event in ("open", "os.rename") and os.path.exists(moment):
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
+from thresher.cli import main
+main()
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", list(MOMENTS))
@@ -352,12 +334,9 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
 ) -> None:
     output = tmp_path / "run"
     given = flags(options(place, output, plant=0.2, retrain=True))
-    process = command("audit", *given)
-    while process.poll() is None and not (output / MOMENTS[moment]).exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (output / "summary.json").exists(), "the run was over before it could be killed"
+    killed = [sys.executable, "-c", KILLED, str(output / MOMENTS[moment]), "audit", *given]
+    assert subprocess.run(killed, capture_output=True, check=False).returncode == -signal.SIGKILL
+    assert (output / MOMENTS[moment]).exists() and not (output / "summary.json").exists()
     result = CliRunner().invoke(app, ["audit", *given])
     assert result.exit_code == 0, f"{result.output}{result.exception}"
     assert (output / "scores.parquet").read_bytes() == (finished.folder / "scores.parquet").read_bytes()

@@ -19,7 +19,8 @@ from scipy.special import ndtri
 from typer.testing import CliRunner
 
 import thresher
-from folders import decoder_folder, encoder_folder, reviews, write_rows
+from audits import Audits
+from folders import decoder_folder, reviews, write_rows
 from simulated import simulated
 from thresher.auditing.calibration import calibration, shown_influence
 from thresher.auditing.decide import Decision, decide
@@ -43,25 +44,8 @@ from thresher.terminal import PlainConsole
 
 FAST = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin,cosine"}
 ROWS = 80
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("auto")
-    encoder_folder(folder / "encoder")
-    for name, count, seed in (("train", ROWS, 1), ("validation", 24, 2), ("test", 30, 3)):
-        write_rows(folder / f"{name}.jsonl", reviews(count, seed))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation", "test")}
-    return {"model": str(place / "encoder"), **names, "output": str(output), **FAST, **more}
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished", plant=0.2, retrain=True, canaries=0.1))
+AUDITS = Audits({"train": ROWS, "validation": 24, "test": 30}, FAST, {"plant": 0.2, "retrain": True, "canaries": 0.1})
+options = AUDITS.options
 
 
 def candidates(run: Path, number: int) -> pd.DataFrame:
@@ -86,24 +70,26 @@ def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> Non
     summary = finished.summary
     auto = summary["auto"]
     assert auto["canaries"] == [8, 8]
-    assert summary["score"] in ("auto", auto["best_single"])
     assert summary["planted"] == 16  # canaries are none of them
     assert set(auto["members"]) == set(auto["weights"])
     by_probe = summary["knowledge"]["only_probe_knows"]
     assert set(auto["members"]) == (set(OF_FROZEN) if by_probe else set(FAMILIES))
-    assert all(weight >= 0 for weight in auto["weights"].values())
-    rate = auto["error_rate"]
-    assert 0 <= rate["low"] <= rate["estimate"] <= rate["high"] <= 1
+    assert auto["error_rate"]["low"] < 0.2 < auto["error_rate"]["high"]  # what was planted, canaries not among it
     assert auto["more_likely_wrong"] == (finished.scores["probability_wrong"] > 0.5).sum()
     assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary["accuracy"])
 
 
+@pytest.mark.slow
 def test_features_are_of_rows_that_fit_the_model(place: Path, tmp_path: Path) -> None:
-    """The tiny model has 64 positions and --max-length more: every pass over the rows must cut them."""
+    """The tiny model has 64 positions and --max-length more: every pass over the rows must cut them there."""
     rows = [{**row, "text": " ".join([row["text"]] * 60)} for row in reviews(24, 4)]
     write_rows(tmp_path / "train.jsonl", rows)
-    short = {"train": str(tmp_path / "train.jsonl"), "epochs": 1, "max_length": 500}
-    assert len(thresher.audit(options(place, tmp_path / "run", **short)).scores) == 24
+    short = {"train": str(tmp_path / "train.jsonl"), "epochs": 1}
+    asked, fitting = (
+        thresher.audit(options(place, tmp_path / str(length), max_length=length, **short)).scores
+        for length in (500, 64)
+    )
+    pd.testing.assert_frame_equal(asked, fitting)
 
 
 def test_what_is_easy_is_found(finished: thresher.AuditResult) -> None:
@@ -114,7 +100,7 @@ def test_what_is_easy_is_found(finished: thresher.AuditResult) -> None:
 
 
 def test_probabilities_and_q_values_follow_the_ranking(finished: thresher.AuditResult) -> None:
-    ordered = finished.scores.sort_values("rank")
+    ordered: Any = finished.scores.sort_values("rank")
     assert (np.diff(ordered["score"]) >= 0).all()
     assert ordered["probability_wrong"].rank().corr(ordered["rank"]) < -0.98
     assert (np.diff(ordered["q_value"]) >= -1e-12).all()
@@ -122,6 +108,7 @@ def test_probabilities_and_q_values_follow_the_ranking(finished: thresher.AuditR
     assert np.allclose(ordered["suggestion_confidence"], ordered["probability_wrong"])  # with two classes
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_to_the_same_bytes(
     finished: thresher.AuditResult, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +156,9 @@ def test_where_a_pattern_is_certain_rows_are_ranked_by_its_law_and_its_witnesses
     assert decision.choice is not None and decision.choice.patterned == 1 and decision.name == "auto"
     heard = side_by_side([candidates(finished.folder, number) for number in range(2)])
     of_both = [ndtri(heard.column(f"{one}/layers/mean")) for one in ("tracin", "cosine")]
-    np.testing.assert_allclose(decision.table["score"], WITNESSES * heard.merged(sum(of_both) / 2) - odds, atol=1e-5)
+    np.testing.assert_allclose(
+        decision.table["score"], WITNESSES * heard.merged((of_both[0] + of_both[1]) / 2) - odds, atol=1e-5
+    )
 
 
 def test_where_there_is_none_the_law_is_one_of_many(finished: thresher.AuditResult, tmp_path: Path) -> None:
@@ -242,6 +231,7 @@ def test_the_influence_shown_is_the_rankings_own_or_the_one_that_finds_canaries_
         assert by_name is not None and by_name.name == "tracin/all/mean"
 
 
+@pytest.mark.slow
 def test_where_self_influence_ranks_the_rows_another_one_says_which_queries_each_hurts(
     place: Path, tmp_path: Path
 ) -> None:
@@ -320,8 +310,9 @@ def test_a_single_score_is_measured_as_it_ranks(
     job, place = again(finished, tmp_path)
     decision = decide(job, place)
     assert decision.choice is not None and decision.name == decision.choice.single
-    assert (decision.table[decision.name] == decision.table["score"]).all()
-    assert decision.table["score"].rank().corr(-decision.table["probability_wrong"].rank()) > 0.99
+    table: Any = decision.table
+    assert (table[decision.name] == table["score"]).all()
+    assert table["score"].rank().corr(-table["probability_wrong"].rank()) > 0.99
 
 
 def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
@@ -332,9 +323,10 @@ def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
 
 
 def told(auto: dict[str, Any]) -> str:
-    console = PlainConsole(file=StringIO(), width=1000)
+    file = StringIO()
+    console = PlainConsole(file=file, width=1000)
     console.print(calibration_lines({"auto": auto}))
-    return console.file.getvalue()
+    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +334,7 @@ def emptied(place: Path) -> thresher.AuditResult:
     return thresher.audit(options(place, place / "emptied", plant=0.2, plant_kind="empty", canaries=0.1))
 
 
+@pytest.mark.slow
 def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditResult, tmp_path: Path) -> None:
     table, planted = emptied.scores, emptied.scores["planted"]
     assert ((table["text_problem"] == "empty") == planted).all()
@@ -362,6 +355,7 @@ def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditR
     assert "The 10 most suspicious rows of the others" in shown.getvalue()
 
 
+@pytest.mark.slow
 def test_texts_are_not_looked_at_where_that_is_not_wanted(emptied: thresher.AuditResult, tmp_path: Path) -> None:
     job, place = again(emptied, tmp_path)
     without = decide(replace(job, config=job.config.model_copy(update={"check_texts": False})), place).table
@@ -384,6 +378,7 @@ def test_the_console_says_what_canaries_were_and_what_they_chose(finished: thres
     assert f"so chosen a combination: {combined}" in alone
 
 
+@pytest.mark.slow
 def test_a_model_trained_elsewhere_is_audited_beside_copies(
     finished: thresher.AuditResult, place: Path, tmp_path: Path
 ) -> None:
@@ -398,7 +393,8 @@ def test_a_model_trained_elsewhere_is_audited_beside_copies(
     assert not any("frozen" in name or "aum" in name for name in found.scores if is_score(name))
 
 
-def test_three_classes_of_pairs_with_confusable_canaries(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_of_three_classes_the_suggested_one_is_another_and_less_sure_than_that_a_row_is_wrong(tmp_path: Path) -> None:
     decoder_folder(tmp_path / "decoder")
     rows = [{"premise": r["text"], "claim": r["text"][:9], "kind": "xyz"[i % 3]} for i, r in enumerate(reviews(60, 1))]
     given = {
@@ -412,8 +408,12 @@ def test_three_classes_of_pairs_with_confusable_canaries(tmp_path: Path) -> None
         **FAST,
     }
     found = thresher.audit(given | {"validation": write_rows(tmp_path / "clean.jsonl", rows[:12][::-1])})
-    assert set(found.scores["suggested"].dropna()) <= {"x", "y", "z"}
-    assert (found.scores["suggestion_confidence"] <= found.scores["probability_wrong"] + 1e-9).all()
+    scores = found.scores
+    mended = scores["suggested"].notna()
+    assert set(scores["suggested"][mended]) <= set(scores["label"]) == {"x", "y", "z"}
+    assert (scores["suggested"] != scores["label"])[mended].all()
+    share = scores["suggestion_confidence"] / scores["probability_wrong"]  # of the likelier one of two others
+    assert share.between(0.5 - 1e-6, 1 - 1e-6).all()
 
 
 def test_canary_options_are_refused_in_a_sentence(place: Path, tmp_path: Path) -> None:

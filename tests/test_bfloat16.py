@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,7 +40,7 @@ def test_gradients_are_as_good_as_the_forward_pass(family: str, lora: bool) -> N
 
 
 @contextmanager
-def seen(model: nn.Module, kind: type[nn.Module]) -> Iterator[dict[str, list[Tensor]]]:
+def seen(model: nn.Module, kind: type[nn.Module]) -> Generator[dict[str, list[Tensor]]]:
     """What went into each layer and the gradient of what came out, in the model's own dtype."""
     calls: dict[str, list[Tensor]] = {}
 
@@ -59,7 +59,7 @@ def seen(model: nn.Module, kind: type[nn.Module]) -> Iterator[dict[str, list[Ten
 def test_sums_over_positions_are_float32() -> None:
     model = short("bert")
     data = encoded_rows(tiny_rows(6, low=40, high=60), model, "train")
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    layers: dict[str, Any] = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     with gradient_pass(model, [f"{name}.weight" for name in layers], data) as one_pass:
         batch = data.batch(np.arange(6), one_pass.pad_id, one_pass.device)
         with seen(model, nn.Linear) as calls:

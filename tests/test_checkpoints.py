@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 import thresher
+from audits import Audits
 from conftest import audited, relative_error, tiny_model, tiny_rows, true_gradients
-from folders import classifier_folder, encoder_folder, reviews, write_rows
+from folders import classifier_folder
 from thresher.config import Recipe
 from thresher.errors import ConfigError, GradientError, ModelError
 from thresher.gradients.store import GradientStore
@@ -38,7 +39,7 @@ class Training:
 
     saved: Path
     kept: Path
-    trainer: Trainer
+    trainer: Any
 
     def second_moments(self, step: int) -> dict[str, Tensor]:
         """AdamW's exp_avg_sq by name, from the Trainer's own pickle."""
@@ -49,8 +50,14 @@ class Training:
 
 
 def train(model: Any, place: Path, keeper: thresher.CheckpointKeeper, **options: Any) -> Trainer:
-    rows = tiny_rows(8, seed=3, low=9, high=10)
-    settings = {"save_strategy": "epoch", "logging_steps": 1, "num_train_epochs": 3, "learning_rate": RATE, **options}
+    rows: Any = tiny_rows(8, seed=3, low=9, high=10)
+    settings: dict[str, Any] = {
+        "save_strategy": "epoch",
+        "logging_steps": 1,
+        "num_train_epochs": 3,
+        "learning_rate": RATE,
+        **options,
+    }
     arguments = TrainingArguments(
         output_dir=str(place),
         per_device_train_batch_size=4,
@@ -88,7 +95,7 @@ def as_saved(training: Training, step: int) -> Any:
     return type(training.trainer.model).from_pretrained(folder)
 
 
-def summed(terms: list[tuple[float, dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Tensor]:
+def summed(terms: list[Any]) -> dict[str, Tensor]:
     """sum of rate * V G^T by module, from (rate, V, G)."""
     return {
         name: sum((rate * v[name].flatten(1) @ g[name].flatten(1).T for rate, v, g in terms), torch.zeros(()).double())
@@ -352,27 +359,11 @@ AUDIT = {
     "detector": "tracin_checkpoints/layers/vote",
     "modules": r"layer\.0\..*lora|modules_to_save|word_embeddings",
 }
+AUDITS = Audits({"train": 24, "validation": 8}, AUDIT)
+options = AUDITS.options
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("audit")
-    encoder_folder(folder / "encoder")
-    write_rows(folder / "train.jsonl", reviews(24, 1))
-    write_rows(folder / "validation.jsonl", reviews(8, 2))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    rows = {name: str(place / f"{name}.jsonl") for name in ("train", "validation")}
-    return {"model": str(place / "encoder"), **rows, "output": str(output), **AUDIT, **more}
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished"))
-
-
+@pytest.mark.slow
 def test_an_audit_sums_over_the_epochs_of_its_own_training(
     finished: thresher.AuditResult, place: Path, tmp_path: Path
 ) -> None:

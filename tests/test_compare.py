@@ -108,6 +108,7 @@ def test_named_scores_are_all_shown_and_a_reference_beside_them(runs: list[Path]
 def test_every_number_of_the_table_is_shown(runs: list[Path], metric: str) -> None:
     output = shown(runs, "--metric", metric, "--top", 5)
     found = compare_runs(runs, metric, top=5)
+    line: Any
     for name, line in found.table.iterrows():
         row = next(text for text in output.splitlines() if str(name) in text)
         cells = [cell.strip() for cell in row.strip("│").split("│")]

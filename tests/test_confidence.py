@@ -103,6 +103,7 @@ def test_spoiled_rows_are_surely_wrong_and_change_no_other() -> None:
 SOURCES = {"canaries": (False, 3.0), "queries": (True, 0.0), "both": (True, 3.0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(("classes", "errors"), [(2, 0.1), (2, 0.3), (4, 0.25), (7, 0.05)])
 def test_intervals_hold_the_share_of_errors(classes: int, errors: float, source: str) -> None:

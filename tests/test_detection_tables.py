@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from detection_tables import DRAWS, _drawn_again, accuracy, confidence, detection, write_tables
+from detection_tables import DRAWS, accuracy, confidence, detection, drawn_again, write_tables
 from thresher.tensors import write_tensors
 from thresher.terminal import PlainConsole
 
@@ -59,10 +59,11 @@ def output(tmp_path: Path) -> Path:
 
 def section(output: Path, title: str) -> dict[str, list[str]]:
     """First cell of each line of the table under a heading, with the others."""
-    console = PlainConsole(file=StringIO(), width=200)
+    file = StringIO()
+    console = PlainConsole(file=file, width=200)
     write_tables(output, console)
     text = (output / "tables.md").read_text()
-    assert console.file.getvalue().split() == text.split()
+    assert file.getvalue().split() == text.split()
     lines = text.split(f"### {title}\n\n")[1].split("\n\n")[0].splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {first: rest for first, *rest in cells}
@@ -80,7 +81,7 @@ def test_hindsight_takes_the_best_score_of_each_task_and_the_rival_one_for_all(o
 
 def test_the_ceiling_is_where_it_was_trained(output: Path) -> None:
     found = detection(output)
-    ceiling = found[found["score"] == "ceiling"]
+    ceiling = found.query("score == 'ceiling'")
     assert ceiling[["task", "seed", "ndr30"]].to_numpy().tolist() == [["quotes", 0, 1.0]]
 
 
@@ -110,9 +111,9 @@ def test_intervals_are_as_wide_as_seeds_differ(output: Path) -> None:
     assert [low, high] == pytest.approx([0.7 - 0.1 * np.sqrt(2), 0.7 + 0.1 * np.sqrt(2)], abs=1e-3)
     rng = np.random.default_rng(0)
     values = rng.normal(size=12)
-    spread = np.std(_drawn_again(values, rng))
+    spread = np.std(drawn_again(values, rng))
     assert DRAWS == 2000 and spread == pytest.approx(stats.sem(values), rel=0.05)
-    assert np.isnan(_drawn_again(values[:1], rng)).all()
+    assert np.isnan(drawn_again(values[:1], rng)).all()
 
 
 def test_rows_to_drop_are_counted_together(output: Path) -> None:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.preprocessing import StandardScaler
 
 import thresher
+from clusters import evidence, flipped, labelled, standardised
 from thresher.detectors import neighbours, registry
 from thresher.detectors.baselines import oracle
 from thresher.detectors.evidence import Evidence, Features
@@ -23,55 +23,10 @@ from thresher.detectors.registry import DETECTORS, available, detect
 from thresher.detectors.training import aum, el2n, loss, loss_mean, margin
 from thresher.errors import ModelError
 
-ALL = ["loss", "loss_mean", "aum", "el2n", "margin", "knn_frozen", "knn_tuned", "query_knn_frozen", "query_knn_tuned"]
-ALL += ["probe_frozen", "confident", "noise_frozen", "noise_tuned", "random"]
-
-
-def evidence(
-    rows: int = 40,
-    *,
-    classes: int = 3,
-    epochs: int = 4,
-    queries: int = 15,
-    width: int = 6,
-    apart: float = 4.0,
-    seed: int = 0,
-) -> Evidence:
-    """Clusters, one a class, ``apart`` from each other; the model's logits are noisy distances to their centres."""
-    rng = np.random.default_rng(seed)
-    labels, query_labels = np.arange(rows) % classes, np.arange(queries) % classes
-    centres = np.eye(max(classes, width))[:classes, :width] * apart
-
-    def drawn(of: Any) -> Any:
-        return (centres[of] + rng.normal(size=(len(of), width))).astype(np.float32)
-
-    train, query = drawn(labels), drawn(query_labels)
-    logits = (train @ centres.T + rng.normal(size=(epochs + 1, rows, classes))).astype(np.float32)
-    made = Evidence(
-        labels, classes, np.zeros((epochs, rows), np.float32), logits[:-1], np.zeros(rows, np.float32), logits[-1],
-        query_labels, Features(train, query), Features(2 * train, 2 * query), seed,
-    )  # fmt: skip
-    return labelled(made, labels)
-
-
-def labelled(made: Evidence, labels: Any) -> Evidence:
-    """The same outputs and features with other labels, and the losses that follow from these."""
-    losses = [
-        F.cross_entropy(torch.from_numpy(said), torch.from_numpy(labels), reduction="none").numpy()
-        for said in (*made.epoch_outputs, made.outputs)
-    ]
-    epochs = np.stack(losses[:-1]) if losses[:-1] else made.epoch_losses
-    return replace(made, labels=labels, epoch_losses=epochs, losses=losses[-1])
-
-
-def flipped(made: Evidence, *rows: int) -> Evidence:
-    labels = made.labels.copy()
-    labels[list(rows)] = (labels[list(rows)] + 1) % made.classes
-    return labelled(made, labels)
-
-
-def standardised(features: Any) -> Any:
-    return StandardScaler().fit_transform(features)
+ALL = [
+    *("loss", "loss_mean", "aum", "el2n", "margin", "knn_frozen", "knn_tuned", "query_knn_frozen", "query_knn_tuned"),
+    *("probe_frozen", "confident", "noise_frozen", "noise_tuned", "random"),
+]
 
 
 def shuffled(made: Evidence, order: Any) -> Evidence:
@@ -161,6 +116,7 @@ def test_what_is_available_follows_from_the_evidence(monkeypatch: pytest.MonkeyP
     assert "confident" not in available(made.has)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 4, 7])
 def test_a_wrong_label_is_found_where_clusters_are_clear(classes: int) -> None:
     made = evidence(84, classes=classes, width=8, apart=8, queries=28)
@@ -191,6 +147,7 @@ def test_scores_go_with_their_rows(seed: int, classes: int) -> None:
     np.testing.assert_allclose(moved, probabilities[order], atol=2e-3)
 
 
+@pytest.mark.slow
 @given(data=st.data(), rows=st.integers(2, 25), classes=st.integers(2, 7), queries=st.integers(1, 6))
 @settings(deadline=None, max_examples=15)
 def test_every_score_is_a_number(data: st.DataObject, rows: int, classes: int, queries: int) -> None:

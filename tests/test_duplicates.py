@@ -16,12 +16,12 @@ SENTENCES = [
 ]
 
 
-def runs(text):
+def runs(text: str) -> set[str]:
     plain = " ".join("".join(c if c.isalnum() else " " for c in text.casefold()).split()).ljust(CHARACTERS, "_")
     return {plain[i : i + CHARACTERS] for i in range(len(plain) - CHARACTERS + 1)}
 
 
-def by_every_pair(texts):
+def by_every_pair(texts: list[str]) -> list[int]:
     """Groups by the definition: linked where the Jaccard similarity is large enough, and along links."""
     sets, group = [runs(text) for text in texts], list(range(len(texts)))
     for i in range(len(texts)):
@@ -32,7 +32,7 @@ def by_every_pair(texts):
     return group
 
 
-def test_copies_are_those_of_the_definition():
+def test_copies_are_those_of_the_definition() -> None:
     rng, texts = np.random.default_rng(0), []
     for sentence in SENTENCES * 20:
         letters = list(sentence)
@@ -59,21 +59,21 @@ def test_copies_are_those_of_the_definition():
         ("Größe", "GRÖSSE", True),
     ],
 )
-def test_what_is_a_copy(one, other, same):
+def test_what_is_a_copy(one: str, other: str, same: bool) -> None:
     assert find_copies([(one,), ("something else entirely",), (other,)]).tolist() == [0, 1, 0 if same else 2]
 
 
-def test_a_pair_of_texts_is_a_copy_as_a_whole():
+def test_a_pair_of_texts_is_a_copy_as_a_whole() -> None:
     rows = [("a b c d e f", "g h i j"), ("g h i j", "a b c d e f"), ("A b c d e f", "g h i j.")]
     assert find_copies(rows).tolist() == [0, 1, 0]
 
 
-def test_no_rows():
+def test_no_rows() -> None:
     assert find_copies([]).tolist() == []
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("xyz")), max_size=30))
-def test_a_contradiction_is_a_copy_with_another_label(rows):
+def test_a_contradiction_is_a_copy_with_another_label(rows: list[tuple[int, str]]) -> None:
     keys = [key for key, _ in rows]
     copies = np.array([keys.index(key) for key in keys], dtype=np.int64)
     expected = [any(k == key and other != label for k, other in rows) for key, label in rows]

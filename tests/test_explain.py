@@ -99,9 +99,9 @@ def test_every_layer_in_order_and_blank_where_a_method_is_not_defined(run: Path)
     ranks = thresher.explain(run, 0).ranks
     assert list(ranks.index) == ["WE", "0", "1", "2", "3", "CL"]
     assert list(ranks.columns) == METHODS
-    assert ranks[["tracin", "cosine", "datainf"]].notna().all(axis=None)
+    assert ranks[["tracin", "cosine", "datainf"]].notna().to_numpy().all()
     assert ranks.loc["WE"].notna().all()
-    assert ranks.loc["0":, ["tracin_we", "tracin_we_topk"]].isna().all(axis=None)
+    assert ranks.loc["0":, ["tracin_we", "tracin_we_topk"]].isna().to_numpy().all()
 
 
 def test_the_row_is_the_one_of_scores_parquet(run: Path) -> None:
@@ -188,7 +188,9 @@ def test_the_figure_holds_a_panel_a_row_and_a_line_a_method(run: Path, tmp_path:
         for method in METHODS:
             drawn = np.asarray(lines[method].get_ydata(), dtype=float)
             assert np.array_equal(drawn, found.percentiles[method].to_numpy(), equal_nan=True)
-        assert 100 * DROP / ROWS in [line.get_ydata()[0] for line in panel.get_lines()]  # the drop threshold
+        assert 100 * DROP / ROWS in [
+            np.asarray(line.get_ydata())[0] for line in panel.get_lines()
+        ]  # the drop threshold
     assert "[bold]good[/bold] film for $x_{$ and" in panels[0].get_title(loc="left")
     for suffix, begins in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
         save_plot(explanations[:1], tmp_path / f"layers{suffix}")

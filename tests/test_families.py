@@ -17,8 +17,6 @@ from transformers import (
     AlbertConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    BartConfig,
-    T5ForSequenceClassification,
 )
 
 import thresher
@@ -28,7 +26,6 @@ from conftest import (
     COMMON,
     CONFIGS,
     EOS,
-    PAD,
     VOCABULARY,
     audited,
     check_gradients,
@@ -37,6 +34,7 @@ from conftest import (
     tiny_rows,
     with_adapter,
 )
+from encoder_decoders import encoder_decoder, ended
 from folders import reviews, tokenizer
 from thresher.config import ModelConfig, Recipe
 from thresher.data.encode import IGNORED
@@ -63,34 +61,6 @@ def test_only_what_all_rows_share_is_done_row_by_row(family: str, lora: bool) ->
     names = audited(model)
     shared = [name for name in names if any(part in name for part in SHARED.get(family, ()))]
     assert check_gradients(model, names, tiny_rows(7, seed=1)) == tuple(shared)
-
-
-def ended(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with an end-of-sequence token as the last."""
-    return [{**row, "input_ids": [*row["input_ids"][:-1], EOS]} for row in rows]
-
-
-def encoder_decoder(kind: str) -> Any:
-    torch.manual_seed(0)
-    if kind == "t5":
-        return shaken(T5ForSequenceClassification(CONFIGS["t5-encoder"]()))
-    config = BartConfig(
-        d_model=32,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=4,
-        decoder_attention_heads=4,
-        encoder_ffn_dim=64,
-        decoder_ffn_dim=64,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=64,
-        num_labels=CLASSES,
-        scale_embedding=True,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-        decoder_start_token_id=EOS,
-    )
-    return shaken(AutoModelForSequenceClassification.from_config(config))
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "lora"])
@@ -125,23 +95,23 @@ def test_layers_that_share_their_weights_add_up() -> None:
 class Scaled(nn.Embedding):
     """A table that scales every feature for itself, and moves the tokens it is asked for."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         scale = torch.linspace(0.5, 2.0, self.embedding_dim, dtype=self.weight.dtype)
-        return 0.3 + scale * super().forward((tokens + 1) % self.num_embeddings)
+        return 0.3 + scale * super().forward((input + 1) % self.num_embeddings)
 
 
 class Summed(nn.Embedding):
     """A table that looks up twice: no rule can tell which factor belongs to which."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return super().forward(tokens) + 2 * super().forward(tokens.flip(0) * 0 + 3)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) + 2 * super().forward(input.flip(0) * 0 + 3)
 
 
 class Squared(nn.Embedding):
     """A table whose rows are not used as they are: the factor that a rule sees is wrong, and must be found out."""
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return super().forward(tokens) ** 2
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) ** 2
 
 
 @pytest.mark.parametrize(("table", "ruled"), [(Scaled, True), (Summed, False), (Squared, False)])
@@ -174,15 +144,18 @@ def padded(side: str) -> tuple[list[dict[str, Any]], list[list[int]]]:
     """The texts as a tokenizer pads them on a side, with a class each; and their tokens without any padding."""
     by_words = tokenizer()
     by_words.padding_side = side
-    together = by_words(TEXTS, padding=True)
+    together: Any = by_words(TEXTS, padding=True)
     names = ("input_ids", "attention_mask")
-    rows = [{name: together[name][row] for name in names} | {"labels": row % CLASSES} for row in range(len(TEXTS))]
+    rows: list[dict[str, Any]] = [
+        {**{name: together[name][row] for name in names}, "labels": row % CLASSES} for row in range(len(TEXTS))
+    ]
     tokens = by_words(TEXTS)["input_ids"]
     at = 0 if side == "left" else -1
     assert any(row["attention_mask"][at] == 0 for row in rows) and all(row["attention_mask"][-1 - at] for row in rows)
     return rows, tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", CLASSIFIERS)
 def test_a_classifier_says_in_a_batch_what_it_says_of_a_row_alone(architecture: str, tmp_path: Path) -> None:
     folder = saved(architecture, AutoModelForSequenceClassification, tmp_path)
@@ -199,6 +172,7 @@ def test_a_classifier_says_in_a_batch_what_it_says_of_a_row_alone(architecture: 
         assert found.losses.std() > 1e-3  # the rows can be told apart
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", list(DECODERS))
 def test_a_generator_says_in_a_batch_what_it_says_of_a_row_alone(architecture: str, tmp_path: Path) -> None:
     folder = saved(architecture, AutoModelForCausalLM, tmp_path)

@@ -61,6 +61,11 @@ def in_shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
+def in_notebook(value: Any) -> str:
+    """What Jupyter asks for."""
+    return value._repr_html_()
+
+
 def test_help_is_short_and_grouped_and_help_all_has_every_option() -> None:
     short, every = (
         CliRunner().invoke(app, ["audit", flag], env={"COLUMNS": "80"}).output for flag in ("--help", "--help-all")
@@ -149,10 +154,11 @@ def test_a_run_opens_again_with_its_text_and_is_short_to_look_at(
     assert lowest["rank"].tolist() == list(range(1, COUNT + 1))
     assert [given[row] for row in lowest.index] == lowest["text"].tolist()
     assert len(repr(found)) < 200 and "48 rows" in repr(found)
-    html = found._repr_html_() + thresher.AuditResult(found.folder, found.scores.iloc[[3]], found.summary)._repr_html_()
+    alone = thresher.AuditResult(found.folder, found.scores.iloc[[3]], found.summary)
+    html = in_notebook(found) + in_notebook(alone)
     assert "<b>" not in html and "\u202e" not in html and "&lt;b&gt;&amp;\\u202e" in html
     explained = found.explain(3)
-    assert len(repr(explained)) < 200 and "<b>" not in explained._repr_html_()
+    assert len(repr(explained)) < 200 and "<b>" not in in_notebook(explained)
     for wrong in (tmp_path, tmp_path / "none", Path(options["train"])):
         with pytest.raises(thresher.ThresherError, match="not a run directory"):
             thresher.open(wrong)

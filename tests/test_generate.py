@@ -11,17 +11,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BertConfig
 from typer.testing import CliRunner
 
 import thresher
-from conftest import DECODERS, VOCABULARY, cancels, dense, relative_error
+from audits import Audits, flags, refused
+from conftest import DECODERS, cancels, dense, relative_error
 from folders import SIZES as WORD_SIZES
-from folders import answers, decoder_folder, encoder_folder, generator_folder, write_rows
-from test_audit import flags, refused
-from test_influence import TOLERANCE, defined
+from folders import answers, decoder_folder, encoder_folder, write_rows
+from generators import generator, learned_rows
 from thresher.auditing.prepare import Job
 from thresher.cli import app
 from thresher.config import ModelConfig, RowLoss
@@ -33,43 +32,12 @@ from thresher.influences.tensor import TensorFile
 from thresher.model.inputs import encoded_rows
 from thresher.model.load import load_generator
 from thresher.model.losses import correct_rows
-from thresher.model.names import attention_projections, embedding_name
+from thresher.model.names import embedding_name
 from thresher.model.source import model_folder
 from thresher.model.tied import output_head
+from written_out import TOLERANCE, defined
 
 Row = dict[str, Any]
-
-
-def generator(family: str, *, tied: bool, lora: bool = False) -> Any:
-    """A random causal LM whose every weight is far from zero and one, in training mode."""
-    torch.manual_seed(0)
-    config = DECODERS[family]()
-    config.tie_word_embeddings = tied
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.1)
-    if lora:
-        model = get_peft_model(
-            model, LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=attention_projections(model))
-        )
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if "lora_" in name:
-                    parameter.normal_(std=0.2)
-    return model.train()
-
-
-def learned_rows(count: int, seed: int) -> list[Row]:
-    """Rows of different lengths, of which some tokens are learned, not all of them at the end."""
-    rng = np.random.default_rng(seed)
-    rows: list[Row] = []
-    for length in rng.integers(4, 20, count):
-        ids = rng.integers(2, VOCABULARY, length)
-        labels = np.where(rng.random(length) < 0.5, ids, IGNORED)
-        labels[-1] = ids[-1]
-        rows.append({"input_ids": ids.tolist(), "attention_mask": [1] * int(length), "labels": labels.tolist()})
-    return rows
 
 
 def true_gradients(model: nn.Module, rows: list[Row], names: list[str], row_loss: RowLoss) -> dict[str, Tensor]:
@@ -191,25 +159,8 @@ FAST = {
     "learning_rate": 1e-2,
     "max_length": 32,
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("generate")
-    generator_folder(folder / "model")
-    for part, count, seed in (("train", 30, 1), ("validation", 10, 2), ("test", 12, 3)):
-        write_rows(folder / f"{part}.jsonl", answers(count, seed))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> Row:
-    files = {part: str(place / f"{part}.jsonl") for part in ("train", "validation", "test")}
-    return {"model": str(place / "model"), **files, "output": str(output), **FAST, **more}
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished", plant=0.2, retrain=True))
+AUDITS = Audits({"train": 30, "validation": 10, "test": 12}, FAST, {"plant": 0.2, "retrain": True}, generate=True)
+options = AUDITS.options
 
 
 def test_an_audit_ranks_every_row_and_says_what_was_lost(finished: thresher.AuditResult, place: Path) -> None:

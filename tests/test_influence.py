@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -15,22 +15,9 @@ import thresher
 from conftest import CONFIGS, audited, cancels, relative_error, tiny_model, tiny_rows, true_gradients
 from thresher.errors import ConfigError, DataError, GradientError, ModelError
 from thresher.model.names import embedding_name
+from written_out import TOLERANCE, defined
 
 METHODS = ("tracin", "cosine", "datainf", "tracin_we", "tracin_we_topk")
-TOLERANCE = 1e-5
-
-
-def defined(v: Tensor, g: Tensor) -> dict[str, Tensor]:
-    """The formulas, written out with n x n and Q x N matrices. ``v`` [Q, p], ``g`` [N, p]."""
-    dots, gram = v @ g.T, g @ g.T
-    squares = gram.diagonal()
-    damping = 0.1 * (g**2).mean()
-    correction = (dots / (damping + squares)) @ gram / len(g)
-    return {
-        "tracin": dots,
-        "cosine": dots / (v.norm(dim=1)[:, None] * g.norm(dim=1)),
-        "datainf": (dots - correction) / damping,
-    }
 
 
 def ten_largest(gradients: Tensor) -> Tensor:
@@ -165,7 +152,8 @@ def test_modules_can_be_chosen_by_a_pattern(bert: Any) -> None:
 
 def test_rows_may_be_a_dataset_and_the_result_is_float32(bert: Any) -> None:
     rows = tiny_rows(5)
-    tensor = thresher.influence(bert, datasets.Dataset.from_list(rows), datasets.Dataset.from_list(rows[:2]))
+    train, query = (cast(Any, datasets.Dataset.from_list(part)) for part in (rows, rows[:2]))
+    tensor = thresher.influence(bert, train, query)
     expected = thresher.influence(bert, rows, rows[:2])
     for method in tensor:
         assert tensor[method].dtype == np.float32

@@ -12,33 +12,17 @@ from safetensors.torch import load_file
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 import thresher
-from folders import encoder_folder, reviews, write_rows
+from audits import Audits
+from folders import reviews
 from thresher.auditing.cost import FORWARD, passes
 from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig
 from thresher.errors import ModelError
 
 QUERIES = 16
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("known")
-    encoder_folder(folder / "encoder")
-    write_rows(folder / "train.jsonl", reviews(80, 1))
-    write_rows(folder / "validation.jsonl", reviews(QUERIES, 2))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation")}
-    quick = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-9, "methods": "tracin"}
-    return {"model": str(place / "encoder"), **names, "output": str(output), "detector": "loss", **quick, **more}
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished"))
+QUICK = {"detector": "loss", "epochs": 1, "batch_size": 8, "learning_rate": 1e-9, "methods": "tracin"}
+AUDITS = Audits({"train": 80, "validation": QUERIES}, QUICK)
+options = AUDITS.options
 
 
 def nearest_means(place: Path) -> int:

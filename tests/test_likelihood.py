@@ -16,9 +16,12 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 import thresher
-from folders import answers, generator_folder, write_rows
-from test_audit import flags
+from audits import Audits, flags
+from folders import answers
+from stopping import Stopping
 from thresher.auditing.doubts import doubt_of
+from thresher.auditing.pipeline import run
+from thresher.auditing.prepare import prepare
 from thresher.auditing.summary import knowledge_entry
 from thresher.cli import app
 from thresher.config import RowLoss
@@ -92,21 +95,16 @@ def test_the_console_says_what_summary_json_says(before: Any) -> None:
     assert (entry["doubt"] or "") in text
 
 
-FAST: dict[str, Any] = {"task": "generate", "detector": "loss", "epochs": 3, "batch_size": 4, "methods": "tracin"}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("likelihood")
-    generator_folder(folder / "model")
-    for part, count, seed in (("train", 40, 1), ("validation", 12, 2)):
-        write_rows(folder / f"{part}.jsonl", answers(count, seed))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    files = {part: str(place / f"{part}.jsonl") for part in ("train", "validation")}
-    return {"model": str(place / "model"), **files, "output": str(output), **FAST, "learning_rate": 0.01, **more}
+FAST: dict[str, Any] = {
+    "task": "generate",
+    "detector": "loss",
+    "epochs": 3,
+    "batch_size": 4,
+    "learning_rate": 0.01,
+    "methods": "tracin",
+}
+AUDITS = Audits({"train": 40, "validation": 12}, FAST, generate=True)
+options = AUDITS.options
 
 
 def losses_alone(place: Path, model: Any) -> list[float]:
@@ -121,11 +119,6 @@ def losses_alone(place: Path, model: Any) -> list[float]:
         with torch.no_grad():
             found.append(float(model.eval()(input_ids=ids, labels=labels).loss))
     return found
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished"))
 
 
 def test_an_audit_says_how_much_likelier_the_answers_became(place: Path, finished: thresher.AuditResult) -> None:
@@ -176,7 +169,6 @@ def test_the_model_as_it_came_is_asked_once(
     place: Path, finished: thresher.AuditResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import thresher.auditing.known
-    import thresher.model.finetune
 
     asked: list[int] = []
 
@@ -184,18 +176,10 @@ def test_the_model_as_it_came_is_asked_once(
         asked.append(1)
         return prediction.predict(*values)
 
-    original, stops = thresher.model.finetune._save, iter([True])
-
-    def stopping(*values: Any) -> None:
-        original(*values)
-        if next(stops, False):
-            raise KeyboardInterrupt
-
     monkeypatch.setattr(thresher.auditing.known, "predict", counted)
-    monkeypatch.setattr(thresher.model.finetune, "_save", stopping)
     given = options(place, tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt):
-        thresher.audit(given)
+    with pytest.raises(KeyboardInterrupt):  # in the second epoch
+        run(prepare(thresher.AuditConfig(**given)), Stopping("fine-tuning", 40))
     again = thresher.audit(given)
     assert len(asked) == 1
     assert again.summary["knowledge"] == finished.summary["knowledge"]

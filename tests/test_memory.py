@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from thresher.gradients.capture import BatchGradients
 from thresher.gradients.collect import plan_blocks
-from thresher.gradients.rows import token_gradients
+from thresher.gradients.rows import RowGradients, token_gradients
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences import tokens as tokens_module
 from thresher.influences.pairings import pairing
@@ -37,7 +38,7 @@ def random_store(memory: int, folder: Path | None, block: int = 8) -> tuple[Grad
             part = table[chosen]
             row, token = part.any(-1).nonzero(as_tuple=True)
             sparse = token_gradients(row, token, part[row, token], len(chosen))
-            modules = {"dense": part.flatten(1), "tokens": sparse}
+            modules: dict[str, RowGradients] = {"dense": part.flatten(1), "tokens": sparse}
             store.put(side, number, BatchGradients(modules, torch.zeros(len(chosen)), torch.zeros(len(chosen), 2)))
     return store, tables
 
@@ -57,7 +58,8 @@ def test_budget_blocks_and_ranges_change_nothing(
     for module in ("dense", "tokens"):
         pair = pairing(store, module, TOKENS * WIDTH)
         for method, expected in truth.items():
-            found = INFLUENCE[method].compute(pair)
+            compute = INFLUENCE[method].compute
+            found = compute and compute(pair)
             assert found is not None
             assert float((found - expected).norm() / expected.norm()) < 1e-5
     assert bool(list(tmp_path.iterdir())) == durable
@@ -105,7 +107,14 @@ print((peak() - before) // 2**20, sum(f.stat().st_size for f in Path(sys.argv[1]
 
 @pytest.mark.slow
 def test_memory_stays_within_the_budget_and_a_few_blocks(tmp_path: Path) -> None:
-    result = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path)], capture_output=True, text=True, check=True)
+    # One arena: what a thread has freed another can use, and the peak is the store's, not the allocator's.
+    result = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"MALLOC_ARENA_MAX": "1"},
+    )
     grown, on_disk = map(int, result.stdout.split())
     assert on_disk > 2200  # MiB: what would have been in memory
     block = 250 * 24 * 8192 * 4 / 2**20

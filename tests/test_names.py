@@ -142,7 +142,8 @@ def test_an_encoder_and_a_decoder_of_different_depth_follow_one_another() -> Non
 
 
 def test_lists_that_lie_side_by_side_are_the_same_layers() -> None:
-    config = XLMConfig(emb_dim=32, n_layers=2, n_heads=4, vocab_size=VOCABULARY, n_words=VOCABULARY)
+    sizes: dict[str, Any] = {"emb_dim": 32, "n_layers": 2, "n_heads": 4, "n_words": VOCABULARY}
+    config = XLMConfig(**sizes, vocab_size=VOCABULARY)
     found = places(AutoModelForSequenceClassification.from_config(config))
     for part in ("attentions.1.q_lin", "layer_norm1.1", "ffns.1.lin1"):
         assert found[f"transformer.{part}.weight"][:2] == ("layer", 1)

@@ -61,8 +61,8 @@ def test_a_decoder_without_a_pad_id_gets_one_that_no_query_ends_with() -> None:
 class Flat(nn.Embedding):
     """A table of positions that says nothing of rows: what it gives is [T, d], added to every row alike."""
 
-    def forward(self, positions: torch.Tensor) -> torch.Tensor:
-        return super().forward(positions)[0]
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input)[0]
 
 
 @pytest.mark.parametrize(("queries", "trained"), [(1, 8), (8, 1), (9, 9)])

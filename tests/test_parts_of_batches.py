@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from folders import reviews, write_rows
-from test_finetune import data, subject
 from thresher.config import Recipe
 from thresher.data import encode
 from thresher.data.encode import length_batches, within_memory
 from thresher.model.finetune import finetune
 from thresher.model.predict import predict
 from thresher.progress import Silent
+from training import data, subject
 
 
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=40))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from test_detectors import evidence, flipped, standardised
+from clusters import evidence, flipped, standardised
 from thresher.detectors import probe
 from thresher.detectors.evidence import Evidence, Features
 from thresher.detectors.probe import Probe, out_of_fold, probe_frozen, query_likeness

@@ -42,9 +42,9 @@ def missing() -> str:
     if importlib.util.find_spec("bitsandbytes") is None:
         return "bitsandbytes is not installed"
     try:
-        import bitsandbytes as bnb
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-        bnb.functional.dequantize_4bit(*bnb.functional.quantize_4bit(torch.ones(64, 64)))
+        dequantize_4bit(*quantize_4bit(torch.ones(64, 64)))
     except Exception as error:  # no library for this machine; the kinds of error differ
         return f"bitsandbytes has no working backend for the CPU ({error})"
     return ""
@@ -90,13 +90,15 @@ def packed(model: nn.Module) -> dict[str, Tensor]:
 def unpacked(model: nn.Module) -> nn.Module:
     """The same model with ordinary linear layers that hold the numbers its packed ones stand for."""
     from bitsandbytes.functional import dequantize_4bit
-    from bitsandbytes.nn import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit
 
-    for name, layer in list(model.named_modules()):
+    modules: list[tuple[str, Any]] = list(model.named_modules())
+    for name, layer in modules:
         if isinstance(layer, Linear4bit):
-            plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
-            plain.weight = nn.Parameter(dequantize_4bit(layer.weight.data, layer.weight.quant_state))
-            plain.bias = layer.bias
+            packed: Any = layer.weight
+            plain = nn.Linear(layer.in_features, layer.out_features)
+            plain.weight = nn.Parameter(dequantize_4bit(packed.data, packed.quant_state))
+            plain.register_parameter("bias", layer.bias)
             model.set_submodule(name, plain)
     return model
 

@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 import thresher
-from folders import answers, classifier_folder, encoder_folder, generator_folder, reviews, write_rows
-from test_audit import flags
+from audits import Audits, flags
+from folders import answers, classifier_folder, generator_folder, reviews, write_rows
 from thresher.auditing.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
 from thresher.auditing.cost import SHORT, cheaper, passes
 from thresher.auditing.plan import make_plan
@@ -23,19 +23,8 @@ from thresher.model.features import pooled_features
 from thresher.progress import duration
 from thresher.scores.table import DETECTOR, is_score
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("looked")
-    encoder_folder(folder / "encoder")
-    write_rows(folder / "train.jsonl", reviews(60, 1))
-    write_rows(folder / "validation.jsonl", reviews(16, 2))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    named = {name: str(place / f"{name}.jsonl") for name in ("train", "validation")}
-    return {"model": str(place / "encoder"), **named, "output": str(output), "batch_size": 8, "rounds": 2, **more}
+AUDITS = Audits({"train": 60, "validation": 16}, {"batch_size": 8, "rounds": 2})
+options = AUDITS.options
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +153,8 @@ def test_a_cpu_passes_over_the_rows_less_often_where_nobody_says_and_never_less_
 
 def test_what_is_cheaper_saves_what_it_says(place: Path, tmp_path: Path) -> None:
     given = options(place, tmp_path / "run")
-    job, fewer, known, quick = (
-        prepare(thresher.AuditConfig(**given, **more))
-        for more in ({}, {"epochs": 5}, {"learning_rate": 1e-3}, {"quick": True})
-    )
+    changes: list[dict[str, Any]] = [{}, {"epochs": 5}, {"learning_rate": 1e-3}, {"quick": True}]
+    job, fewer, known, quick = (prepare(thresher.AuditConfig(**given, **more)) for more in changes)
     told = dict(line.split(": ", 1) for line in cheaper(job, 10.0))
     for name, other in (("--epochs 5", fewer), ("a --learning-rate that you know", known)):
         saved = 10.0 * (passes(job, job.config) - passes(other, other.config))

@@ -49,7 +49,7 @@ DEMSAR = pd.DataFrame(
 )
 
 
-def table(runs: int, configurations: int, seed: int, values: int = 6) -> pd.DataFrame:
+def table(runs: int, configurations: int, seed: int, values: int = 6) -> Any:
     """Outcomes of few values, so that there are ties."""
     drawn = np.random.default_rng(seed).integers(0, values, (runs, configurations)) / 10
     return pd.DataFrame(drawn, columns=[f"c{number}" for number in range(configurations)])
@@ -59,7 +59,7 @@ def true_fronts(outcomes: pd.DataFrame) -> dict[str, int]:
     names, runs = list(outcomes), range(len(outcomes))
     vectors: dict[str, list[float]] = {}
     for a in names:
-        shares = [sum(outcomes[a][r] > outcomes[b][r] for r in runs) / len(outcomes) for b in names]
+        shares: Any = [sum(outcomes[a][r] > outcomes[b][r] for r in runs) / len(outcomes) for b in names]
         vectors[a] = [share if share > 0.5 else 0 for share in shares]
     found: dict[str, int] = {}
     number = 1
@@ -94,13 +94,14 @@ def test_win_rates_and_fronts_equal_plain_loops(runs: int, configurations: int, 
 @settings(deadline=None, max_examples=30)
 def test_only_the_order_within_each_run_counts(runs: int, configurations: int, seed: int) -> None:
     outcomes = table(runs, configurations, seed)
-    scale = np.arange(1, runs + 1)[:, None]
+    scale: Any = np.arange(1, runs + 1)[:, None]
     harder = np.exp(scale * outcomes) + 100 * scale
     assert win_shares(harder).equals(win_shares(outcomes))
     assert fronts(harder).equals(fronts(outcomes))
     assert friedman(harder).mean_ranks.equals(friedman(outcomes).mean_ranks)
     order = list(reversed(outcomes.columns))
-    assert fronts(outcomes[order])[outcomes.columns].equals(fronts(outcomes))
+    again: Any = fronts(outcomes[order])
+    assert again[outcomes.columns].equals(fronts(outcomes))
 
 
 def test_a_ladder_has_a_front_a_step_and_a_circle_only_one() -> None:
@@ -219,7 +220,8 @@ def test_within_tasks_what_pooling_hides() -> None:
     everything = pd.concat([frame, constant, lacking], ignore_index=True)
     found = spearman_within(everything, "x", "y", "task")
     told: Any = everything.dropna()
-    assert found.pooled == pytest.approx(stats.spearmanr(told["x"], told["y"]).statistic)
+    pooled: Any = stats.spearmanr(told["x"], told["y"])
+    assert found.pooled == pytest.approx(pooled.statistic)
     assert found.pooled > 0.4
     assert (found.within, found.groups, found.rows) == (pytest.approx(-1), 4, 27)
     assert spearman_within(everything.assign(seed=0), "x", "y", ["task", "seed"]) == found
@@ -232,7 +234,7 @@ def test_what_cannot_be_ranked_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     outcomes = table(3, 3, 0)
     outcomes.index = pd.Index(["first", "second", "third"])
     with pytest.raises(DataError, match="Run second has no value of 'c1'"):
-        fronts(outcomes.mask((outcomes.index == "second")[:, None] & (outcomes.columns == "c1")))
+        fronts(outcomes.mask(np.outer(outcomes.index == "second", outcomes.columns == "c1")))
     with pytest.raises(DataError, match="at least one run"):
         win_rate(outcomes[:0])
     with pytest.raises(DataError, match="same name"):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from test_finetune import data, subject
 from thresher.config import Recipe
 from thresher.errors import ConfigError, DivergedError, ModelError
 from thresher.model import rate_search as module
 from thresher.model.finetune import Epoch, History, finetune
 from thresher.model.rate_search import FINALISTS, RATES, SHARES, RateTrainer, find_rate, read_search
 from thresher.progress import Silent
+from training import data, subject
 
 UNKNOWN = Recipe(epochs=4, batch_size=4, lora_dropout=0.0)
 
@@ -85,7 +85,7 @@ def test_trials_are_trainings_from_the_same_start(tmp_path: Path) -> None:
         )
         assert trial.query_loss == alone.epochs[0].query_loss
     assert read_search(tmp_path) == found
-    assert len(set(np.float32([trial.loss for trial in found.trials]))) == len(found.trials)
+    assert len(np.unique(np.array([trial.loss for trial in found.trials], np.float32))) == len(found.trials)
 
 
 def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,10 +36,16 @@ def test_numbers_in_names_are_in_their_order() -> None:
     assert find_classes(labelled(*["b", "a10b", "a9", "a10", "B"] * 3), COLUMNS) == ("B", "a9", "a10", "a10b", "b")
 
 
+def numbered(count: int) -> BertConfig:
+    """Settings of a model whose classes have no names."""
+    settings: dict[str, Any] = {"num_labels": count}
+    return BertConfig(**settings)
+
+
 @pytest.mark.parametrize("count", [2, 12])
 def test_the_models_own_generic_names_are_its_numbers(count: int) -> None:
     names = [f"LABEL_{number}" for number in range(count)]
-    found = class_numbers(BertConfig(num_labels=count), sorted(names), None)
+    found = class_numbers(numbered(count), sorted(names), None)
     assert found.numbers == {name: number for number, name in enumerate(names)} and not found.assumed
 
 
@@ -84,7 +90,7 @@ def test_classes_of_which_no_row_is_left_are_named() -> None:
     assert lost_classes(scores.drop(columns="label"), np.array([0]), none) == []
 
 
-SETTINGS = BertConfig(num_labels=3, id2label={0: "Negative", 1: "Neutral", 2: "Positive"})
+SETTINGS = BertConfig(id2label={0: "Negative", 1: "Neutral", 2: "Positive"})
 
 
 def test_names_are_matched_whatever_their_case(caplog: pytest.LogCaptureFixture) -> None:
@@ -99,7 +105,7 @@ def test_names_are_matched_whatever_their_case(caplog: pytest.LogCaptureFixture)
 
 def test_the_order_of_the_data_set_numbers_a_model_without_names() -> None:
     declared = ("positive", "neutral", "negative")
-    found = class_numbers(BertConfig(num_labels=3), ("positive", "negative"), None, declared)
+    found = class_numbers(numbered(3), ("positive", "negative"), None, declared)
     assert found.numbers == {"positive": 0, "neutral": 1, "negative": 2}
     assert "as the data set numbers them" in found.assumed
     named = class_numbers(SETTINGS, declared, None, declared)
@@ -107,7 +113,7 @@ def test_the_order_of_the_data_set_numbers_a_model_without_names() -> None:
 
 
 def test_labels_taken_for_numbers_are_said() -> None:
-    found = class_numbers(BertConfig(num_labels=5), ("1", "2", "3", "4"), None)
+    found = class_numbers(numbered(5), ("1", "2", "3", "4"), None)
     assert found.numbers["1"] == 1 and "numbers that the model counts by" in found.assumed
 
 

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_session_start_info_plugin_data
 
 import thresher
-from folders import encoder_folder, reviews, write_rows
+from audits import Audits
 from thresher import track
 from thresher.cli import main
 from thresher.config import LogTo
@@ -29,28 +29,13 @@ from thresher.track import Untracked, curves, open_tracker, tracking
 
 EPOCHS = 2
 FAST = {"epochs": EPOCHS, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin", "canaries": 0.1}
+AUDITS = Audits(
+    {"train": 60, "validation": 20, "test": 20}, {**FAST, "plant": 0.2}, {"retrain": True, "log_to": "tensorboard"}
+)
+options = AUDITS.options
 TRAININGS = {"round_1", "round_2"} | {
     f"retraining_{rows}" for rows in ("all_rows", "dropped", "dropped_at_random", "relabelled", "errors_removed")
 }
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("place")
-    encoder_folder(folder / "encoder")
-    for name, count, seed in (("train", 60, 1), ("validation", 20, 2), ("test", 20, 3)):
-        write_rows(folder / f"{name}.jsonl", reviews(count, seed))
-    return folder
-
-
-def options(place: Path, output: Path, **more: Any) -> dict[str, Any]:
-    names = {name: str(place / f"{name}.jsonl") for name in ("train", "validation", "test")}
-    return {"model": str(place / "encoder"), **names, "output": str(output), **FAST, "plant": 0.2, **more}
-
-
-@pytest.fixture(scope="module")
-def finished(place: Path) -> thresher.AuditResult:
-    return thresher.audit(options(place, place / "finished", retrain=True, log_to="tensorboard"))
 
 
 def events(run: Path) -> EventAccumulator:
@@ -59,7 +44,8 @@ def events(run: Path) -> EventAccumulator:
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     found = events(run)
-    return {tag: [(one.step, one.value) for one in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    tags: Any = found.Tags()["scalars"]
+    return {tag: [(one.step, one.value) for one in found.Scalars(tag)] for tag in tags}
 
 
 def results(found: Mapping[str, list[tuple[int, float]]]) -> dict[str, float]:

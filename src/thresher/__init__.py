@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from thresher.results.layer_view import Explanation, explain
     from thresher.scores.aggregate import aggregate
 
+    __version__: str
+
 __all__ = [
     "SIGN",
     "AuditConfig",
@@ -76,6 +78,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # pyproject.toml says it, and what was installed remembers it
+        return import_module("importlib.metadata").version("thresher")
     if name not in _HOMES:
         raise AttributeError(f"module 'thresher' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

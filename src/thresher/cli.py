@@ -21,10 +21,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from thresher import __version__
+
+        open_console().print(f"thresher {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and stop.", callback=_version, is_eager=True)
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show errors, and where the results are; nothing else.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Write the result as JSON to standard output, all else to standard error.")
 ]
+
+
+@app.callback()
+def start(*, version: Version = False) -> None:  # its flag is all there is to it; the help is the application's
+    pass
 
 
 @app.command(cls=ShortHelp)
