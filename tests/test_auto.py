@@ -26,11 +26,11 @@ from thresher.calibrate.candidates import side_by_side
 from thresher.calibrate.choice import WITNESSES, choose
 from thresher.calibrate.confidence import SURE
 from thresher.calibrate.repair import mended
-from thresher.calibrate.stack import FAMILIES, OF_FROZEN
 from thresher.clean import clean
 from thresher.cli import app
 from thresher.config import AuditConfig
 from thresher.decide import Decision, decide
+from thresher.detectors.families import ORDER, OWN
 from thresher.errors import ConfigError
 from thresher.prepare import Job, prepare
 from thresher.report.calibration import calibration, shown_influence
@@ -90,7 +90,9 @@ def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> Non
     assert summary["planted"] == 16  # canaries are none of them
     assert set(auto["members"]) == set(auto["weights"])
     by_probe = summary["knowledge"]["only_probe_knows"]
-    assert set(auto["members"]) == (set(OF_FROZEN) if by_probe else set(FAMILIES))
+    assert set(auto["members"]) == {
+        family.name for family in ORDER if family != OWN and (family.frozen or not by_probe)
+    }
     assert all(weight >= 0 for weight in auto["weights"].values())
     rate = auto["error_rate"]
     assert 0 <= rate["low"] <= rate["estimate"] <= rate["high"] <= 1

@@ -22,9 +22,9 @@ from thresher.model.names import ModuleName
 from thresher.prepare import planted, planted_kind
 from thresher.progress import Progress, Silent
 from thresher.run import RunDirectory, open_finished, read_audited
-from thresher.scores.aggregate import Floats
+from thresher.scores.aggregate import AGGREGATIONS, Floats
 from thresher.scores.layers import layer_ranks
-from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
+from thresher.scores.table import Configuration, is_score, query_influence
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 
@@ -124,7 +124,7 @@ def explain_rows(
     how = _aggregation(aggregation or _shown(run).aggregation)
     _check(run, rows, queries)
     found: dict[int, Explanation] = {}
-    name = f"{how}@{run.config.k:g}" if how == "vote" else how
+    name = f"{how}@{run.config.k:g}" if AGGREGATIONS[how].votes else how
     for number, here in as_given(run.place, rows).items():
         if here:
             tensor = TensorFile(run.place.round(number).tensor).open()
@@ -199,9 +199,8 @@ def _methods(run: _Run, asked: Sequence[str]) -> list[str]:
 
 
 def _aggregation(asked: str) -> Aggregation:
-    for how in AGGREGATIONS:
-        if how == asked:
-            return how
+    if asked in AGGREGATIONS:
+        return asked
     raise ConfigError(f"--aggregation {asked}: choose {', '.join(AGGREGATIONS)}.")
 
 

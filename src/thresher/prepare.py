@@ -214,8 +214,8 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     pattern = config.modules or audited_by_default(subject, projected=config.projection > 0)
     modules = select_modules(subject.model, pattern, config.methods)
     _refuse_unknown_score(config, subject, modules)
-    if {"exact", "lissa"} & set(config.methods):
-        refuse_gram(len(encoding.rows["train"]))
+    if grams := [name for name in config.methods if INFLUENCE[name].gram]:
+        refuse_gram(len(encoding.rows["train"]), grams)
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     guess = partial(task.guess, subject, longest, config)
@@ -255,7 +255,7 @@ def has(subject: Subject, need: Need) -> bool:
     """Whether an audit of this model can give a detector what it needs."""
     if need == "classes":
         return len(subject.classes) > 1
-    if need == "tuned":
+    if need in ("tuned", "predictions", "queries"):
         return True
     return subject.kind == "lora"
 

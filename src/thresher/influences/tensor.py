@@ -18,7 +18,7 @@ import xarray as xr
 import zarr
 
 from thresher.files import read_json, write_json
-from thresher.influences.registry import INFLUENCE
+from thresher.influences.registry import INFLUENCE, InfluenceFunction
 from thresher.model.names import ModuleName
 
 DIMS = ("module", "query", "train")
@@ -49,9 +49,11 @@ def described(tensor: xr.Dataset) -> list[ModuleName]:
     return [ModuleName(*values) for values in zip(*(tensor[field].values.tolist() for field in fields), strict=True)]
 
 
-def filled(frame: xr.Dataset, values: Mapping[str, npt.NDArray[np.float32]]) -> xr.Dataset:
+def filled(
+    frame: xr.Dataset, values: Mapping[str, npt.NDArray[np.float32]], functions: Mapping[str, InfluenceFunction]
+) -> xr.Dataset:
     """The coordinates with values [module, query, train] by method."""
-    variables = {name: (DIMS, value, _about(name)) for name, value in values.items()}
+    variables = {name: (DIMS, value, _about(functions[name])) for name, value in values.items()}
     return frame.assign({name: xr.Variable(*variable) for name, variable in variables.items()})
 
 
@@ -78,7 +80,7 @@ class TensorFile:
                 fill_value=float("nan"),
                 dimension_names=DIMS,
             )
-            array.attrs.update(_about(method))
+            array.attrs.update(_about(INFLUENCE[method]))
         self._finish(0, shape[0])
 
     @property
@@ -112,8 +114,7 @@ class TensorFile:
         write_json(self._progress, {"finished": finished, "modules": modules})
 
 
-def _about(method: str) -> dict[str, str]:
-    function = INFLUENCE[method]
+def _about(function: InfluenceFunction) -> dict[str, str]:
     return {"formula": function.formula, "source": function.source, "sign": SIGN}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from thresher.scores.table import AGGREGATIONS
+from thresher.scores.aggregate import AGGREGATIONS
 from thresher.study.figures.style import HEAT, finish, panels
 from thresher.study.frames import lines, only, parts, seen
 from thresher.study.grid import RUN, called, disjoint
