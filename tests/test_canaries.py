@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from folders import answers, encoder_folder, generator_folder, reviews, write_rows
-from thresher.calibrate.canaries import Round, canary_rows, plan_rounds
+from thresher.calibration.canaries import Round, canary_rows, plan_rounds
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.answers import swapped_at

@@ -15,9 +15,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from simulated import MANY, NAMES, simulated
-from thresher.calibrate.candidates import Candidates, as_given, normal, side_by_side
-from thresher.calibrate.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
-from thresher.calibrate.stack import Stack, family_of, fit_stack, found_canaries, of_frozen_features, witnesses
+from thresher.calibration.candidates import Candidates, as_given, normal, side_by_side
+from thresher.calibration.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
+from thresher.calibration.stack import Stack, family_of, fit_stack, found_canaries, of_frozen_features, witnesses
 from thresher.detectors.families import ORDER, OWN
 from thresher.run import RunDirectory
 

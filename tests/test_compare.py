@@ -15,11 +15,11 @@ from typer.testing import CliRunner
 import thresher
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app, main
-from thresher.compare import compare_runs, outcomes_of
 from thresher.errors import ThresherError
 from thresher.evaluate.detection import METRICS, auroc
 from thresher.evaluate.ranking import friedman, fronts, nemenyi, wilcoxon_holm, win_rate
 from thresher.files import read_json, write_json
+from thresher.results.compare import compare_runs, outcomes_of
 
 SEEDS = (0, 1, 2)
 NAMED = ["datainf/layers/vote@0.3", "datainf/CL/mean", "detector/loss"]

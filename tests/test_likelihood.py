@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 import thresher
 from folders import answers, generator_folder, write_rows
 from test_audit import flags
-from thresher.clean import clean
 from thresher.cli import app
 from thresher.config import RowLoss
 from thresher.data.encode import IGNORED
@@ -29,6 +28,7 @@ from thresher.model.predict import Predictions
 from thresher.report.doubts import doubt_of
 from thresher.report.knowledge import knowledge_lines
 from thresher.report.summary import knowledge_entry
+from thresher.results.clean import clean_run as clean
 
 
 def said(losses: Any, share: float = 0.5) -> Predictions:

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app
-from thresher.compare import outcomes_of
 from thresher.errors import ConfigError, RunError, ThresherError
 from thresher.evaluate.detection import noise_detection_rate
+from thresher.results.compare import outcomes_of
 from thresher.scores.table import lowest_of
 from thresher.study.config import REFERENCES, StudyConfig, audit_of, cells, read_study
 from thresher.study.gather import gather

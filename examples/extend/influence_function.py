@@ -11,6 +11,8 @@ registers it by an entry point instead of the call, and ``thresher audit --metho
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 import thresher
@@ -29,7 +31,12 @@ PROJECTED = InfluenceFunction(projected, "v . g / |v|^2", "Q n p", "this example
 if __name__ == "__main__":
     from transformers import BertConfig, BertForSequenceClassification
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     model = BertForSequenceClassification(BertConfig(vocab_size=50, **sizes))
     rows = [{"input_ids": [2, word, 3], "labels": word % 2} for word in range(10, 20)]
     print(thresher.influence(model, rows, rows[:3], methods=[projected])["projected"])  # noqa: T201

@@ -5,6 +5,8 @@ python examples/extend/loss.py
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +23,12 @@ def focal(logits: Tensor, labels: Tensor) -> Tensor:
 if __name__ == "__main__":
     from transformers import BertConfig, BertForSequenceClassification
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+    }
     model = BertForSequenceClassification(BertConfig(vocab_size=50, **sizes))
     rows = [{"input_ids": [2, word, 3], "labels": word % 2} for word in range(10, 20)]
     print(thresher.influence(model, rows, rows[:3], loss=focal))  # noqa: T201

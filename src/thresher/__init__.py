@@ -9,7 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thresher.calibration.act import clean
+    from thresher.calibration.arrays import Calibrated, ask_queries, calibrate
     from thresher.config import AuditConfig
+    from thresher.detectors.arrays import detect
     from thresher.errors import ThresherError
     from thresher.evaluate.cancellation import cancellation
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
@@ -18,18 +21,29 @@ if TYPE_CHECKING:
     from thresher.model.checkpoints import Checkpoint, read_checkpoints
     from thresher.model.keeper import CheckpointKeeper
     from thresher.pipeline import AuditResult, audit
+    from thresher.results.clean import clean_run
+    from thresher.results.compare import Comparison, compare, compare_runs
     from thresher.scores.aggregate import aggregate
 
 __all__ = [
     "AuditConfig",
     "AuditResult",
+    "Calibrated",
     "Checkpoint",
     "CheckpointKeeper",
+    "Comparison",
     "Explanation",
     "ThresherError",
     "aggregate",
+    "ask_queries",
     "audit",
+    "calibrate",
     "cancellation",
+    "clean",
+    "clean_run",
+    "compare",
+    "compare_runs",
+    "detect",
     "explain",
     "influence",
     "noise_detection_auc",
@@ -41,13 +55,22 @@ __all__ = [
 _HOMES = {
     "AuditConfig": "thresher.config",
     "AuditResult": "thresher.pipeline",
+    "Calibrated": "thresher.calibration.arrays",
     "Checkpoint": "thresher.model.checkpoints",
     "CheckpointKeeper": "thresher.model.keeper",
+    "Comparison": "thresher.results.compare",
     "Explanation": "thresher.layer_view",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
+    "ask_queries": "thresher.calibration.arrays",
     "audit": "thresher.pipeline",
+    "calibrate": "thresher.calibration.arrays",
     "cancellation": "thresher.evaluate.cancellation",
+    "clean": "thresher.calibration.act",
+    "clean_run": "thresher.results.clean",
+    "compare": "thresher.results.compare",
+    "compare_runs": "thresher.results.compare",
+    "detect": "thresher.detectors.arrays",
     "explain": "thresher.layer_view",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",

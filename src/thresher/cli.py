@@ -106,7 +106,7 @@ def clean(
     ] = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
-    from thresher.clean import clean as clean_rows
+    from thresher.results.clean import clean_run as clean_rows
 
     cleaned = clean_rows(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
     console = open_console()
@@ -165,8 +165,8 @@ def compare(
     output: Annotated[Path | None, typer.Option(help="Write the comparison into a .csv, .md or .json file.")] = None,
 ) -> None:
     """Compare the scores of audits with planted errors, or of studies: which is best, which differ beyond chance."""
-    from thresher.compare import compare_runs
     from thresher.report.comparison import check_output, save_comparison, show_comparison
+    from thresher.results.compare import compare_runs
 
     if output is not None:
         check_output(output)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thresher.calibrate.repair import lost_classes
+from thresher.calibration.repair import lost_classes
 from thresher.config import AuditConfig, make_config
 from thresher.decide import decide
 from thresher.files import write_json

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from thresher.budget import affordable, first_tokens, refuse_no_look
-from thresher.calibrate.canaries import AUTO, Round, canary_kind, plan_rounds
+from thresher.calibration.canaries import AUTO, Round, canary_kind, plan_rounds
 from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import Flags

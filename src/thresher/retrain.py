@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from thresher.calibrate.repair import mended
+from thresher.calibration.repair import mended
 from thresher.data.encode import EncodedRows
 from thresher.decide import Decision
 from thresher.files import read_json, write_json

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,7 +75,7 @@ class InfluenceFunction:
 Method = str | InfluenceFunction | Callable[[Pairing], Tensor | None]
 """An influence function: its name, or itself."""
 
-Methods = Iterable[Method] | Mapping[str, InfluenceFunction]
+Methods = Sequence[Method] | Mapping[str, InfluenceFunction]
 """Several of them, or what :func:`check_methods` made of these."""
 
 INFLUENCE = Registry[InfluenceFunction](
@@ -192,7 +192,7 @@ def check_methods(methods: Methods, *, projected: bool = False) -> dict[str, Inf
         ConfigError: For one that is unknown or cannot be projected, and for a callable without a name of its own.
     """
     if not isinstance(methods, Mapping):
-        methods = _by_name(list(methods))
+        methods = _by_name(methods)
     whole = [name for name, function in methods.items() if projected and not function.projectable]
     if whole:
         raise ConfigError(f"--projection: {', '.join(whole)} needs whole gradients; leave one of the two out.")

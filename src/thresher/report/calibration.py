@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from thresher.calibrate.error_rate import ErrorRate
+from thresher.calibration.error_rate import ErrorRate
 from thresher.decide import Decision
 from thresher.influences.registry import INFLUENCE
 from thresher.prepare import Job

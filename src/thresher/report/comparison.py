@@ -11,11 +11,11 @@ import pandas as pd
 from rich.styled import Styled
 from rich.table import Table
 
-from thresher.compare import ACCURACY, Comparison
 from thresher.errors import ConfigError
 from thresher.evaluate.ranking import NEMENYI_MISSING
 from thresher.files import write_json, written
 from thresher.report.titles import METRIC_TITLES
+from thresher.results.compare import ACCURACY, Comparison
 from thresher.terminal import PlainConsole
 
 FORMATS = (".csv", ".md", ".json")

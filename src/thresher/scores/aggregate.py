@@ -182,7 +182,7 @@ def aggregate(
         >>> aggregate(tensor).values.tolist()
         [2.0, -0.5, 3.0]
         >>> aggregate(tensor, "vote", k=1).values.tolist()  # each query votes against the one row that hurts it most
-        [0.0, -2.0, 0.0]
+        [-0.0, -2.0, -0.0]
     """
     name, one = _chosen(how)
     if "module" not in tensor.dims:

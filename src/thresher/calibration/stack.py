@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from thresher.calibrate.candidates import Candidates, normal
+from thresher.calibration.candidates import Candidates, normal
 from thresher.data.noise.draw import Flags
 from thresher.detectors.families import INFLUENCES, ORDER, OWN, Family
 from thresher.detectors.registry import DETECTORS
@@ -67,6 +67,13 @@ def fit_stack(candidates: Candidates, used: Flags, strength: float) -> Stack:
     prior = _priors(candidates)
     weights, intercept = _logistic(features[used], candidates.canary[used], prior, strength)
     return Stack(members, dict(zip(members, weights.tolist(), strict=True)), intercept, strength)
+
+
+def prior_stack(candidates: Candidates) -> Stack:
+    """What is known beforehand, where there are no canaries: every member of a family counts alike."""
+    families = _families(candidates)
+    members = {family.name: tuple(candidates.names[one] for one in there) for family, there in families.items()}
+    return Stack(members, {family.name: family.prior for family in families}, SELDOM, np.inf)
 
 
 def found_canaries(candidates: Candidates, used: Flags) -> Floats:
