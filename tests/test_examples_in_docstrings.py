@@ -32,7 +32,12 @@ WITHOUT = {
     "read_checkpoints",
     "Evidence",
     "Family",
+    "Contents",
+    "Examples",
     "Pairing",
+    "Task",
+    "Tracker",
+    "lines_of",
 }
 NAMES = sorted({name for name in (*thresher.__all__, *extend.__all__) if not name.isupper()} - WITHOUT)
 

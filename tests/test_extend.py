@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
+import json
 import runpy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,15 +19,40 @@ import xarray as xr
 import thresher
 from conftest import tiny_model, tiny_rows
 from thresher.calibration.stack import family_of
-from thresher.errors import ConfigError
-from thresher.extend import AGGREGATIONS, DETECTORS, INFLUENCE, Evidence, InfluenceFunction
+from thresher.config import AuditConfig, make_config
+from thresher.data.noise.answers import plant_texts
+from thresher.data.table import read_table, write_table
+from thresher.errors import ConfigError, DataError
+from thresher.extend import (
+    AGGREGATIONS,
+    DETECTORS,
+    FORMATS,
+    INFLUENCE,
+    PLANTED,
+    SPOILED_ANSWERS,
+    TASKS,
+    TRACKERS,
+    Evidence,
+    InfluenceFunction,
+)
 from thresher.influences.checkpoints import refuse_curved
 from thresher.model.names import describe
+from thresher.prepare import planted
 from thresher.registry import Registry
 from thresher.scores.table import Configuration, available
+from thresher.track import tracking
 
 EXAMPLES = Path(__file__).parent.parent / "examples/extend"
-REGISTRIES: tuple[Registry[Any], ...] = (INFLUENCE, AGGREGATIONS, DETECTORS)
+REGISTRIES: tuple[Registry[Any], ...] = (
+    INFLUENCE,
+    AGGREGATIONS,
+    DETECTORS,
+    FORMATS,
+    PLANTED,
+    SPOILED_ANSWERS,
+    TASKS,
+    TRACKERS,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +60,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it."""
     for registry in REGISTRIES:
         len(registry)  # entry points are read
-        monkeypatch.setattr(registry, "_records", dict(registry))
+        monkeypatch.setattr(registry, "_records", dict(registry.items()))
     yield
 
 
@@ -129,3 +157,69 @@ def test_a_detector_counts_forgetting_and_joins_the_combination_with_its_family(
     assert family_of("detector/forgetting") == made.FORGETTING.family
     untrained = Evidence(labels, 3, nothing[:0], outputs[:0], nothing[0], outputs[-1], labels[:0], None, None, 0)
     assert "forgetting" not in detect(untrained)
+
+
+def test_planted_errors_formats_trackers_and_tasks_are_taken_by_name_in_an_audit(tmp_path: Path) -> None:
+    """Rows of an own format, for an own task, with own errors: read, spoiled and told of by what an audit calls."""
+    PLANTED.register("hurried", example("planted_error").hurried)
+    FORMATS.register(".ft", example("file_format").FASTTEXT)
+    TRACKERS.register("jsonlines", example("tracker").JSON_LINES)
+    TASKS.register("stars", example("task").Stars)
+    lines = [f"__label__{1 + 4 * (row % 2)} review {'x' * row}\n" for row in range(20)]
+    file = tmp_path / "rows.ft.gz"
+    file.write_bytes(gzip.compress("".join(lines).encode()))
+    given = read_table(str(file))
+    stars = replace(given, columns=("stars", "text"), records=[_stars(record) for record in given.records])
+    config = AuditConfig(
+        train=str(file), validation=str(file), model="tiny", task="stars", plant=0.2, plant_kind="hurried",
+        log_to="jsonlines",
+    )  # fmt: skip
+    task = TASKS[config.task].read({"train": stars, "query": stars}, config)
+    spoiled, flags = planted(task, config, lambda: np.zeros((20, 2)))
+    assert flags.tolist() == [True] * 4 + [False] * 16  # the shortest
+    assert [spoiled.describe("train", row)["label"] for row in range(6)] == [
+        "good",
+        "bad",
+        "good",
+        "bad",
+        "bad",
+        "good",
+    ]
+    with tracking(config.log_to, tmp_path) as tracker:
+        tracker.numbers({"loss": 0.5}, 3)
+    told = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert told[1:] == [{"step": 3, "loss": 0.5}, {"failed": False}]
+    write_table(given, tmp_path / "back.ft.gz")
+    assert gzip.decompress((tmp_path / "back.ft.gz").read_bytes()).decode() == "".join(lines)
+    broken = tmp_path / "broken.ft"
+    broken.write_text(lines[0] + "no label\n")
+    with pytest.raises(DataError, match=r"broken.ft, row 1 \(line 2\): a line begins with __label__"):
+        read_table(str(broken))
+    with pytest.raises(DataError, match=r"row 3: 3 stars are neither"):
+        three = [*stars.records[:3], {"stars": "3", "text": "so so"}]
+        TASKS["stars"].read({"train": replace(stars, records=three, lines=())}, config)
+
+
+def _stars(record: Any) -> dict[str, Any]:
+    return {"stars": record["label"], "text": record["text"]}
+
+
+def test_names_of_a_configuration_are_checked_in_the_same_words() -> None:
+    given: dict[str, Any] = {"train": "t", "validation": "v", "model": "m"}
+    for option, message in (
+        ({"task": "rank"}, "--task: Input should be 'classify' or 'generate' (given: 'rank')"),
+        (
+            {"log_to": "paper"},
+            "--log-to: Input should be 'tensorboard', 'wandb', 'mlflow' or 'trackio' (given: 'paper')",
+        ),
+    ):
+        with pytest.raises(ConfigError) as error:
+            make_config(AuditConfig, given | option)
+        assert str(error.value) == message
+
+
+def test_an_answer_is_spoiled_by_a_function_from_outside() -> None:
+    SPOILED_ANSWERS.register("shout", lambda text, rng: "" if text.isupper() else text.upper())
+    texts, flags = plant_texts(["one", "TWO", "three"], 0.67, "shout", np.random.default_rng(0))
+    assert (texts, flags.tolist()) == (["ONE", "TWO", "THREE"], [True, False, True])
+    assert "shout" in TASKS["generate"].plant_kinds()

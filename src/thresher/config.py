@@ -36,13 +36,15 @@ def _in(registry: str) -> AfterValidator:
 Aggregation = Annotated[str, _in("thresher.scores.aggregate:AGGREGATIONS")]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Quantize = Literal["8bit", "4bit"]
-TaskName = Literal["classify", "generate"]
-PlantKind = Literal[
-    "flip", "confusion", "burst", "likeliest", "duplicate", "empty", "language", "swap", "truncate", "shuffle"
-]
+TaskName = Annotated[str, _in("thresher.tasks.registry:TASKS")]
+PlantKind = str
+"""Each task knows its own."""
+
 RowLoss = Literal["mean", "sum"]
-CanaryKind = Literal["alike", "uniform", "confusable", "swap"]
-LogTo = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+CanaryKind = str
+"""Each task knows its own."""
+
+LogTo = Annotated[str, _in("thresher.track:TRACKERS")]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)

@@ -293,9 +293,9 @@ def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tu
 
 def planted_kind(task: Task, config: AuditConfig) -> PlantKind:
     """The kind of errors to plant. Raises :class:`ConfigError` for one that the task does not know."""
-    kind = config.plant_kind or task.plant_kinds[0]
-    if kind not in task.plant_kinds:
-        raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds)}.")
+    kind = config.plant_kind or task.plant_kinds()[0]
+    if kind not in task.plant_kinds():
+        raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds())}.")
     return kind
 
 
