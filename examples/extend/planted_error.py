@@ -30,4 +30,4 @@ if __name__ == "__main__":
     PLANTED.register("hurried", hurried)
     rows = Examples([("a long review of a film",), ("good",), ("not one to see again",)], np.array([0, 1, 0]))
     print("before", rows.labels)  # noqa: T201
-    print("after", PLANTED["hurried"](rows, 1, np.random.default_rng(0), lambda: None).labels)  # noqa: T201
+    print("after", PLANTED["hurried"](rows, 1, np.random.default_rng(0), lambda: np.empty((3, 2))).labels)  # noqa: T201

@@ -28,7 +28,7 @@ class Stars(Classify):
     @classmethod
     def read(cls, tables: Mapping[Part, Table], config: AuditConfig) -> Self:
         """Stars become classes; a row of three stars is neither."""
-        classes = {part: with_classes(table) for part, table in tables.items()}
+        classes: dict[Part, Table] = {part: with_classes(table) for part, table in tables.items()}
         return super().read(classes, config.model_copy(update={"text_column": ("text",), "label_column": "stars"}))
 
 
@@ -46,6 +46,7 @@ if __name__ == "__main__":
     rows = [{"text": "a fine film", "stars": 5}, {"text": "a waste of time", "stars": 1}]
     table = Table("reviews", rows, ("text", "stars"))
     config = AuditConfig(train="reviews", validation="reviews", model="packaged:minilm", task="stars")
-    task = TASKS[config.task].read({"train": table, "query": table}, config)
+    tables: dict[Part, Table] = {"train": table, "query": table}
+    task = TASKS[config.task].read(tables, config)
     for row in range(2):
         print(task.describe("train", row))  # noqa: T201

@@ -50,7 +50,9 @@ def described(tensor: xr.Dataset) -> list[ModuleName]:
 
 
 def filled(
-    frame: xr.Dataset, values: Mapping[str, npt.NDArray[np.float32]], functions: Mapping[str, InfluenceFunction]
+    frame: xr.Dataset,
+    values: Mapping[str, npt.NDArray[np.float32]],
+    functions: Mapping[str, InfluenceFunction] = INFLUENCE,
 ) -> xr.Dataset:
     """The coordinates with values [module, query, train] by method."""
     variables = {name: (DIMS, value, _about(functions[name])) for name, value in values.items()}
