@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import typer
 from rich.table import Table
+from thresher.auditing.prepare import Job, prepare
 
 from thresher.config import DemoConfig
 from thresher.data.encode import EncodedRows, length_batches
@@ -27,7 +28,6 @@ from thresher.gradients.store import Side
 from thresher.influences.compute import module_matrices
 from thresher.influences.gather import MEMORY, gather
 from thresher.model.losses import batch_losses
-from thresher.prepare import Job, prepare
 from thresher.progress import Silent
 from thresher.terminal import PlainConsole
 

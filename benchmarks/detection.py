@@ -21,21 +21,21 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from thresher.auditing.decide import Decision, decide
+from thresher.auditing.pipeline import run
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.retrain import retrained, training_sets
+from thresher.auditing.rounds import with_alike_canaries
+from thresher.auditing.run import RunDirectory
 
 from detection_rows import FOUR, LEARNED, QUOTES, TEN, has_rows, write_rows
 from thresher.config import AuditConfig, PlantKind
 from thresher.data.packaged import packaged_model
-from thresher.decide import Decision, decide
 from thresher.demo import RECIPE
 from thresher.files import write_json
 from thresher.model.finetune import finetune
 from thresher.model.predict import predict
-from thresher.pipeline import run
-from thresher.prepare import Job, prepare
 from thresher.progress import Shown, Silent
-from thresher.retrain import retrained, training_sets
-from thresher.rounds import with_alike_canaries
-from thresher.run import RunDirectory
 from thresher.scores.table import lowest_of
 from thresher.tensors import write_tensors
 from thresher.terminal import PlainConsole

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from thresher_study.glue import GLUE
 
-from thresher.data.glue import GLUE
+from thresher.data.formats import Record
 from thresher.data.packaged import critic_quotes
-from thresher.data.table import Record, Table, read_table, write_table
+from thresher.data.table import Table, read_table, write_table
 
 ROWS, QUERIES, TEST_ROWS = 1000, 200, 600
 QUOTES, FOUR, TEN = "quotes", "stsb4", "grammars"

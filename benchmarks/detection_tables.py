@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import log_softmax
+from thresher_study.pieces import markdown
 
 from detection_rows import FOUR, LEARNED, TEN
 from thresher.evaluate.detection import measured
 from thresher.files import read_json
 from thresher.scores.table import Configuration
-from thresher.study.pieces import markdown
 from thresher.tensors import read_tensors
 from thresher.terminal import PlainConsole
 

@@ -20,6 +20,8 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 import typer
+from thresher.auditing.pipeline import run
+from thresher.auditing.prepare import Job, prepare
 
 from bench import plain_step, seconds
 from thresher.config import AuditConfig, DemoConfig
@@ -30,8 +32,7 @@ from thresher.gradients.store import Side
 from thresher.influences.compute import module_matrices
 from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
 from thresher.influences.registry import INFLUENCE
-from thresher.pipeline import load_result, run
-from thresher.prepare import Job, prepare
+from thresher.pipeline import load_result
 from thresher.progress import Shown, Silent
 from thresher.scores.table import DETECTOR, Configuration, is_score
 from thresher.terminal import PlainConsole

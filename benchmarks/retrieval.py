@@ -27,16 +27,18 @@ import numpy.typing as npt
 import pandas as pd
 import typer
 import xarray as xr
+from thresher.auditing.pipeline import run
+from thresher.auditing.prepare import prepare
 
 from thresher.config import AuditConfig
-from thresher.data.table import Record, Table, read_table, write_table
+from thresher.data.formats import Record
+from thresher.data.table import Table, read_table, write_table
 from thresher.errors import DataError
 from thresher.evaluate.detection import auroc, detection_curve
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import described
 from thresher.model.names import ModuleName, groups_in, in_group
-from thresher.pipeline import load_result, run
-from thresher.prepare import prepare
+from thresher.pipeline import load_result
 from thresher.progress import Shown
 from thresher.scores.layers import layer_name, layers_in
 from thresher.terminal import PlainConsole

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from thresher.model.inputs import encoded_rows
 from torch import nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -36,7 +37,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.t5.modeling_t5 import T5PreTrainedModel
 from transformers.utils import logging as hf_logging
 
-from thresher.data.encode import encoded_rows, length_batches
+from thresher.data.encode import length_batches
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.rows import FactoredGradients, HeadRows, RowGradients, TokenGradients
 from thresher.model.names import attention_projections, embedding_name, head_modules

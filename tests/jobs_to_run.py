@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from thresher.study.outcome import Outcome
+from thresher_study.outcome import Outcome
 
 
 def calls(folder: Path) -> dict[str, int]:

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from thresher_study.results import Results
 
 from thresher.evaluate.detection import measured
-from thresher.study.results import Results
 
 GROUPS = ("WE", "1", "2", "3", "4", "CL", "layers", "all")
 HOWS = (("mean", None), ("rank", None), ("vote", 0.3))

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.rounds import with_alike_canaries
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
+from thresher.calibrate.canaries import Round
 
 from folders import encoder_folder, reviews, write_rows
-from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
-from thresher.calibration.canaries import Round
 from thresher.config import AuditConfig
 from thresher.detectors.error_law import Law, even_law
 from thresher.detectors.evidence import Features
 from thresher.detectors.label_noise import LabelNoise
-from thresher.prepare import Job, prepare
-from thresher.rounds import with_alike_canaries
-from thresher.run import RunDirectory
 
 
 def learned(law: Any, labels: Any, wrong: Any = None) -> LabelNoise:

@@ -16,28 +16,28 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from scipy.special import ndtri
+from thresher.auditing.calibration import calibration, shown_influence
+from thresher.auditing.decide import Decision, decide
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.retrain import training_sets
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.candidates import side_by_side
+from thresher.calibrate.choice import WITNESSES, choose
+from thresher.calibrate.confidence import SURE
+from thresher.calibrate.repair import mended
 from typer.testing import CliRunner
 
 import thresher
 from folders import decoder_folder, encoder_folder, reviews, write_rows
 from simulated import simulated
 from thresher.calibration import choice
-from thresher.calibration.candidates import side_by_side
-from thresher.calibration.choice import WITNESSES, choose
-from thresher.calibration.confidence import SURE
-from thresher.calibration.repair import mended
 from thresher.cli import app
 from thresher.config import AuditConfig
-from thresher.decide import Decision, decide
 from thresher.detectors.families import ORDER, OWN
 from thresher.errors import ConfigError
-from thresher.prepare import Job, prepare
-from thresher.report.calibration import calibration, shown_influence
 from thresher.report.console import show_result
 from thresher.report.detection import calibration_lines
 from thresher.results.clean import clean_run as clean
-from thresher.retrain import training_sets
-from thresher.run import RunDirectory
 from thresher.scores.table import Configuration, is_score
 from thresher.terminal import PlainConsole
 

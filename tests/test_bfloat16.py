@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from thresher.model.inputs import encoded_rows
 from torch import Tensor, nn
 
 import thresher
 from conftest import audited, dense, pass_gradients, relative_error, tiny_model, tiny_rows, true_gradients
-from thresher.data.encode import encoded_rows
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.rules import rule_for
 

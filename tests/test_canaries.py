@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.trainings import plan_rounds
+from thresher.calibrate.canaries import Round, canary_rows
 
 from folders import answers, encoder_folder, generator_folder, reviews, write_rows
-from thresher.calibration.canaries import Round, canary_rows, plan_rounds
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.answers import swapped_at
 from thresher.errors import ConfigError
-from thresher.prepare import Job, prepare
 
 ROWS, CLASSES, LENGTH = 60, 4, 64
 

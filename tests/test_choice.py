@@ -13,13 +13,15 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from thresher.auditing.looks import as_given
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.candidates import Candidates, normal, side_by_side
+from thresher.calibrate.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
+from thresher.calibrate.stack import Stack, fit_stack, found_canaries, of_frozen_features, witnesses
 
 from simulated import MANY, NAMES, simulated
-from thresher.calibration.candidates import Candidates, as_given, normal, side_by_side
-from thresher.calibration.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
-from thresher.calibration.stack import Stack, family_of, fit_stack, found_canaries, of_frozen_features, witnesses
+from thresher.calibration.stack import family_of
 from thresher.detectors.families import ORDER, OWN
-from thresher.run import RunDirectory
 
 FAMILIES = {family.name: family for family in ORDER if family != OWN}
 WEAK = 1e-9

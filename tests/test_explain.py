@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from thresher.results.layer_view import explain_rows
 from typer.testing import CliRunner
 
 import thresher
@@ -20,7 +21,6 @@ from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app, main
 from thresher.errors import ThresherError
 from thresher.influences.tensor import described, filled, labelled
-from thresher.layer_view import explain_rows
 from thresher.model.names import ModuleName
 from thresher.progress import Silent
 from thresher.report.layer_plot import layer_figure, save_plot

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from thresher.auditing.prepare import planted
 
 import thresher
 from conftest import tiny_model, tiny_rows
@@ -22,24 +23,16 @@ from thresher.calibration.stack import family_of
 from thresher.config import AuditConfig, make_config
 from thresher.data.noise.answers import plant_texts
 from thresher.data.table import read_table, write_table
+from thresher.detectors.evidence import Evidence
+from thresher.detectors.registry import DETECTORS
 from thresher.errors import ConfigError, DataError
-from thresher.extend import (
-    AGGREGATIONS,
-    DETECTORS,
-    FORMATS,
-    INFLUENCE,
-    PLANTED,
-    SPOILED_ANSWERS,
-    TASKS,
-    TRACKERS,
-    Evidence,
-    InfluenceFunction,
-)
+from thresher.extend import FORMATS, PLANTED, SPOILED_ANSWERS, TRACKERS
 from thresher.influences.checkpoints import refuse_curved
+from thresher.influences.registry import INFLUENCE, InfluenceFunction
 from thresher.model.names import describe
-from thresher.prepare import planted
 from thresher.registry import Registry
-from thresher.scores.table import Configuration, available
+from thresher.scores.table import AGGREGATIONS, Configuration, available
+from thresher.tasks.registry import TASKS
 from thresher.track import tracking
 
 EXAMPLES = Path(__file__).parent.parent / "examples/extend"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from thresher.model.inputs import encoded_rows
 from torch import nn
 from transformers import (
     AlbertConfig,
@@ -39,7 +40,7 @@ from conftest import (
 )
 from folders import reviews, tokenizer
 from thresher.config import ModelConfig, Recipe
-from thresher.data.encode import IGNORED, encoded_rows
+from thresher.data.encode import IGNORED
 from thresher.errors import ModelError
 from thresher.model.load import Subject, load_generator, load_subject
 from thresher.model.lora import with_lora

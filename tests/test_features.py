@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from peft import PromptTuningConfig, get_peft_model
+from thresher.model.inputs import encoded_rows
 from torch import nn
 
 from conftest import CONFIGS, PAD, tiny_model, tiny_rows, with_adapter
 from test_families import encoder_decoder, ended
 from test_generate import generator, learned_rows
-from thresher.data.encode import encoded_rows
 from thresher.errors import ModelError
 from thresher.model.features import pooled_features
 from thresher.model.load import Subject

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from thresher.model.inputs import encoded_rows
 
 from conftest import PAD, tiny_model, tiny_rows
 from thresher.config import Recipe
-from thresher.data.encode import EncodedRows, encoded_rows
+from thresher.data.encode import EncodedRows
 from thresher.errors import ModelError
-from thresher.model import finetune as module
 from thresher.model.finetune import Epoch, History, finetune, learning_rate, said_while_training, shuffled_batches
+from thresher.model.finetune import finetune as module
 from thresher.model.load import Subject
 from thresher.model.predict import predict
 from thresher.progress import Silent

@@ -15,9 +15,9 @@ import thresher
 from conftest import cancels, relative_error, tiny_model, tiny_rows, true_gradients
 from thresher.errors import ConfigError
 from thresher.gradients import forms
-from thresher.influences import pairing as pairing_module
 from thresher.influences.lissa import lissa
 from thresher.influences.pairing import Pairing
+from thresher.influences.pairings import pairing as pairing_module
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import embedding_name
 

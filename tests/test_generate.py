@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, get_peft_model
+from thresher.auditing.prepare import Job
+from thresher.model.inputs import encoded_rows
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BertConfig
 from typer.testing import CliRunner
@@ -24,7 +26,7 @@ from test_audit import flags, refused
 from test_influence import TOLERANCE, defined
 from thresher.cli import app
 from thresher.config import ModelConfig, RowLoss
-from thresher.data.encode import IGNORED, encoded_rows
+from thresher.data.encode import IGNORED
 from thresher.data.packaged import packaged_generator
 from thresher.errors import DataError, ModelError
 from thresher.gradients.frozen import gradient_pass
@@ -34,7 +36,6 @@ from thresher.model.losses import correct_rows
 from thresher.model.names import attention_projections, embedding_name
 from thresher.model.source import model_folder
 from thresher.model.tied import output_head
-from thresher.prepare import Job
 
 Row = dict[str, Any]
 

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from thresher.model.inputs import encoded_rows
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import thresher
 from conftest import PAD, audited, check_gradients, tiny_model, tiny_rows
-from thresher.data.encode import encoded_rows, length_batches
+from thresher.data.encode import length_batches
 from thresher.gradients.frozen import gradient_pass
 from thresher.model.names import embedding_name
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from thresher.auditing.doubts import doubt_of
+from thresher.auditing.summary import knowledge_entry
 
 from thresher.evaluate.knowledge import SURE, Knowledge, better, measure_knowledge
-from thresher.report.doubts import doubt_of
 from thresher.report.knowledge import knowledge_lines
-from thresher.report.summary import knowledge_entry
 from thresher.terminal import PlainConsole
 
 NAMES = ["a", "b", "c"]

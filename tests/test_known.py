@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from thresher.auditing.cost import FORWARD, passes
+from thresher.auditing.prepare import Job, prepare
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 import thresher
 from folders import encoder_folder, reviews, write_rows
 from thresher.config import AuditConfig
-from thresher.cost import FORWARD, passes
 from thresher.errors import ModelError
-from thresher.prepare import Job, prepare
 
 QUERIES = 16
 

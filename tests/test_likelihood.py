@@ -12,6 +12,8 @@ import torch
 from peft import PeftModel
 from rich.console import Console
 from safetensors.torch import load_file, save_file
+from thresher.auditing.doubts import doubt_of
+from thresher.auditing.summary import knowledge_entry
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
@@ -22,12 +24,10 @@ from thresher.cli import app
 from thresher.config import RowLoss
 from thresher.data.encode import IGNORED
 from thresher.evaluate.likelihood import AnswerKnowledge, measure_answers
-from thresher.model import predict as prediction
 from thresher.model.adapters import WEIGHTS, without_adapter
 from thresher.model.predict import Predictions
-from thresher.report.doubts import doubt_of
+from thresher.model.predict import predict as prediction
 from thresher.report.knowledge import knowledge_lines
-from thresher.report.summary import knowledge_entry
 from thresher.results.clean import clean_run as clean
 
 

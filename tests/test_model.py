@@ -16,7 +16,7 @@ from folders import classifier_folder, encoder_folder
 from thresher.config import ModelConfig, Recipe
 from thresher.errors import DataError, ModelError
 from thresher.files import write_json
-from thresher.influences.compute import select_modules
+from thresher.influences.gather import select_modules
 from thresher.model.load import audited_by_default, load_subject, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.losses import row_losses

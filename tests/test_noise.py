@@ -12,6 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.run import GUESSED, RunDirectory
+from thresher.results.layer_view import explain_rows
 
 import thresher
 from folders import encoder_folder, reviews, write_rows
@@ -24,10 +27,7 @@ from thresher.data.noise.labels import CONFUSED, SPREAD, WRONG, confused
 from thresher.data.noise.texts import FINNISH, NOTHING
 from thresher.errors import ConfigError, RunError
 from thresher.files import write_json
-from thresher.layer_view import explain_rows
-from thresher.prepare import Job, prepare
 from thresher.progress import Silent
-from thresher.run import GUESSED, RunDirectory
 from thresher.tasks.classify import Classify
 
 OF_LABELS = ("flip", "confusion", "burst", "likeliest")

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from thresher.folds import stratified_folds
 
 from test_detectors import evidence, flipped, standardised
 from thresher.detectors import probe
 from thresher.detectors.evidence import Evidence, Features
-from thresher.detectors.probe import Probe, out_of_fold, probe_frozen, query_likeness, stratified_folds
+from thresher.detectors.probe import Probe, out_of_fold, probe_frozen, query_likeness
 from thresher.detectors.registry import detect
 
 

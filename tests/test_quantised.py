@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from thresher.model.inputs import encoded_rows
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfig
 
@@ -17,7 +18,6 @@ import thresher
 from conftest import audited, pass_gradients, relative_error, tiny_rows, true_gradients
 from folders import SIZES, answers, classifier_folder, reviews, tokenizer, write_rows
 from thresher.config import ModelConfig, Recipe
-from thresher.data.encode import encoded_rows
 from thresher.errors import ModelError
 from thresher.model.finetune import finetune
 from thresher.model.load import Subject, load_generator, load_subject

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from thresher.auditing.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
+from thresher.auditing.cost import SHORT, cheaper, passes
+from thresher.auditing.plan import make_plan
+from thresher.auditing.prepare import prepare
 from typer.testing import CliRunner
 
 import thresher
 from folders import answers, classifier_folder, encoder_folder, generator_folder, reviews, write_rows
 from test_audit import flags
-from thresher.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
 from thresher.cli import app
-from thresher.cost import SHORT, cheaper, passes
 from thresher.errors import ConfigError, RunError
 from thresher.model.features import pooled_features
-from thresher.plan import make_plan
-from thresher.prepare import prepare
 from thresher.progress import duration
 from thresher.scores.table import DETECTOR, is_score
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from thresher.auditing.run import RunDirectory
 
 from awkward import EVIL, NAME, SEEN, harmless, obeyed, words
 from folders import encoder_folder, reviews, write_rows
@@ -23,7 +24,6 @@ from thresher.config import AuditConfig
 from thresher.data.table import read_table
 from thresher.errors import RunError
 from thresher.lines import plain
-from thresher.run import RunDirectory
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from thresher.calibrate.repair import lost_classes
 from transformers import BertConfig
 
 from folders import classifier_folder, encoder_folder
-from thresher.calibration.repair import lost_classes
 from thresher.config import AuditConfig, ModelConfig
 from thresher.data.examples import Columns, find_classes
 from thresher.data.table import Table

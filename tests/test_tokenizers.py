@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from thresher.auditing.prepare import prepare
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -28,7 +29,6 @@ from folders import (
 from thresher.config import AuditConfig, ModelConfig
 from thresher.errors import DataError, ModelError
 from thresher.model.load import load_generator, load_subject
-from thresher.prepare import prepare
 
 
 def audit(folder: Path, place: Path, rows: list[dict[str, Any]], **more: Any) -> AuditConfig:

@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 import thresher
-from thresher.extend import AGGREGATIONS, AggregationFunction
+from thresher.extend import AggregationFunction
+from thresher.scores.table import AGGREGATIONS
 
 
 def approval(influences: Any, ranks: Any, k: int) -> Any:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from thresher.calibrate.stack import Family
 
-from thresher.extend import DETECTORS, Detector, Evidence, Family
+from thresher.detectors.evidence import Evidence
+from thresher.detectors.registry import DETECTORS, Detector
 
 
 def forgetting(evidence: Evidence) -> Any:

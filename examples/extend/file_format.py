@@ -11,8 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
+from thresher.data.formats import Contents
 from thresher.errors import DataError
-from thresher.extend import FORMATS, Contents, Format, lines_of
+from thresher.extend import FORMATS, Format, lines_of
 
 PREFIX = "__label__"
 

@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor
 
 import thresher
-from thresher.extend import INFLUENCE, InfluenceFunction, Pairing
+from thresher.influences.pairing import Pairing
+from thresher.influences.registry import INFLUENCE, InfluenceFunction
 
 
 def projected(pair: Pairing) -> Tensor:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from thresher.extend import PLANTED, Examples
+from thresher.data.examples import Examples
+from thresher.extend import PLANTED
 
 
 def hurried(examples: Examples, count: int, rng: np.random.Generator, guess: Callable[[], Any]) -> Examples:

@@ -17,8 +17,8 @@ from thresher.config import AuditConfig
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import DataError
-from thresher.extend import TASKS
 from thresher.tasks.classify import Classify
+from thresher.tasks.registry import TASKS
 
 
 @dataclass(frozen=True)

@@ -9,20 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thresher.api import AuditResult
     from thresher.calibration.act import clean
     from thresher.calibration.arrays import Calibrated, ask_queries, calibrate
+    from thresher.cli import compare
     from thresher.config import AuditConfig
-    from thresher.detectors.arrays import detect
+    from thresher.detectors.registry import detect
     from thresher.errors import ThresherError
     from thresher.evaluate.cancellation import cancellation
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
     from thresher.influences.compute import influence
-    from thresher.layer_view import Explanation, explain
     from thresher.model.checkpoints import Checkpoint, read_checkpoints
     from thresher.model.keeper import CheckpointKeeper
-    from thresher.pipeline import AuditResult, audit
+    from thresher.pipeline import audit
     from thresher.results.clean import clean_run
-    from thresher.results.compare import Comparison, compare, compare_runs
+    from thresher.results.compare import Comparison, compare_runs
+    from thresher.results.layer_view import Explanation, explain
     from thresher.scores.aggregate import aggregate
 
 __all__ = [

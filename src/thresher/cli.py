@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 from rich.markup import escape
+from thresher_study.flags import StudyFlags, WorkersConfig
 
-from thresher.config import AuditConfig, DemoConfig, Section, StudyFlags, WorkersConfig, make_config
+from thresher.config import AuditConfig, DemoConfig, Section, make_config
 from thresher.errors import ThresherError, trace
 from thresher.terminal import open_console, show_warnings
 
@@ -129,10 +130,10 @@ def explain(
     plot: Annotated[Path | None, typer.Option(help="Draw the layers into a .svg, .png or .pdf file.")] = None,
 ) -> None:
     """Show where a training row stands at every layer, and which queries it hurts and helps most."""
-    from thresher.layer_view import explain_rows
     from thresher.progress import Shown
     from thresher.report.layer_plot import check_plot, save_plot
     from thresher.report.layers import show_explanation
+    from thresher.results.layer_view import explain_rows
 
     if plot is not None:
         check_plot(plot)
@@ -188,12 +189,14 @@ def study(
     **options: Any,
 ) -> None:
     """Rerun the paper's experiment: audits with planted errors, retraining, tables and figures."""
-    from thresher.report.study import show_end, show_jobs
-    from thresher.study.config import read_study
+    from thresher_study.config import read_study
+    from thresher_study.console import show_jobs
+    from thresher_study.report import write_report
+    from thresher_study.run import executor_of, run_study
+    from thresher_study.timing import expected
+
+    from thresher.report.study import show_end
     from thresher.study.gather import gather
-    from thresher.study.report import write_report
-    from thresher.study.run import executor_of, run_study
-    from thresher.study.timing import expected
 
     where = {name: options.pop(name) for name in WorkersConfig.model_fields if name in options}
     plan = read_study(config, options)
@@ -225,9 +228,9 @@ def _audit(config: AuditConfig, *, dry_run: bool) -> None:
     console.print(f"Reading rows and model ({config.model}) ...")
     tables = read_parts(config)  # before torch and transformers, which take seconds to import
     refuse_no_model(config.model)
-    from thresher.pipeline import run
-    from thresher.plan import make_plan
-    from thresher.prepare import prepare
+    from thresher.auditing.pipeline import run
+    from thresher.auditing.plan import make_plan
+    from thresher.auditing.prepare import prepare
     from thresher.progress import Shown
     from thresher.report.console import show_plan, show_result
 

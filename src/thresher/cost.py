@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from thresher.auditing.prepare import Job
 from thresher.config import AuditConfig
-from thresher.prepare import Job
 from thresher.progress import duration
 
 FORWARD = 0.35

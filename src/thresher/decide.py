@@ -12,24 +12,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from thresher.calibration.candidates import Candidates, as_given, side_by_side
-from thresher.calibration.choice import Choice
-from thresher.calibration.confidence import Confidence
+from thresher.arrays import Indices
+from thresher.auditing.known import knowledge_of
+from thresher.auditing.looks import as_given
+from thresher.auditing.prepare import Job
+from thresher.auditing.run import OTHER_VERSION, RunDirectory
+from thresher.calibrate.candidates import Candidates, side_by_side
+from thresher.calibrate.choice import Choice
+from thresher.calibrate.confidence import Confidence
+from thresher.calibrate.repair import ErrorPair
+from thresher.calibrate.stack import of_frozen_features
 from thresher.calibration.opinions import Opinions
 from thresher.calibration.ranking import rank_rows
-from thresher.calibration.repair import ErrorPair
-from thresher.calibration.stack import of_frozen_features
-from thresher.data.encode import Indices
 from thresher.detectors.texts import text_problems
 from thresher.errors import RunError
 from thresher.evaluate.knowledge import Knowledge
 from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
-from thresher.known import knowledge_of
 from thresher.model.predict import Predictions, read_predictions
-from thresher.prepare import Job
-from thresher.run import OTHER_VERSION, RunDirectory
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import is_score, lowest, resolve
 from thresher.tensors import read_tensors

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from thresher.auditing.run import RunDirectory
 from thresher.config import AuditConfig, DemoConfig
 from thresher.data.packaged import critic_quotes, packaged_model
 from thresher.data.table import fingerprint, write_table
 from thresher.model.load import best_device
-from thresher.run import RunDirectory
 
 RECIPE: dict[str, Any] = {
     "epochs": 4,

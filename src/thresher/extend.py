@@ -14,16 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thresher.calibrate.stack import Family
     from thresher.data.examples import Examples
     from thresher.data.formats import FORMATS, Contents, Format, lines_of
     from thresher.data.noise.answers import SPOILED_ANSWERS
     from thresher.data.noise.kinds import PLANTED
     from thresher.detectors.evidence import Evidence
-    from thresher.detectors.families import Family
     from thresher.detectors.registry import DETECTORS, Detector
     from thresher.influences.pairing import Pairing
     from thresher.influences.registry import INFLUENCE, InfluenceFunction
-    from thresher.scores.aggregate import AGGREGATIONS, AggregationFunction
+    from thresher.scores.aggregate import AggregationFunction
+    from thresher.scores.table import AGGREGATIONS
     from thresher.tasks.base import Task
     from thresher.tasks.registry import TASKS
     from thresher.track import TRACKERS, Tracker, TrackerKind

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from thresher.auditing.prepare import Job
+from thresher.auditing.run import RunDirectory
 from thresher.evaluate.knowledge import Knowledge, measure_knowledge
 from thresher.evaluate.likelihood import AnswerKnowledge, measure_answers
 from thresher.model.adapters import without_adapter
 from thresher.model.predict import predict, read_predictions, write_predictions
-from thresher.prepare import Job
-from thresher.run import RunDirectory
 from thresher.tensors import read_tensors
 
 

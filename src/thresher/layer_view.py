@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thresher.calibration.candidates import as_given
+from thresher.auditing.looks import as_given
+from thresher.auditing.prepare import planted, planted_kind
+from thresher.auditing.run import RunDirectory, open_finished, read_audited
 from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
@@ -19,12 +21,10 @@ from thresher.errors import ConfigError, RunError
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
 from thresher.model.names import ModuleName
-from thresher.prepare import planted, planted_kind
 from thresher.progress import Progress, Silent
-from thresher.run import RunDirectory, open_finished, read_audited
-from thresher.scores.aggregate import AGGREGATIONS, Floats
+from thresher.scores.aggregate import Floats
 from thresher.scores.layers import layer_ranks
-from thresher.scores.table import Configuration, is_score, query_influence
+from thresher.scores.table import AGGREGATIONS, Configuration, is_score, query_influence
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 

@@ -16,21 +16,21 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thresher.calibration.repair import lost_classes
+from thresher.auditing.decide import decide
+from thresher.auditing.doubts import doubt_of
+from thresher.auditing.known import ask_before_training, knowledge_of
+from thresher.auditing.prepare import Job, prepare
+from thresher.auditing.quick import look
+from thresher.auditing.retrain import retrained, training_sets
+from thresher.auditing.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
+from thresher.auditing.run import RunDirectory, open_finished
+from thresher.auditing.summary import Findings, results, summarise
+from thresher.calibrate.repair import lost_classes
 from thresher.config import AuditConfig, make_config
-from thresher.decide import decide
 from thresher.files import write_json
 from thresher.influences.tensor import TensorFile
-from thresher.known import ask_before_training, knowledge_of
 from thresher.model.finetune import History
-from thresher.prepare import Job, prepare
 from thresher.progress import Progress, Silent, Within
-from thresher.quick import look
-from thresher.report.doubts import doubt_of
-from thresher.report.summary import Findings, results, summarise
-from thresher.retrain import retrained, training_sets
-from thresher.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
-from thresher.run import RunDirectory, open_finished
 from thresher.track import Tracker, curves, tracking
 
 log = logging.getLogger(__name__)

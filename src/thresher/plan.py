@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from thresher.cost import cheaper, passes, training_passes
+from thresher.auditing.cost import cheaper, passes, training_passes
+from thresher.auditing.prepare import Job
 from thresher.gradients.frozen import gradient_pass
 from thresher.model.checkpoints import checkpoint_of
-from thresher.prepare import Job
 
 LONG = 600
 """Seconds from which on a plan says what would take less."""

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.budget import affordable, first_tokens, refuse_no_look
-from thresher.calibration.canaries import AUTO, Round, canary_kind, plan_rounds
+from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
+from thresher.auditing.run import GUESSED
+from thresher.auditing.trainings import canary_kind, plan_rounds
+from thresher.calibrate.canaries import AUTO, Round
 from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import Flags
@@ -36,7 +38,6 @@ from thresher.model.names import ModuleName
 from thresher.model.predict import predict
 from thresher.model.source import model_fingerprint
 from thresher.model.tokenizer import refuse_unfit_tokens
-from thresher.run import GUESSED
 from thresher.scores.table import DETECTOR, Configuration, available, resolve
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS

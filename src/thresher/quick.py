@@ -9,16 +9,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from thresher.calibration.canaries import Round
-from thresher.calibration.candidates import write_candidates
-from thresher.calibration.opinions import opinions_of
-from thresher.calibration.stack import of_frozen_features
-from thresher.data.encode import Indices
+from thresher.arrays import Indices
+from thresher.auditing.looks import write_candidates
+from thresher.auditing.prepare import Job
+from thresher.auditing.rounds import opinions_of
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.canaries import Round
+from thresher.calibrate.stack import of_frozen_features
 from thresher.detectors.evidence import Evidence, Features, Floats
 from thresher.detectors.registry import detect
 from thresher.model.predict import Predictions, write_predictions
-from thresher.prepare import Job
-from thresher.run import RunDirectory
 from thresher.scores.table import DETECTOR
 from thresher.tensors import tensors_of, write_tensors
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from thresher.calibration.repair import mended
+from thresher.auditing.decide import Decision
+from thresher.auditing.prepare import Job
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.repair import mended
 from thresher.data.encode import EncodedRows
-from thresher.decide import Decision
 from thresher.files import read_json, write_json
 from thresher.model.checkpoints import load_checkpoint, read_checkpoints
 from thresher.model.finetune import CHECKPOINTS, finetune, retell
-from thresher.prepare import Job
 from thresher.progress import Progress
-from thresher.run import RunDirectory
 from thresher.track import Tracker, Untracked, curves
 
 RowsOf = Callable[[], EncodedRows]

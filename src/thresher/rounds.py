@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
-from thresher.calibration.canaries import ALIKE, Round
-from thresher.calibration.candidates import write_candidates
-from thresher.calibration.opinions import opinions_of
+from thresher.auditing.looks import write_candidates
+from thresher.auditing.prepare import Job, has
+from thresher.auditing.rounds import opinions_of
+from thresher.auditing.run import OTHER_VERSION, RunDirectory
+from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
+from thresher.calibrate.canaries import ALIKE, Round
 from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.label_noise import learn_label_noise, told_share
@@ -42,9 +44,7 @@ from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.quiet import quiet
 from thresher.model.rate_search import RateTrainer, find_rate
-from thresher.prepare import Job, has
 from thresher.progress import Advance, Progress
-from thresher.run import OTHER_VERSION, RunDirectory
 from thresher.scores.table import DETECTOR, score_all
 from thresher.tensors import read_tensors, tensors_of, write_tensors
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from thresher.arrays import Indices
+from thresher.calibrate.repair import mended
 from thresher.calibration.arrays import Calibrated
-from thresher.calibration.repair import mended
-from thresher.data.encode import Indices
 from thresher.errors import ConfigError, DataError
 from thresher.scores.table import lowest
 

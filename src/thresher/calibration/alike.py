@@ -14,8 +14,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from thresher.calibration.canaries import Round
-from thresher.data.encode import EncodedRows, Indices
+from thresher.arrays import Indices
+from thresher.calibrate.canaries import Round
+from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import drawn
 from thresher.detectors.error_law import even_law
 from thresher.detectors.label_noise import LabelNoise

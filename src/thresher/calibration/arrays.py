@@ -11,12 +11,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit
 
-from thresher.calibration.candidates import Candidates, candidates_of
+from thresher.auditing.rounds import opinions_of
+from thresher.calibrate.candidates import Candidates
+from thresher.calibrate.error_rate import ErrorRate, Share
+from thresher.calibrate.repair import suggest
+from thresher.calibration.candidates import candidates_of
 from thresher.calibration.confidence import along
-from thresher.calibration.error_rate import ErrorRate, Share
-from thresher.calibration.opinions import Opinions, opinions_of
+from thresher.calibration.opinions import Opinions
 from thresher.calibration.ranking import rank_rows
-from thresher.calibration.repair import suggest
 from thresher.calibration.stack import prior_stack
 from thresher.detectors.arrays import evidence_of, whole_numbers
 from thresher.detectors.confident import confident_joint

@@ -12,8 +12,9 @@ from functools import cache
 
 import numpy as np
 
+from thresher.arrays import Indices
 from thresher.config import AuditConfig, CanaryKind
-from thresher.data.encode import EncodedRows, Indices
+from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import Flags, present
 from thresher.data.noise.kinds import Guess
 from thresher.errors import ConfigError

@@ -11,11 +11,11 @@ import pandas as pd
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from thresher.calibration.canaries import Round
-from thresher.data.encode import Indices
+from thresher.arrays import Indices
+from thresher.auditing.run import RunDirectory
+from thresher.calibrate.canaries import Round
 from thresher.data.noise.draw import Flags
 from thresher.files import written
-from thresher.run import RunDirectory
 from thresher.scores.aggregate import Floats
 from thresher.scores.table import DETECTOR, is_score
 

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from thresher.calibration.candidates import Candidates, normal
-from thresher.calibration.stack import Stack, fit_stack, found_canaries, witnesses
-from thresher.data.encode import Indices
+from thresher.arrays import Indices
+from thresher.calibrate.candidates import Candidates, normal
+from thresher.calibrate.stack import Stack, fit_stack, found_canaries, witnesses
 from thresher.data.noise.draw import Flags
-from thresher.detectors.probe import stratified_folds
+from thresher.folds import stratified_folds
 from thresher.scores.aggregate import Floats
 
 FOLDS = 5

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from thresher.calibration.choice import Pattern
-from thresher.calibration.error_rate import ErrorRate, Posterior
+from thresher.calibrate.choice import Pattern
+from thresher.calibrate.error_rate import ErrorRate, Posterior
 from thresher.data.noise.draw import Flags
 from thresher.scores.aggregate import Floats
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thresher.calibration.candidates import Candidates
-from thresher.calibration.choice import Pattern
-from thresher.calibration.error_rate import Known
+from thresher.calibrate.candidates import Candidates
+from thresher.calibrate.choice import Pattern
+from thresher.calibrate.error_rate import Known
 from thresher.data.noise.draw import Flags
 from thresher.detectors.evidence import Evidence
 from thresher.detectors.label_noise import WHICH, noise_of, told_share

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from thresher.calibration.candidates import Candidates
-from thresher.calibration.choice import Choice, choose
-from thresher.calibration.confidence import Confidence, confidence
-from thresher.calibration.error_rate import error_rate
+from thresher.arrays import Indices
+from thresher.calibrate.candidates import Candidates
+from thresher.calibrate.choice import Choice, choose
+from thresher.calibrate.confidence import Confidence, confidence
+from thresher.calibrate.error_rate import error_rate
+from thresher.calibrate.repair import ErrorPair, error_pairs, suggest
 from thresher.calibration.opinions import Opinions
-from thresher.calibration.repair import ErrorPair, error_pairs, suggest
-from thresher.data.encode import Indices
 from thresher.data.noise.draw import Flags
 from thresher.scores.aggregate import Floats
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from thresher.data.encode import Indices
+from thresher.arrays import Indices
 from thresher.scores.aggregate import Floats
 
 

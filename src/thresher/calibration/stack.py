@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from thresher.calibration.candidates import Candidates, normal
+from thresher.calibrate.candidates import Candidates, normal
+from thresher.calibrate.stack import Family
 from thresher.data.noise.draw import Flags
-from thresher.detectors.families import INFLUENCES, ORDER, OWN, Family
+from thresher.detectors.families import INFLUENCES, ORDER, OWN
 from thresher.detectors.registry import DETECTORS
 from thresher.influences.registry import INFLUENCE
 from thresher.scores.aggregate import Floats

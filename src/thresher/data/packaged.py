@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thresher.data.table import Record, Table
+from thresher.data.formats import Record
+from thresher.data.table import Table
 from thresher.errors import DataError, ModelError
 
 PACKAGED = "packaged:"

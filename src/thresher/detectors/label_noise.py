@@ -27,7 +27,8 @@ from scipy.special import log_softmax, softmax
 from thresher.data.noise.draw import Flags
 from thresher.detectors.error_law import STEADY, Law, even_law
 from thresher.detectors.evidence import Evidence, Features, Floats, Labels, Singles, Which
-from thresher.detectors.probe import FOLDS, Probe, prepared, stratified_folds
+from thresher.detectors.probe import FOLDS, Probe, prepared
+from thresher.folds import stratified_folds
 
 WHICH: tuple[Which, ...] = ("frozen", "tuned")
 

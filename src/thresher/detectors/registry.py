@@ -9,18 +9,11 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from thresher.calibrate.stack import Family
 from thresher.detectors.baselines import uniform
 from thresher.detectors.confident import confident, confident_given
 from thresher.detectors.evidence import Evidence, Floats, Need
-from thresher.detectors.families import (
-    FROZEN_LAW,
-    FROZEN_NEIGHBOURS,
-    PROBE,
-    TRAINING,
-    TUNED_LAW,
-    TUNED_NEIGHBOURS,
-    Family,
-)
+from thresher.detectors.families import FROZEN_LAW, FROZEN_NEIGHBOURS, PROBE, TRAINING, TUNED_LAW, TUNED_NEIGHBOURS
 from thresher.detectors.label_noise import noise
 from thresher.detectors.neighbours import knn, query_knn
 from thresher.detectors.probe import probe_frozen

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import binom
 
-from thresher.data.encode import Indices
+from thresher.arrays import Indices
 from thresher.data.noise.draw import Flags
 
 Texts = Sequence[tuple[str, ...]]

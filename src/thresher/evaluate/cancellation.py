@@ -19,10 +19,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from thresher.data.encode import encoded_rows
 from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, dense_chunks
 from thresher.gradients.store import GradientStore
 from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
+from thresher.model.inputs import encoded_rows
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Progress, Silent
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from thresher.data.encode import Batch, EncodedRows, accepted_inputs
+from thresher.data.encode import Batch, EncodedRows
 from thresher.errors import GradientError, ModelError
 from thresher.gradients.agreement import agreeing
 from thresher.gradients.forms import Form, in_form, matrix_ids, table_ids
@@ -30,6 +30,7 @@ from thresher.gradients.head import Head, find_head
 from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, entering, precise, rule_for
+from thresher.model.inputs import accepted_inputs
 from thresher.model.losses import losses_of, scored_positions
 from thresher.model.quantise import precision
 from thresher.model.states import HEAD

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from thresher.data.encode import EncodedRows, Indices, length_batches
+from thresher.arrays import Indices
+from thresher.data.encode import EncodedRows, length_batches
 from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteError
 from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, concatenated
 from thresher.gradients.store import GradientStore, Side

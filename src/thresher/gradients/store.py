@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from thresher.data.encode import Indices
+from thresher.arrays import Indices
 from thresher.gradients.capture import BatchGradients
 from thresher.gradients.rows import ENTRY_FORMS, RowGradients
 from thresher.tensors import write_tensors

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from thresher.data.encode import EncodedRows, Loss, encoded_rows
+from thresher.data.encode import EncodedRows, Loss
 from thresher.errors import ConfigError
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.checkpoints import SUMMED, CheckpointSum, given_checkpoints, multipliers_now
@@ -24,6 +24,7 @@ from thresher.influences.pairings import pairing
 from thresher.influences.registry import InfluenceFunction, Method, Methods, check_methods
 from thresher.influences.tensor import filled, labelled
 from thresher.model.checkpoints import Checkpoint
+from thresher.model.inputs import encoded_rows
 from thresher.model.losses import correct_rows
 from thresher.model.names import ModuleName
 from thresher.progress import Silent

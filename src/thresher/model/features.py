@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from thresher.data.encode import EncodedRows, accepted_inputs, generates, length_batches
+from thresher.data.encode import EncodedRows, length_batches
 from thresher.errors import ModelError
+from thresher.model.inputs import accepted_inputs, generates
 from thresher.model.load import Subject
 from thresher.model.predict import evaluating
 from thresher.progress import Advance

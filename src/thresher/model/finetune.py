@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from thresher.arrays import Indices
 from thresher.config import Recipe
-from thresher.data.encode import EncodedRows, Indices, within_memory
+from thresher.data.encode import EncodedRows, within_memory
 from thresher.errors import DivergedError
 from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import Subject

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thresher.config import RowLoss
-from thresher.data.encode import IGNORED, Batch, Loss, accepted_inputs, generates
+from thresher.data.encode import IGNORED, Batch, Loss
 from thresher.errors import ConfigError, ModelError
+from thresher.model.inputs import accepted_inputs, generates
 
 
 def batch_losses(model: nn.Module, batch: Batch, **options: Any) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from thresher.data.encode import generates
+from thresher.model.inputs import generates
 
 
 def output_head(model: nn.Module) -> tuple[str, nn.Module] | None:

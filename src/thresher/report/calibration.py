@@ -6,10 +6,10 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from thresher.calibration.error_rate import ErrorRate
-from thresher.decide import Decision
+from thresher.auditing.decide import Decision
+from thresher.auditing.prepare import Job
+from thresher.calibrate.error_rate import ErrorRate
 from thresher.influences.registry import INFLUENCE
-from thresher.prepare import Job
 from thresher.scores.table import Configuration, is_score
 
 BY_DEFAULT = Configuration("datainf", "layers", "vote", 0.3)

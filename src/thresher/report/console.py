@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
-from thresher.decide import DROP
-from thresher.plan import Plan
+from thresher.auditing.decide import DROP
+from thresher.auditing.plan import Plan
 from thresher.progress import duration
 from thresher.report.detection import calibration_lines, detector_table, influence_table
 from thresher.report.knowledge import knowledge_lines, only_looked

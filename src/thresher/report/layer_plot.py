@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from thresher.errors import ConfigError
 from thresher.files import written
-from thresher.layer_view import Explanation
 from thresher.lines import one_line
+from thresher.results.layer_view import Explanation
 from thresher.tasks.registry import TASKS
 
 if TYPE_CHECKING:

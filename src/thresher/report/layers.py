@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
-from thresher.layer_view import Explanation, QueryInfluence
+from thresher.results.layer_view import Explanation, QueryInfluence
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PlainConsole, indented, styled
 

@@ -11,9 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from thresher.calibration.candidates import as_given
-from thresher.data.encode import Indices
-from thresher.decide import Decision
+from thresher.arrays import Indices
+from thresher.auditing.calibration import calibration, shown_influence
+from thresher.auditing.decide import Decision
+from thresher.auditing.doubts import doubt_of
+from thresher.auditing.looks import as_given
+from thresher.auditing.prepare import Job
+from thresher.auditing.run import RunDirectory
 from thresher.detectors.baselines import oracle
 from thresher.evaluate.detection import measured
 from thresher.evaluate.knowledge import Knowledge
@@ -24,10 +28,6 @@ from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
 from thresher.model.predict import read_predictions
 from thresher.model.rate_search import read_search
-from thresher.prepare import Job
-from thresher.report.calibration import calibration, shown_influence
-from thresher.report.doubts import doubt_of
-from thresher.run import RunDirectory
 from thresher.scores.table import hurt_queries, is_score, lowest
 from thresher.tasks.registry import TASKS
 

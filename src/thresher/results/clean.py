@@ -6,13 +6,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from thresher.auditing.run import open_finished, read_audited
+from thresher.calibrate.repair import lost_classes
 from thresher.calibration.act import act_on
-from thresher.calibration.repair import lost_classes
 from thresher.data.examples import find_columns, relabelled
 from thresher.data.formulas import for_spreadsheets, guarded
 from thresher.data.table import write_table
 from thresher.errors import ConfigError
-from thresher.run import open_finished, read_audited
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from thresher_study.place import PLAN, read_plan
 
+from thresher.auditing.run import open_finished
 from thresher.errors import ConfigError, DataError, RunError
 from thresher.evaluate.detection import METRICS
 from thresher.evaluate.ranking import Friedman, friedman, fronts, means, nemenyi, wilcoxon_holm, win_rate
-from thresher.run import open_finished
 from thresher.study.gather import gather
-from thresher.study.place import PLAN, read_plan
 
 TOP = 10
 BOUNDS = ("chance", "oracle")

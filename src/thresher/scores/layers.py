@@ -11,7 +11,8 @@ import xarray as xr
 from thresher.config import Aggregation
 from thresher.model.names import ModuleName
 from thresher.progress import Progress
-from thresher.scores.aggregate import AGGREGATIONS, Floats, correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import Floats, correct_or_all, sums_by_place, votes_against
+from thresher.scores.table import AGGREGATIONS
 
 _BLOCKS = ("embedding", "layer", "head", "other")
 

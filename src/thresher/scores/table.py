@@ -18,7 +18,8 @@ from thresher.errors import ConfigError
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Progress
-from thresher.scores.aggregate import AGGREGATIONS, Floats, correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import Floats, correct_or_all, sums_by_place, votes_against
+from thresher.scores.table import AGGREGATIONS
 
 DETECTOR = "detector/"
 """What the names of scores that are not made of influence begin with."""

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from thresher.arrays import Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
-from thresher.data.encode import Cuts, EncodedRows, Indices
+from thresher.data.encode import Cuts, EncodedRows
 from thresher.data.noise.draw import Flags, Floats
 from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part

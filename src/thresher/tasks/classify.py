@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.arrays import Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
-from thresher.data.encode import Cuts, EncodedRows, Indices, encode_texts
+from thresher.data.encode import Cuts, EncodedRows, encode_texts
 from thresher.data.examples import Examples, find_classes, find_columns, read_examples, spelled_alike
 from thresher.data.noise.draw import Flags, Floats
 from thresher.data.noise.kinds import PLANTED, Guess, plant_errors

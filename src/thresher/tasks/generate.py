@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from thresher.arrays import Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind, RowLoss
 from thresher.data.answers import TEMPLATE_DATE, encode_dialogues, writes_date
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
-from thresher.data.encode import Cuts, EncodedRows, Indices
+from thresher.data.encode import Cuts, EncodedRows
 from thresher.data.noise.answers import SPOILED_ANSWERS, SWAP, plant_texts, swapped_at
 from thresher.data.noise.draw import Flags
 from thresher.data.noise.kinds import Guess
