@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thresher.calibrate.candidates import Candidates, side_by_side
+from thresher.calibration.candidates import Candidates, side_by_side
 
 NAMES = (
     "tracin/all/mean", "datainf/layers/vote@0.3", "cosine/CL/rank", "detector/loss", "detector/aum", "detector/el2n",

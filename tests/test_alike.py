@@ -13,8 +13,8 @@ from folders import encoder_folder, reviews, write_rows
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.rounds import with_alike_canaries
 from thresher.auditing.run import RunDirectory
-from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
-from thresher.calibrate.canaries import Round
+from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
+from thresher.calibration.canaries import Round
 from thresher.config import AuditConfig
 from thresher.detectors.error_law import Law, even_law
 from thresher.detectors.evidence import Features

@@ -27,18 +27,18 @@ from thresher.auditing.decide import Decision, decide
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.retrain import training_sets
 from thresher.auditing.run import RunDirectory
-from thresher.calibrate import choice
-from thresher.calibrate.candidates import side_by_side
-from thresher.calibrate.choice import WITNESSES, choose
-from thresher.calibrate.confidence import SURE
-from thresher.calibrate.repair import mended
-from thresher.calibrate.stack import FAMILIES, OF_FROZEN
+from thresher.calibration import choice
+from thresher.calibration.candidates import side_by_side
+from thresher.calibration.choice import WITNESSES, choose
+from thresher.calibration.confidence import SURE
+from thresher.calibration.repair import mended
 from thresher.cli import app
 from thresher.config import AuditConfig
+from thresher.detectors.families import ORDER, OWN
 from thresher.errors import ConfigError
 from thresher.report.console import show_result
 from thresher.report.detection import calibration_lines
-from thresher.results.clean import clean
+from thresher.results.clean import clean_run as clean
 from thresher.scores.table import Configuration, is_score
 from thresher.terminal import PlainConsole
 
@@ -73,7 +73,9 @@ def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> Non
     assert summary["planted"] == 16  # canaries are none of them
     assert set(auto["members"]) == set(auto["weights"])
     by_probe = summary["knowledge"]["only_probe_knows"]
-    assert set(auto["members"]) == (set(OF_FROZEN) if by_probe else set(FAMILIES))
+    assert set(auto["members"]) == {
+        family.name for family in ORDER if family != OWN and (family.frozen or not by_probe)
+    }
     assert auto["error_rate"]["low"] < 0.2 < auto["error_rate"]["high"]  # what was planted, canaries not among it
     assert auto["more_likely_wrong"] == (finished.scores["probability_wrong"] > 0.5).sum()
     assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary["accuracy"])

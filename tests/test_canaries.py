@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from folders import answers, encoder_folder, generator_folder, reviews, write_rows
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.trainings import plan_rounds
-from thresher.calibrate.canaries import Round, canary_rows
+from thresher.calibration.canaries import Round, canary_rows
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.answers import swapped_at

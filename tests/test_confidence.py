@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
-from thresher.calibrate.candidates import Candidates
-from thresher.calibrate.choice import Pattern
-from thresher.calibrate.confidence import SURE, confidence
-from thresher.calibrate.error_rate import MOST, RARE, ErrorRate, Known, Posterior, Share, error_rate
-from thresher.calibrate.repair import error_pairs, mended, suggest
+from thresher.calibration.candidates import Candidates
+from thresher.calibration.choice import Pattern
+from thresher.calibration.confidence import SURE, confidence
+from thresher.calibration.error_rate import MOST, RARE, ErrorRate, Known, Posterior, Share, error_rate
+from thresher.calibration.repair import error_pairs, mended, suggest
 
 CASES = [(2, 0.1), (2, 0.3), (4, 0.1), (4, 0.35), (0, 0.2)]
 

@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from thresher.data.examples import find_classes, find_columns, read_examples, relabelled
-from thresher.data.formats import ENDINGS
+from thresher.data.formats import endings
 from thresher.data.formulas import guarded
 from thresher.data.table import Table, fingerprint, read_table, write_table
 from thresher.errors import DataError
@@ -24,7 +24,7 @@ def table(rows: list[dict[str, Any]], **more: Any) -> Table:
     return Table("train", rows, tuple(rows[0]), **more)
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS, ".CSV", ".Jsonl", ".TSV.GZ"])
+@pytest.mark.parametrize("ending", [*endings(), ".CSV", ".Jsonl", ".TSV.GZ"])
 def test_what_is_written_is_read_back(tmp_path: Path, ending: str) -> None:
     file = tmp_path / f"rows{ending}"
     write_table(table(ROWS), file)

@@ -31,7 +31,7 @@ from thresher.model import predict as prediction
 from thresher.model.adapters import WEIGHTS, without_adapter
 from thresher.model.predict import Predictions
 from thresher.report.knowledge import knowledge_lines
-from thresher.results.clean import clean
+from thresher.results.clean import clean_run as clean
 
 
 def said(losses: Any, share: float = 0.5) -> Predictions:

@@ -21,7 +21,7 @@ from thresher.config import AuditConfig
 from thresher.data.examples import Examples
 from thresher.data.noise.answers import plant_texts
 from thresher.data.noise.draw import drawn
-from thresher.data.noise.kinds import KINDS, plant_errors
+from thresher.data.noise.kinds import PLANTED, plant_errors
 from thresher.data.noise.labels import CONFUSED, SPREAD, WRONG, confused
 from thresher.data.noise.texts import FINNISH, NOTHING
 from thresher.errors import ConfigError, RunError
@@ -32,6 +32,8 @@ from thresher.tasks.classify import Classify
 
 OF_LABELS = ("flip", "confusion", "burst", "likeliest")
 WORDS = ["good", "Bad", "film,", "42", "...", "\nplot", "ja", "n/a", "-"]
+
+KINDS = tuple(PLANTED)
 
 
 def examples(count: int, classes: int, seed: int, *, pair: bool = False) -> Examples:

@@ -12,7 +12,7 @@ import pytest
 from transformers import BertConfig
 
 from folders import classifier_folder, encoder_folder
-from thresher.calibrate.repair import lost_classes
+from thresher.calibration.repair import lost_classes
 from thresher.config import AuditConfig, ModelConfig
 from thresher.data.examples import Columns, find_classes
 from thresher.data.table import Table

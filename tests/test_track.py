@@ -344,7 +344,8 @@ def test_a_tracker_that_cannot_open_is_refused_and_one_that_fails_is_given_up(
         def numbers(self, values: Mapping[str, float], step: int | None = None) -> None:
             raise OSError("the disk is full\nand more")
 
-    monkeypatch.setattr(track, "_TRACKERS", {"wandb": Full})
+    monkeypatch.setattr(track.TRACKERS, "_records", dict(track.TRACKERS))
+    track.TRACKERS.register("wandb", track.TrackerKind(Full, "wandb"), replace=True)
     with caplog.at_level(logging.WARNING):
         track_a_run("wandb", tmp_path)
     assert [one.message for one in caplog.records] == [
@@ -354,7 +355,7 @@ def test_a_tracker_that_cannot_open_is_refused_and_one_that_fails_is_given_up(
     def unreachable(folder: Path, name: str) -> Untracked:
         raise ConnectionError("no route to http://server")
 
-    monkeypatch.setattr(track, "_TRACKERS", {"wandb": unreachable})
+    track.TRACKERS.register("wandb", track.TrackerKind(unreachable, "wandb"), replace=True)
     with pytest.raises(ConfigError, match=r"--log-to wandb: cannot open a run \(no route to http://server\)"):
         open_tracker("wandb", tmp_path, "run")
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from thresher.auditing.plan import Plan, plan_audit
     from thresher.auditing.retrain import retrain_on
     from thresher.auditing.run import RunDirectory
+    from thresher.calibration.act import clean
+    from thresher.calibration.arrays import Calibrated, ask_queries, calibrate
     from thresher.config import AuditConfig
+    from thresher.detectors.arrays import detect
     from thresher.errors import ThresherError
     from thresher.evaluate.cancellation import cancellation
     from thresher.evaluate.detection import noise_detection_auc, noise_detection_rate
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from thresher.model.checkpoints import Checkpoint, read_checkpoints
     from thresher.model.keeper import CheckpointKeeper
     from thresher.model.load import check_model
+    from thresher.results.clean import clean_run
+    from thresher.results.compare import Comparison, compare, compare_runs
     from thresher.results.layer_view import Explanation, explain
     from thresher.scores.aggregate import aggregate
 
@@ -32,16 +37,25 @@ __all__ = [
     "SIGN",
     "AuditConfig",
     "AuditResult",
+    "Calibrated",
     "Checkpoint",
     "CheckpointKeeper",
+    "Comparison",
     "Explanation",
     "Plan",
     "RunDirectory",
     "ThresherError",
     "aggregate",
+    "ask_queries",
     "audit",
+    "calibrate",
     "cancellation",
     "check_model",
+    "clean",
+    "clean_run",
+    "compare",
+    "compare_runs",
+    "detect",
     "explain",
     "influence",
     "noise_detection_auc",
@@ -56,16 +70,25 @@ _HOMES = {
     "SIGN": "thresher.influences.tensor",
     "AuditConfig": "thresher.config",
     "AuditResult": "thresher.api",
+    "Calibrated": "thresher.calibration.arrays",
     "Checkpoint": "thresher.model.checkpoints",
     "CheckpointKeeper": "thresher.model.keeper",
+    "Comparison": "thresher.results.compare",
     "Explanation": "thresher.results.layer_view",
     "Plan": "thresher.auditing.plan",
     "RunDirectory": "thresher.auditing.run",
     "ThresherError": "thresher.errors",
     "aggregate": "thresher.scores.aggregate",
+    "ask_queries": "thresher.calibration.arrays",
     "audit": "thresher.api",
+    "calibrate": "thresher.calibration.arrays",
     "cancellation": "thresher.evaluate.cancellation",
     "check_model": "thresher.model.load",
+    "clean": "thresher.calibration.act",
+    "clean_run": "thresher.results.clean",
+    "compare": "thresher.results.compare",
+    "compare_runs": "thresher.results.compare",
+    "detect": "thresher.detectors.arrays",
     "explain": "thresher.results.layer_view",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",

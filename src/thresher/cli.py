@@ -91,9 +91,9 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
-    from thresher.results.clean import clean as clean_rows
+    from thresher.results.clean import clean_run
 
-    cleaned = clean_rows(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
+    cleaned = clean_run(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
     console = open_console(stderr=as_json)
     mended = f", {cleaned.relabelled:,} of them with another label" * relabel
     console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.")
@@ -198,8 +198,10 @@ def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_
     console.print(f"Reading rows and model ({config.model}) ...")
     tables = read_parts(config)  # before torch and transformers, which take seconds to import
     refuse_no_model(config.model)
+    from thresher.auditing.pipeline import run
     from thresher.auditing.plan import make_plan
     from thresher.auditing.prepare import prepare
+    from thresher.progress import Shown
     from thresher.report.console import show_end, show_plan, show_result
 
     job = prepare(config, tables)
@@ -209,8 +211,6 @@ def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_
         if dry_run:
             _write_json(asdict(plan), wanted=as_json)
             return
-    from thresher.auditing.pipeline import run  # what ranks rows, which the plan does not need
-    from thresher.progress import Shown
 
     result = thresher.open(run(job, Shown(console)))
     if console.quiet:

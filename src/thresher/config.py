@@ -8,25 +8,43 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import to_jsonable_python
 
 from thresher.errors import ConfigError
+from thresher.registry import choices
 
-Aggregation = Literal["mean", "rank", "vote"]
+
+def _in(registry: str) -> AfterValidator:
+    """A name that is in a registry, "module:attribute", which is imported when there is a name to check."""
+
+    def check(name: str) -> str:
+        module, attribute = registry.split(":")
+        names = getattr(import_module(module), attribute)
+        if name not in names:
+            raise ValueError(f"Input should be {choices(names)}")
+        return name
+
+    return AfterValidator(check)
+
+
+Aggregation = Annotated[str, _in("thresher.scores.aggregate:AGGREGATIONS")]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Quantize = Literal["8bit", "4bit"]
-TaskName = Literal["classify", "generate"]
-PlantKind = Literal[
-    "flip", "confusion", "burst", "likeliest", "duplicate", "empty", "language", "swap", "truncate", "shuffle"
-]
+TaskName = Annotated[str, _in("thresher.tasks.registry:TASKS")]
+PlantKind = str
+"""Each task knows its own."""
+
 RowLoss = Literal["mean", "sum"]
-CanaryKind = Literal["alike", "uniform", "confusable", "swap"]
-LogTo = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+CanaryKind = str
+"""Each task knows its own."""
+
+LogTo = Annotated[str, _in("thresher.track:TRACKERS")]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)

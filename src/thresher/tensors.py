@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -26,3 +27,8 @@ def read_tensors(source: Path, names: Collection[str] | None = None) -> tuple[di
     with safe_open(source, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
         return tensors, json.loads((file.metadata() or {}).get("notes", "null"))
+
+
+def tensors_of(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:
+    """The same numbers, as they are written."""
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from thresher.config import LogTo
 from thresher.errors import ConfigError, first_line
 from thresher.lines import plain
 from thresher.model.finetune import Epoch, Told
+from thresher.registry import Registry
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,26 @@ class Tracker(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TrackerKind:
+    """How a tracker is opened: with the run's folder, which exists, and its name.
+
+    ``package`` must be installed, and Thresher does not depend on it.
+
+    Example:
+        >>> TrackerKind(lambda folder, name: Untracked()).package is None
+        True
+    """
+
+    open: Callable[[Path, str], Tracker]
+    package: str | None = None
+
+
 def check_tracker(kind: LogTo | None) -> None:
     """Raise :class:`ConfigError` where the package that ``--log-to`` needs is not installed."""
-    if kind is not None and find_spec(kind) is None:
-        raise ConfigError(f"--log-to {kind}: needs the '{kind}' package: pip install 'thresher[{kind}]'.")
+    package = None if kind is None else TRACKERS.choose(kind).package
+    if package is not None and find_spec(package) is None:
+        raise ConfigError(f"--log-to {kind}: needs the '{package}' package: pip install 'thresher[{kind}]'.")
 
 
 def open_tracker(kind: LogTo | None, folder: Path, name: str) -> Tracker:
@@ -62,7 +79,7 @@ def open_tracker(kind: LogTo | None, folder: Path, name: str) -> Tracker:
         return Untracked()
     check_tracker(kind)
     try:
-        return _Dispensable(_TRACKERS[kind](folder, name), kind)
+        return _Dispensable(TRACKERS[kind].open(folder, name), kind)
     except Exception as error:  # each library raises its own
         raise ConfigError(
             f"--log-to {kind}: cannot open a run ({first_line(error)}); mend it or leave it out."
@@ -240,9 +257,14 @@ class Trackio:
         self._trackio.finish()
 
 
-_TRACKERS: Mapping[LogTo, Callable[[Path, str], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": WandB,
-    "mlflow": MLflow,
-    "trackio": Trackio,
-}
+TRACKERS = Registry[TrackerKind](
+    "tracker",
+    "thresher.trackers",
+    {
+        "tensorboard": TrackerKind(TensorBoard, "tensorboard"),
+        "wandb": TrackerKind(WandB, "wandb"),
+        "mlflow": TrackerKind(MLflow, "mlflow"),
+        "trackio": TrackerKind(Trackio, "trackio"),
+    },
+    kind=TrackerKind,
+)

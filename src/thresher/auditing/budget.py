@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from thresher.calibrate.canaries import AUTO
+from thresher.calibration.canaries import AUTO
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.data.parts import Part

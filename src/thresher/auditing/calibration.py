@@ -8,7 +8,7 @@ from typing import Any
 
 from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job
-from thresher.calibrate.error_rate import ErrorRate
+from thresher.calibration.error_rate import ErrorRate
 from thresher.influences.registry import INFLUENCE
 from thresher.scores.table import Configuration, is_score
 

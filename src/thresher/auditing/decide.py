@@ -12,18 +12,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from thresher.arrays import Flags, Floats, Indices
+from thresher.arrays import Floats, Indices
 from thresher.auditing.known import knowledge_of
 from thresher.auditing.looks import as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import OTHER_VERSION, RunDirectory
-from thresher.calibrate.candidates import Candidates, side_by_side
-from thresher.calibrate.choice import Choice, Pattern, choose
-from thresher.calibrate.confidence import Confidence, confidence
-from thresher.calibrate.error_rate import Known, Posterior, error_rate
-from thresher.calibrate.repair import SURE, ErrorPair, error_pairs, suggest
-from thresher.calibrate.stack import of_frozen_features
-from thresher.detectors.label_noise import WHICH
+from thresher.calibration.candidates import Candidates, side_by_side
+from thresher.calibration.choice import Choice
+from thresher.calibration.confidence import Confidence
+from thresher.calibration.opinions import Opinions
+from thresher.calibration.ranking import rank_rows
+from thresher.calibration.repair import SURE, ErrorPair
+from thresher.calibration.stack import of_frozen_features
 from thresher.detectors.texts import text_problems
 from thresher.errors import RunError
 from thresher.evaluate.knowledge import Knowledge
@@ -71,52 +71,38 @@ def decide(job: Job, place: RunDirectory) -> Decision:
 def _by_canaries(
     job: Job, place: RunDirectory, every: Candidates, said: Mapping[str, Any], known: Knowledge | AnswerKnowledge | None
 ) -> Decision:
-    opinions, candidates = _Opinions.read(job, place), every
+    opinions, candidates = _opinions(job, place), every
     if opinions is not None and isinstance(known, Knowledge) and known.only_probe_knows:
         opinions, candidates = opinions.of_probe(), every.only(of_frozen_features)
-    choice = choose(candidates, job.config.seed, opinions and opinions.pattern)
-    posterior = _posterior(job, candidates, choice, opinions)
-    problems = _text_problems(job)
-    spoiled = problems != ""
-    suspicion = candidates.merged(choice.suspicion)
-    suspicion[spoiled] += np.ptp(suspicion) + 1  # before all others, in their order
-    pattern = opinions.merged_pattern(candidates) if opinions is not None and choice.combined else None
-    sure = confidence(suspicion, posterior, spoiled, pattern)
-    found = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
-    pairs: tuple[ErrorPair, ...] = ()
-    if opinions is not None:
-        merged, labels = opinions.merged(candidates), job.encoded["train"].classes.numpy()
-        found |= _suggestions(job, merged, sure, spoiled)
-        pairs = error_pairs(labels, merged, np.where(spoiled, 0.0, sure.probability))
+    problems, labels = _text_problems(job), job.encoded["train"].classes.numpy()
+    ranking = rank_rows(candidates, labels, len(job.subject.classes), job.config.seed, problems != "", opinions)
+    sure, choice = ranking.confidence, ranking.choice
+    found: dict[str, Any] = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
+    if ranking.suggested is not None and ranking.suggestion_confidence is not None:
+        names = {number: name for name, number in job.subject.classes.items()}
+        sure_enough = ranking.suggestion_confidence > SURE
+        better = zip(ranking.suggested, sure_enough, strict=True)
+        found["suggested"] = pa.array([names[int(one)] if sure else None for one, sure in better], pa.string())
+        found["suggestion_confidence"] = ranking.suggestion_confidence
     scores = {name: every.merged(every.column(name)) for name in every.names}
     if not choice.combined:
-        scores[choice.single] = -suspicion  # in the unit of the ranking that was judged
-    table = _written(job, place, choice.name, -suspicion, {**said, **found}, scores)
+        scores[choice.single] = -ranking.suspicion  # in the unit of the ranking that was judged
+    table = _written(job, place, choice.name, -ranking.suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
-    return Decision(choice.name, table, lowest(table, share), choice, sure, pairs)
+    return Decision(choice.name, table, lowest(table, share), choice, sure, ranking.pairs)
+
+
+def _opinions(job: Job, place: RunDirectory) -> Opinions | None:
+    rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
+    if rounds[0] and "odds" not in rounds[0]:
+        raise RunError(OTHER_VERSION.format(place.path))
+    return Opinions.of([{name: tensor.numpy() for name, tensor in found.items()} for found in rounds])
 
 
 def _text_problems(job: Job) -> npt.NDArray[np.object_]:
     if not job.config.check_texts:
         return np.full(len(job.encoded["train"]), "", dtype=object)
     return text_problems(job.task.texts("train"), job.task.texts("query"))
-
-
-def _suggestions(job: Job, opinions: Floats, sure: Confidence, spoiled: Flags) -> dict[str, Any]:
-    """Another label where it is more likely right than not, and how sure the likeliest is of every row.
-
-    No label mends a spoiled text.
-    """
-    suggested, confident = suggest(job.encoded["train"].classes.numpy(), opinions, sure.probability)
-    names = {number: name for name, number in job.subject.classes.items()}
-    confident = np.where(spoiled, 0.0, confident)
-    there = zip(suggested, confident > SURE, strict=True)
-    return {
-        "suggested": pa.array(
-            [names[int(number)] if sure_enough else None for number, sure_enough in there], pa.string()
-        ),
-        "suggestion_confidence": confident,
-    }
 
 
 def _written(
@@ -144,58 +130,3 @@ def _said(job: Job, place: RunDirectory) -> Predictions:
         found = read_predictions(place.round(number).predictions, "train") if number else first
         losses[rows], outputs[rows] = found.losses[rows], found.outputs[rows]
     return Predictions(losses, outputs)
-
-
-@dataclass(frozen=True)
-class _Opinions:
-    """Probabilities of the classes of the rows given their labels, by those that judge the looks, each [M, C].
-
-    ``known`` is what clean queries tell of the share of errors, with a number a look [M] where it is a row's, and
-    ``pattern`` what they tell of its law.
-    """
-
-    judges: tuple[Floats, ...]
-    pattern: Pattern | None = None
-    known: Known | None = None
-
-    @classmethod
-    def read(cls, job: Job, place: RunDirectory) -> _Opinions | None:
-        rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
-        if rounds[0] and "odds" not in rounds[0]:
-            raise RunError(OTHER_VERSION.format(place.path))
-        judges = tuple(
-            np.concatenate([found[f"truth_{which}"].numpy() for found in rounds])
-            for which in WHICH
-            if f"truth_{which}" in rounds[0]
-        )
-        if not judges:
-            return None
-        odds = np.concatenate([found["odds"].numpy() for found in rounds])
-        pattern = Pattern(odds, float(np.mean([found["patterned"].item() for found in rounds])))
-        told = np.array([found["share"].numpy() for found in rounds if "share" in found])
-        if not len(told):
-            return cls(judges, pattern)
-        density = np.concatenate([found["query_likeness"].numpy() for found in rounds])
-        share, error = told.mean(axis=0).tolist()
-        return cls(judges, pattern, Known(share, error, density))
-
-    def of_probe(self) -> _Opinions:
-        """What is said by frozen features alone: for a model that has learned less than a probe on them."""
-        return replace(self, judges=self.judges[:1])
-
-    def merged_pattern(self, candidates: Candidates) -> Pattern | None:
-        """What the law says of each row as it was given."""
-        return self.pattern and replace(self.pattern, odds=candidates.merged(self.pattern.odds))
-
-    def merged(self, candidates: Candidates) -> Floats:
-        """Their geometric mean over rounds and judges, [n, C]."""
-        logs = np.mean([np.log(judge.clip(1e-9)) for judge in self.judges], axis=0)
-        merged = np.exp(np.stack([candidates.merged(column) for column in logs.T], axis=1))
-        return merged / merged.sum(axis=1, keepdims=True)
-
-
-def _posterior(job: Job, candidates: Candidates, choice: Choice, opinions: _Opinions | None) -> Posterior:
-    known = opinions and opinions.known
-    if known is not None:
-        known = replace(known, density=candidates.merged(known.density))
-    return error_rate(choice.held_out, candidates.canary, known, len(job.subject.classes))

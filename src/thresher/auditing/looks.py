@@ -8,7 +8,7 @@ import pandas as pd
 
 from thresher.arrays import Floats
 from thresher.auditing.run import RunDirectory
-from thresher.calibrate.canaries import Round
+from thresher.calibration.canaries import Round
 from thresher.files import written
 
 

@@ -20,7 +20,7 @@ from thresher.auditing.retrain import retrained, training_sets
 from thresher.auditing.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.summary import Findings, results, summarise
-from thresher.calibrate.repair import lost_classes
+from thresher.calibration.repair import lost_classes
 from thresher.files import write_json
 from thresher.model.finetune import History
 from thresher.progress import Progress, Within

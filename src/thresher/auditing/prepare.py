@@ -16,7 +16,7 @@ from thresher.arrays import Flags
 from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
 from thresher.auditing.run import GUESSED
 from thresher.auditing.trainings import canary_kind, plan_rounds
-from thresher.calibrate.canaries import AUTO, Round
+from thresher.calibration.canaries import AUTO, Round
 from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.kinds import Guess
@@ -215,8 +215,8 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     pattern = config.modules or audited_by_default(subject, projected=config.projection > 0)
     modules = select_modules(subject.model, pattern, config.methods)
     _refuse_unknown_score(config, subject, modules)
-    if {"exact", "lissa"} & set(config.methods):
-        refuse_gram(len(encoding.rows["train"]))
+    if grams := [name for name in config.methods if INFLUENCE[name].gram]:
+        refuse_gram(len(encoding.rows["train"]), grams)
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     guess = partial(task.guess, subject, longest, config)
@@ -256,7 +256,7 @@ def has(subject: Subject, need: Need) -> bool:
     """Whether an audit of this model can give a detector what it needs."""
     if need == "classes":
         return len(subject.classes) > 1
-    if need == "tuned":
+    if need in ("tuned", "predictions", "queries"):
         return True
     return subject.kind == "lora"
 
@@ -294,9 +294,9 @@ def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tu
 
 def planted_kind(task: Task, config: AuditConfig) -> PlantKind:
     """The kind of errors to plant. Raises :class:`ConfigError` for one that the task does not know."""
-    kind = config.plant_kind or task.plant_kinds[0]
-    if kind not in task.plant_kinds:
-        raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds)}.")
+    kind = config.plant_kind or task.plant_kinds()[0]
+    if kind not in task.plant_kinds():
+        raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds())}.")
     return kind
 
 

@@ -12,15 +12,15 @@ import torch
 from thresher.arrays import Floats, Indices
 from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job
-from thresher.auditing.rounds import opinions_of
 from thresher.auditing.run import RunDirectory
-from thresher.calibrate.canaries import Round
-from thresher.calibrate.stack import of_frozen_features
+from thresher.calibration.canaries import Round
+from thresher.calibration.opinions import opinions_of
+from thresher.calibration.stack import of_frozen_features
 from thresher.detectors.evidence import Evidence, Features
 from thresher.detectors.registry import detect
 from thresher.model.predict import Predictions, write_predictions
 from thresher.scores.table import DETECTOR
-from thresher.tensors import write_tensors
+from thresher.tensors import tensors_of, write_tensors
 
 
 def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
@@ -30,11 +30,11 @@ def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
     evidence = _evidence(job, one, frozen)
     scores = {DETECTOR + name: values for name, values in detect(evidence).items()}
     opinions = opinions_of(evidence, one.wrong)
-    said = opinions["probe"].numpy()
+    said = opinions["probe"]
     rows = len(one.train)
     labels = {"train": (said[:rows], evidence.labels), "query": (said[rows:], evidence.query_labels)}
     write_predictions(place.predictions, {side: _predictions(*part) for side, part in labels.items()})
-    write_tensors(place.opinions, opinions)
+    write_tensors(place.opinions, tensors_of(opinions))
     write_candidates(place, one, {name: values for name, values in scores.items() if of_frozen_features(name)})
 
 

@@ -15,7 +15,7 @@ from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.rounds import with_found_rate
 from thresher.auditing.run import RunDirectory
-from thresher.calibrate.repair import mended
+from thresher.calibration.repair import mended
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.files import read_json, write_json

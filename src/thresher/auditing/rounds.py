@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.arrays import Flags
 from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job, has
 from thresher.auditing.run import OTHER_VERSION, RunDirectory
-from thresher.calibrate.alike import EVENLY, draw_alike, with_canaries
-from thresher.calibrate.canaries import ALIKE, Round
+from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
+from thresher.calibration.canaries import ALIKE, Round
+from thresher.calibration.opinions import opinions_of
 from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
-from thresher.detectors.label_noise import WHICH, learn_label_noise, noise_of, told_share
-from thresher.detectors.probe import held_out, query_likeness
+from thresher.detectors.label_noise import learn_label_noise, told_share
+from thresher.detectors.probe import held_out
 from thresher.detectors.registry import detect
 from thresher.errors import ModelError, RunError
 from thresher.evaluate.cancellation import store_cancellation
@@ -46,7 +46,7 @@ from thresher.model.quiet import quiet
 from thresher.model.rate_search import RateTrainer, find_rate
 from thresher.progress import Advance, Progress
 from thresher.scores.table import DETECTOR, score_all
-from thresher.tensors import read_tensors, write_tensors
+from thresher.tensors import read_tensors, tensors_of, write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def run_round(
             if job.config.retrain:
                 write_json(place.judged, job.judge())
             if job.auto:
-                write_tensors(place.opinions, opinions_of(evidence, one.wrong))
+                write_tensors(place.opinions, tensors_of(opinions_of(evidence, one.wrong)))
             elif frozen is not None:  # for what the model knows
                 write_tensors(place.opinions, {"probe": _said_by_probe(evidence)})
             write_candidates(place, one, scores)
@@ -182,39 +182,6 @@ def _evidence(job: Job, one: Round, place: RunDirectory, frozen: Features | None
 def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
     """What was said epoch by epoch, [E, ...], each of the shape of what is said ``now``; E may be 0."""
     return torch.stack(list(said)).numpy() if said else now[None][:0].numpy()
-
-
-def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, torch.Tensor]:
-    """What is said of the classes of rows, and of which of them are ``wrong`` [n] by our own doing.
-
-    ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by
-    features of the model before and after fine-tuning. Each counting by what it says of the queries, ``odds`` [n]
-    are the log odds that a label is wrong, and ``patterned`` is how likely errors follow a pattern, 0 where it says
-    nothing. By frozen features ``share`` [2] is how many of the other rows are wrong and its standard error, where
-    queries tell it; ``probe`` [n + Q, C] are its probabilities of rows and queries, and ``query_likeness`` [n] how
-    dense the queries lie where each row lies.
-    """
-    if not evidence.has("classes"):
-        return {}
-    learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
-    opinions = {f"truth_{which}": torch.from_numpy(noise.truth) for which, noise in learned.items()}
-    told = {
-        which: told_share(noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
-        for which, noise in learned.items()
-    }
-    gains = np.array([0.0 if one is None else one.gain for one in told.values()])
-    weights = gains / gains.sum() if gains.any() else np.full(len(gains), 1 / len(gains))
-    odds = weights @ np.stack([-noise.log_odds for noise in learned.values()])
-    likely = weights @ [noise.law.patterned for noise in learned.values()] * bool(gains.any())
-    opinions |= {"odds": torch.from_numpy(odds), "patterned": torch.tensor(likely, dtype=torch.float64)}
-    if evidence.frozen is None:
-        return opinions
-    by_frozen = told["frozen"]
-    if by_frozen is not None:
-        opinions["share"] = torch.tensor([by_frozen.share, by_frozen.error], dtype=torch.float64)
-    opinions["probe"] = _said_by_probe(evidence)
-    opinions["query_likeness"] = torch.from_numpy(query_likeness(evidence))
-    return opinions
 
 
 def _said_by_probe(evidence: Evidence) -> torch.Tensor:

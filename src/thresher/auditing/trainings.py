@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from thresher.arrays import Indices
-from thresher.calibrate.canaries import ALIKE, AUTO, Round, canary_rows
+from thresher.calibration.canaries import ALIKE, AUTO, Round, canary_rows
 from thresher.config import AuditConfig, CanaryKind
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import present

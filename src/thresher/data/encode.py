@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from thresher.data.examples import Examples
 IGNORED = -100
 """The label of a token that no loss is taken on, as everywhere in ``transformers``."""
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""A loss of the user's own: one number a row, [B], of the model's outputs and the batch's labels."""
+
 BATCH_TOKENS = 8192
 """Tokens, padding included, that go through a model at once, so that long rows take no more memory than many short."""
 
@@ -29,12 +32,14 @@ class Batch:
     ``inputs`` are the model's keyword arguments, each [B, T] int64 (``input_ids``, ``attention_mask``, ...);
     ``labels`` is [B] (or [B, C] for several labels a row), or [B, T] for a label a token, ``IGNORED`` where none is
     learned; ``rows`` says which rows of the data these are, ``row_loss`` how the losses of a row's tokens add up.
+    ``loss`` is one of the user's own in place of the model's.
     """
 
     rows: Indices
     inputs: dict[str, Tensor]
     labels: Tensor
     row_loss: RowLoss = "mean"
+    loss: Loss | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,12 +63,14 @@ class EncodedRows:
     """Rows without any padding: per feature one int64 tensor [T_i] a row, and ``labels``.
 
     Labels are one tensor [n] or [n, C], or for rows to generate from one int64 tensor [T_i] a row, ``IGNORED`` where no
-    loss is taken; ``row_loss`` says whether a row's loss is the mean or the sum over its labelled tokens.
+    loss is taken; ``row_loss`` says whether a row's loss is the mean or the sum over its labelled tokens. ``loss`` is
+    one of the user's own in place of the model's.
     """
 
     features: Mapping[str, Sequence[Tensor]]
     labels: Tensor | Sequence[Tensor]
     row_loss: RowLoss = "mean"
+    loss: Loss | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,11 +93,11 @@ class EncodedRows:
         features = {name: [values[i] for i in rows] for name, values in self.features.items()}
         labels = self.labels
         taken = labels[torch.from_numpy(rows)] if isinstance(labels, Tensor) else [labels[i] for i in rows]
-        return EncodedRows(features, taken, self.row_loss)
+        return replace(self, features=features, labels=taken)
 
     def relabelled(self, labels: Indices) -> EncodedRows:
         """The same rows with other classes, [n]."""
-        return EncodedRows(self.features, torch.from_numpy(labels), self.row_loss)
+        return replace(self, labels=torch.from_numpy(labels))
 
     def without(self, rows: Indices) -> EncodedRows:
         """All but the named rows, in their order."""
@@ -104,7 +111,7 @@ class EncodedRows:
             labels: Tensor | Sequence[Tensor] = torch.cat([mine, others])
         else:
             labels = [*mine, *others]
-        return EncodedRows(features, labels, self.row_loss)
+        return replace(self, features=features, labels=labels)
 
     def batch(self, rows: Indices, pad_id: int, device: torch.device) -> Batch:
         """Pad the named rows on the right to the longest of them."""
@@ -122,7 +129,7 @@ class EncodedRows:
         labels = self.take(rows).labels
         if not isinstance(labels, Tensor):
             labels = pad_sequence(list(labels), batch_first=True, padding_value=IGNORED)
-        return Batch(rows, moved, labels.to(device), self.row_loss)
+        return Batch(rows, moved, labels.to(device), self.row_loss, self.loss)
 
 
 def encode_texts(examples: Examples, tokenizer: Any, max_length: int) -> tuple[EncodedRows, Cuts]:

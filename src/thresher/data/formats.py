@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thresher.errors import DataError
+from thresher.registry import Registry
 
 Record = Mapping[str, Any]
 
 PACKED = ".gz"
-PARQUET = ".parquet"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,29 @@ class Contents:
     schema: pa.Schema | None = None
 
 
+@dataclass(frozen=True)
+class Format:
+    """How a file of rows is read and written.
+
+    Attributes:
+        read: Gives all rows of a file. Raises :class:`DataError` naming the row, and the line where there is one.
+        write: Writes rows: of a ``text`` format to a stream, otherwise to a path.
+        text: Lines of text, which may be packed by gzip; :func:`lines_of` reads both.
+
+    Example:
+        >>> def read(path):
+        ...     return Contents([{"text": line.strip()} for line in lines_of(path)], ("text",))
+        >>> def write(stream, contents):
+        ...     stream.writelines(f"{record['text']}\\n" for record in contents.records)
+        >>> Format(read, write).text
+        True
+    """
+
+    read: Callable[[Path], Contents]
+    write: Callable[[Any, Contents], None]
+    text: bool = True
+
+
 def ending(path: Path) -> str:
     """What a file's name says of its format: ``.csv``, or ``.csv.gz`` for one that is packed, in lower case."""
     suffix = path.suffix.lower()
@@ -44,17 +67,18 @@ def ending(path: Path) -> str:
 
 def read_file(path: Path) -> Contents:
     """All rows of a file. Raises :class:`DataError` naming the row, and the line where there is one."""
-    return _READERS[ending(path).removesuffix(PACKED)](path)
+    return FORMATS[ending(path).removesuffix(PACKED)].read(path)
 
 
 def write_file(path: Path, contents: Contents, form: str) -> None:
     """Write rows in the format of an :func:`ending`. Raises :class:`DataError` for what it has no form for."""
-    if form == PARQUET:
-        pq.write_table(_arrow(contents), path)
+    one = FORMATS[form.removesuffix(PACKED)]
+    if not one.text:
+        one.write(path, contents)
         return
     with _text_to(path, packed=form.endswith(PACKED)) as stream:
         try:
-            _WRITERS[form.removesuffix(PACKED)](stream, contents)
+            one.write(stream, contents)
         except UnicodeEncodeError:
             raise DataError(_HALF) from None
 
@@ -62,7 +86,7 @@ def write_file(path: Path, contents: Contents, form: str) -> None:
 def _read_lines(path: Path) -> Contents:
     records: list[Record] = []
     lines: list[int] = []
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if not line.strip():
             continue
         where = f"{path}, row {len(records)} (line {number})"
@@ -77,7 +101,7 @@ def _read_lines(path: Path) -> Contents:
 
 def _read_json(path: Path) -> Contents:
     """An array of objects; many a file of one object a line is called so too."""
-    text = "".join(_lines(path))
+    text = "".join(lines_of(path))
     if not text.lstrip().startswith("["):
         return _read_lines(path)
     try:
@@ -100,7 +124,7 @@ def _columns(records: Iterable[Record]) -> tuple[str, ...]:
 
 def _read_csv(path: Path, delimiter: str = ",") -> Contents:
     csv.field_size_limit(sys.maxsize)  # a text may be longer than the 128 KiB that the library allows
-    reader = csv.reader(_lines(path), strict=True, delimiter=delimiter)
+    reader = csv.reader(lines_of(path), strict=True, delimiter=delimiter)
     records: list[Record] = []
     lines: list[int] = []
     columns: list[str] = []
@@ -137,7 +161,8 @@ def _read_parquet(path: Path) -> Contents:
     return Contents(arrow.to_pylist(), tuple(arrow.column_names), schema=arrow.schema)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def lines_of(path: Path) -> Iterator[str]:
+    """Lines of a text file, packed or not. Raises :class:`DataError` where it cannot be read as UTF-8."""
     try:
         with _bytes_of(path) as stream:
             for number, raw in enumerate(stream, start=1):
@@ -162,6 +187,10 @@ def _text_to(path: Path, *, packed: bool) -> Generator[IO[str]]:
         with io.TextIOWrapper(target, encoding="utf-8", newline="") as text:
             yield text
             text.flush()
+
+
+def _write_parquet(path: Path, contents: Contents) -> None:
+    pq.write_table(_arrow(contents), path)
 
 
 def _write_lines(stream: IO[str], contents: Contents) -> None:
@@ -206,18 +235,22 @@ def _arrow(contents: Contents) -> pa.Table:
 
 _HALF = "a column holds half a character; write .jsonl instead."
 _DELIMITERS = {",": "commas", "\t": "tabs"}
-_READERS: Mapping[str, Callable[[Path], Contents]] = {
-    ".jsonl": _read_lines,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    PARQUET: _read_parquet,
-}
-_WRITERS: Mapping[str, Callable[[IO[str], Contents], None]] = {
-    ".jsonl": _write_lines,
-    ".json": _write_json,
-    ".csv": _write_csv,
-    ".tsv": _write_tsv,
-}
-ENDINGS = (*_READERS, *(text + PACKED for text in _WRITERS))
-"""Every ending that can be read and written."""
+FORMATS = Registry[Format](
+    "file format",
+    "thresher.formats",
+    {
+        ".jsonl": Format(_read_lines, _write_lines),
+        ".json": Format(_read_json, _write_json),
+        ".csv": Format(_read_csv, _write_csv),
+        ".tsv": Format(_read_tsv, _write_tsv),
+        ".parquet": Format(_read_parquet, _write_parquet, text=False),
+    },
+    kind=Format,
+    pattern=r"\.[a-z0-9]+",
+)
+"""By the ending of a file's name, in lower case."""
+
+
+def endings() -> tuple[str, ...]:
+    """Every ending that can be read and written."""
+    return (*FORMATS, *(name + PACKED for name, one in FORMATS.items() if one.text))

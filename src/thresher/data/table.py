@@ -14,11 +14,10 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from thresher.data.formats import ENDINGS, Contents, Record, ending, read_file, write_file
+from thresher.data.formats import FORMATS, Contents, Record, ending, endings, read_file, write_file
 from thresher.errors import DataError, first_line
 from thresher.files import written
 
-KNOWN = ", ".join(ENDINGS[:5]) + " (text files also .gz)"
 _METADATA = b"huggingface"
 
 ClassNames = Mapping[str, tuple[str, ...]]
@@ -65,12 +64,12 @@ def read_table(source: str, split: str = "train") -> Table:
     path = Path(source)
     if path.is_dir():
         table = _read_folder(source, split)
-    elif ending(path) in ENDINGS:
+    elif ending(path) in endings():
         if not path.is_file():
-            raise DataError(f"{source}: there is no such file; give a {KNOWN} file or a hub id.")
+            raise DataError(f"{source}: there is no such file; give a {_known()} file or a hub id.")
         table = _of_file(source, read_file(path))
     elif path.is_file():
-        raise DataError(f"{source}: cannot tell the format from '{ending(path)}'; use {KNOWN}.")
+        raise DataError(f"{source}: cannot tell the format from '{ending(path)}'; use {_known()}.")
     else:
         table = _read_hub(source, split)
     if len(table) == 0:
@@ -81,13 +80,17 @@ def read_table(source: str, split: str = "train") -> Table:
 def write_table(table: Table, target: Path) -> None:
     """Write all rows and columns, in their order, in the format that the ending of ``target`` names."""
     form = ending(target)
-    if form not in ENDINGS:
-        raise DataError(f"{target}: cannot write '{form}'; name a {KNOWN} file.")
+    if form not in endings():
+        raise DataError(f"{target}: cannot write '{form}'; name a {_known()} file.")
     with written(target) as temporary:
         try:
             write_file(temporary, Contents(table.records, table.columns, schema=table.schema), form)
         except DataError as error:
             raise DataError(f"{target}: {error}") from None
+
+
+def _known() -> str:
+    return f"{', '.join(FORMATS)} (text files also .gz)"
 
 
 def fingerprint(table: Table) -> str:

@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from thresher.arrays import Labels
+from thresher.arrays import Floats, Labels
 
 Singles = npt.NDArray[np.float32]
 Which = Literal["frozen", "tuned"]
 """Features of the model before fine-tuning, or after."""
 
-Need = Literal["training", "classes"] | Which
+Need = Literal["training", "classes", "predictions", "held out", "queries"] | Which
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,23 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """n training rows, Q clean queries (at least one), and what models say about them; all numbers finite.
+    """n training rows, Q clean queries, and what models say about them; all numbers finite.
 
-    ``labels`` [n] are the classes as trained on and ``query_labels`` [Q] the queries', numbers below ``classes``;
-    where there are none to tell apart, labels are all 0 and ``classes`` is 0. ``epoch_losses`` [E, n] and
-    ``epoch_outputs`` [E, n, C] hold what the model said of each row while it was trained on it, E = 0 for one that was
-    not trained here; ``losses`` [n] and ``outputs`` [n, C] are of the chosen checkpoint in eval mode. Outputs are a
-    classifier's logits. ``frozen`` and ``tuned`` are features of the model before and after fine-tuning. ``seed`` is
-    for what is drawn at random, and ``rows`` [n] tells which are the same row, where some are there twice.
+    An audit has all of it but ``held_out``; what a caller has from elsewhere may lack any of it but the labels.
+
+    Attributes:
+        labels: The classes as trained on, [n], numbers below ``classes``.
+        classes: How many there are, C; where there are none to tell apart it is 0, and so are the labels.
+        epoch_losses: Losses of each row while it was trained on, [E, n]; E = 0 for a model that was not trained here.
+        epoch_outputs: What the model said then, [E, n, C]: a classifier's logits.
+        losses: Of the chosen checkpoint in eval mode, [n]; of no use without ``outputs``.
+        outputs: Of the same, [n, C] logits; [0, C] where no model was asked.
+        query_labels: The queries' classes, [Q].
+        frozen: Features of the model before fine-tuning.
+        tuned: The same after it.
+        seed: For what is drawn at random.
+        rows: Which are the same row, [n], where some are there twice.
+        held_out: Probabilities of the classes by models that did not learn from the row, [n, C].
     """
 
     labels: Labels
@@ -48,14 +57,20 @@ class Evidence:
     tuned: Features | None
     seed: int
     rows: Labels | None = None
+    held_out: Floats | None = None
 
     def has(self, need: Need) -> bool:
         """Whether a detector with this need can be computed."""
-        if need == "training":
-            return len(self.epoch_losses) > 0
-        if need == "classes":
-            return self.classes > 1
-        return self.features(need) is not None
+        there = {
+            "training": len(self.epoch_losses) > 0,
+            "classes": self.classes > 1,
+            "predictions": len(self.outputs) > 0,
+            "held out": self.held_out is not None,
+            "queries": len(self.query_labels) > 0,
+            "frozen": self.frozen is not None,
+            "tuned": self.tuned is not None,
+        }
+        return there[need]
 
     def features(self, which: Which) -> Features | None:
         """Features of the model before or after fine-tuning."""

@@ -44,7 +44,8 @@ def _directions(evidence: Evidence, which: Which) -> tuple[Singles, Singles]:
     assert features is not None
     scaler: Any = StandardScaler().fit(features.train)
     unit: Any = normalize
-    return unit(scaler.transform(features.train)), unit(scaler.transform(features.query))
+    train = unit(scaler.transform(features.train))
+    return train, unit(scaler.transform(features.query)) if len(features.query) else features.query
 
 
 def _label_shares(

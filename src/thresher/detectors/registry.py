@@ -1,8 +1,8 @@
-"""Every detector by name. Adding one is adding a function and a line here."""
+"""Every detector by name. Adding one is a function and a line here, or from outside one registration."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -11,22 +11,45 @@ import numpy as np
 
 from thresher.arrays import Floats
 from thresher.detectors.baselines import uniform
-from thresher.detectors.confident import confident
+from thresher.detectors.confident import confident, confident_given
 from thresher.detectors.evidence import Evidence, Need
+from thresher.detectors.families import (
+    FROZEN_LAW,
+    FROZEN_NEIGHBOURS,
+    PROBE,
+    TRAINING,
+    TUNED_LAW,
+    TUNED_NEIGHBOURS,
+    Family,
+)
 from thresher.detectors.label_noise import noise
 from thresher.detectors.neighbours import knn, query_knn
 from thresher.detectors.probe import probe_frozen
 from thresher.detectors.training import aum, el2n, loss, loss_mean, margin
-from thresher.errors import ModelError
+from thresher.errors import ConfigError, ModelError
+from thresher.registry import Registry
 
 
 @dataclass(frozen=True)
 class Detector:
     """A score of training rows, [n] float64, larger = helpful.
 
-    ``cost`` is what it takes besides fine-tuning, with Q queries, n training rows and d features; what several need is
-    done once for all. ``needs`` says what the evidence must hold, and ``package`` what must be installed that Thresher
-    does not depend on.
+    Attributes:
+        name: Of the score.
+        compute: Gives [n] float64 of the evidence.
+        formula: In a line.
+        cost: What it takes besides fine-tuning, with Q queries, n training rows and d features; what several need is
+            done once for all.
+        source: Who found it, and when.
+        needs: What the evidence must hold.
+        package: What must be installed that Thresher does not depend on.
+        family: With which others it is averaged where canaries choose; None leaves it out of the combination, though it
+            may rank the rows alone.
+
+    Example:
+        >>> shortest = Detector("shortest", lambda evidence: evidence.losses * 0.0, "0", "nothing", "-")
+        >>> shortest.usable(lambda need: False)
+        True
     """
 
     name: str
@@ -36,6 +59,7 @@ class Detector:
     source: str
     needs: frozenset[Need] = frozenset()
     package: str | None = None
+    family: Family | None = None
 
     def usable(self, has: Callable[[Need], bool]) -> bool:
         """Whether there is all that is needed, and the package is installed."""
@@ -50,9 +74,18 @@ NEAR_ROWS = "share of the label among the sqrt(n) nearest other rows, weighted b
 NEAR_QUERIES = "share of the label among the sqrt(Q) nearest queries, weighted by cosine"
 LEARNED = frozenset[Need]({"training", "classes"})
 FROZEN, TUNED = frozenset[Need]({"classes", "frozen"}), frozenset[Need]({"classes", "tuned"})
+QUERIES = frozenset[Need]({"queries"})
 
 _ALL = (
-    Detector("loss", loss, "-loss at the chosen checkpoint", FORWARD, "Arpit et al. 2017"),
+    Detector(
+        "loss",
+        loss,
+        "-loss at the chosen checkpoint",
+        FORWARD,
+        "Arpit et al. 2017",
+        frozenset({"predictions"}),
+        family=TRAINING,
+    ),
     Detector(
         "loss_mean",
         loss_mean,
@@ -60,12 +93,25 @@ _ALL = (
         KEPT,
         "Arpit et al. 2017",
         frozenset({"training"}),
+        family=TRAINING,
     ),
     Detector(
-        "aum", aum, "mean over epochs of z_label - max z_other while training", KEPT, "Pleiss et al. 2020", LEARNED
+        "aum",
+        aum,
+        "mean over epochs of z_label - max z_other while training",
+        KEPT,
+        "Pleiss et al. 2020",
+        LEARNED,
+        family=TRAINING,
     ),
     Detector(
-        "el2n", el2n, "-mean over the first quarter of the epochs of |p - onehot|", KEPT, "Paul et al. 2021", LEARNED
+        "el2n",
+        el2n,
+        "-mean over the first quarter of the epochs of |p - onehot|",
+        KEPT,
+        "Paul et al. 2021",
+        LEARNED,
+        family=TRAINING,
     ),
     Detector(
         "margin",
@@ -73,23 +119,53 @@ _ALL = (
         "z_label - max z_other at the chosen checkpoint",
         FORWARD,
         "Pleiss et al. 2020",
-        frozenset({"classes"}),
+        frozenset({"predictions", "classes"}),
+        family=TRAINING,
     ),
-    Detector("knn_frozen", partial(knn, which="frozen"), NEAR_ROWS, f"{BOTH}; n^2 d", "Wilson 1972", FROZEN),
-    Detector("knn_tuned", partial(knn, which="tuned"), NEAR_ROWS, f"{BOTH}; n^2 d", "Bahri et al. 2020", TUNED),
+    Detector(
+        "knn_frozen",
+        partial(knn, which="frozen"),
+        NEAR_ROWS,
+        f"{BOTH}; n^2 d",
+        "Wilson 1972",
+        FROZEN,
+        family=FROZEN_NEIGHBOURS,
+    ),
+    Detector(
+        "knn_tuned",
+        partial(knn, which="tuned"),
+        NEAR_ROWS,
+        f"{BOTH}; n^2 d",
+        "Bahri et al. 2020",
+        TUNED,
+        family=TUNED_NEIGHBOURS,
+    ),
     Detector(
         "query_knn_frozen",
         partial(query_knn, which="frozen"),
         NEAR_QUERIES,
         f"{BOTH}; Q n d",
         "Bahri et al. 2020",
+        FROZEN | QUERIES,
+        family=FROZEN_NEIGHBOURS,
+    ),
+    Detector(
+        "query_knn_tuned",
+        partial(query_knn, which="tuned"),
+        NEAR_QUERIES,
+        f"{BOTH}; Q n d",
+        "Bahri et al. 2020",
+        TUNED | QUERIES,
+        family=TUNED_NEIGHBOURS,
+    ),
+    Detector(
+        "probe_frozen",
+        probe_frozen,
+        "log p(label) by other folds and queries",
+        FITS,
+        "Alain & Bengio 2017",
         FROZEN,
-    ),
-    Detector(
-        "query_knn_tuned", partial(query_knn, which="tuned"), NEAR_QUERIES, f"{BOTH}; Q n d", "Bahri et al. 2020", TUNED
-    ),
-    Detector(
-        "probe_frozen", probe_frozen, "log p(label) by other folds and queries", FITS, "Alain & Bengio 2017", FROZEN
+        family=PROBE,
     ),
     Detector(
         "confident",
@@ -99,6 +175,16 @@ _ALL = (
         "Northcutt et al. 2021",
         FROZEN,
         "cleanlab",
+        PROBE,
+    ),
+    Detector(
+        "confident_given",
+        confident_given,
+        "the same of probabilities that the caller has, by models without the row",
+        "nothing",
+        "Northcutt et al. 2021",
+        frozenset({"held out"}),
+        family=PROBE,
     ),
     Detector(
         "noise_frozen",
@@ -106,7 +192,8 @@ _ALL = (
         "log odds of a right label, errors' law learned along with the task",
         f"{FITS}; 45 more regressions",
         "Raykar et al. 2010; Hendrycks et al. 2018",
-        FROZEN,
+        FROZEN | QUERIES,
+        family=FROZEN_LAW,
     ),
     Detector(
         "noise_tuned",
@@ -114,11 +201,14 @@ _ALL = (
         "the same on features after fine-tuning",
         f"{FITS}; 45 more regressions",
         "Raykar et al. 2010; Hendrycks et al. 2018",
-        TUNED,
+        TUNED | QUERIES,
+        family=TUNED_LAW,
     ),
     Detector("random", uniform, "uniform noise", "nothing", "-"),
 )
-DETECTORS: Mapping[str, Detector] = {detector.name: detector for detector in _ALL}
+DETECTORS = Registry[Detector](
+    "detector", "thresher.detectors", {detector.name: detector for detector in _ALL}, kind=Detector
+)
 
 
 def available(has: Callable[[Need], bool]) -> list[str]:
@@ -126,13 +216,18 @@ def available(has: Callable[[Need], bool]) -> list[str]:
     return [name for name, detector in DETECTORS.items() if detector.usable(has)]
 
 
-def detect(evidence: Evidence) -> dict[str, Floats]:
-    """Scores [n] float64 of every available detector, larger = helpful.
+def detect(evidence: Evidence, detectors: Sequence[Detector] | None = None) -> dict[str, Floats]:
+    """Scores [n] float64 of the detectors, by default of every available one, larger = helpful.
 
-    Raises :class:`ModelError` for a score that is not finite.
+    Raises :class:`ModelError` for a score that is not finite, :class:`ConfigError` for what is no score a row.
     """
-    scores = {name: DETECTORS[name].compute(evidence) for name in available(evidence.has)}
+    if detectors is None:
+        detectors = [DETECTORS[name] for name in available(evidence.has)]
+    scores = {detector.name: detector.compute(evidence) for detector in detectors}
     for name, values in scores.items():
+        shape = np.shape(values)
+        if shape != (len(evidence.labels),):
+            raise ConfigError(f"The detector '{name}' gives {shape} for {len(evidence.labels)} rows; one score each.")
         broken = np.flatnonzero(~np.isfinite(values))
         if len(broken):
             raise ModelError(

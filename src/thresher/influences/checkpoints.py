@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from thresher.errors import ConfigError, GradientError
 from thresher.gradients.store import GradientStore
 from thresher.influences.pairings import pairing
+from thresher.influences.registry import INFLUENCE, Method, check_methods
 from thresher.influences.tensor import TensorFile
 from thresher.model.checkpoints import Checkpoint, checkpoint_of, load_checkpoint, read_checkpoints, weights_restored
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Within
 
 SUMMED = "tracin_checkpoints"
-# The others bring an inverse Hessian, or a detector, fitted to plain gradients: scaled ones would not fit it.
-INNER_PRODUCTS = ("tracin", "cosine", "tracin_we", "tracin_we_topk", SUMMED)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ class CheckpointSum:
 
 
 def given_checkpoints(
-    checkpoints: str | Path | Sequence[Checkpoint] | None, methods: Sequence[str], *, optimizer_aware: bool = False
+    checkpoints: str | Path | Sequence[Checkpoint] | None, methods: Sequence[Method], *, optimizer_aware: bool = False
 ) -> tuple[Checkpoint, ...]:
     """The checkpoints of a folder, or those given, if what is asked for and what is given go together.
 
@@ -108,13 +107,15 @@ def given_checkpoints(
     return found
 
 
-def refuse_curved(methods: Sequence[str], *, optimizer_aware: bool) -> None:
+def refuse_curved(methods: Sequence[Method], *, optimizer_aware: bool) -> None:
     """Raise :class:`ConfigError` for methods that cannot take gradients that the optimizer scaled."""
-    curved = [method for method in methods if method not in INNER_PRODUCTS]
+    functions = check_methods(methods)
+    curved = [name for name, function in functions.items() if not function.optimizer_aware]
     if optimizer_aware and curved:
+        able = [name for name, function in INFLUENCE.items() if function.optimizer_aware]
         raise ConfigError(
             f"--optimizer-aware: {', '.join(curved)} cannot take gradients that the optimizer scaled; choose --methods "
-            f"from {', '.join(INNER_PRODUCTS)}, and --influence among them."
+            f"from {', '.join(able)}, and --influence among them."
         )
 
 

@@ -15,7 +15,7 @@ from thresher.gradients.collect import batch_rows, collect, plan_blocks
 from thresher.gradients.forms import Form, choose_forms, form_bytes, table_ids
 from thresher.gradients.frozen import gradient_pass
 from thresher.gradients.store import GradientStore, Side
-from thresher.influences.registry import INFLUENCE
+from thresher.influences.registry import Methods, check_methods
 from thresher.model.adapters import adapter_parameters
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.model.quantise import is_packed
@@ -26,13 +26,13 @@ from thresher.progress import Progress
 MEMORY = 4 * 2**30
 
 
-def select_modules(model: nn.Module, pattern: str | None, methods: Sequence[str]) -> list[ModuleName]:
+def select_modules(model: nn.Module, pattern: str | None, methods: Methods) -> list[ModuleName]:
     """What the methods look at, in model order, and then what is no parameter (:mod:`thresher.model.states`).
 
     Parameters whose name matches, or by default the trainable ones and the input embedding, without the output head of
     a causal LM: its gradients take as many numbers as the vocabulary times the hidden units.
     """
-    places = {INFLUENCE[method].where for method in methods}
+    places = {function.where for function in check_methods(methods).values()}
     found = _parameters(model, pattern) if places & {"every weight", "word embedding"} else []
     if "hidden states" in places:
         found += hidden_modules(model)

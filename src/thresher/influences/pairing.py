@@ -8,7 +8,7 @@ float32, their rows and columns in the order of the data. A module of hidden sta
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -82,10 +82,11 @@ class Pairing(ABC):
         return squared_norms(gradients)
 
 
-def refuse_gram(rows: int) -> None:
-    """Raise :class:`ConfigError` where an n x n matrix of the training rows would be too large."""
+def refuse_gram(rows: int, methods: Sequence[str] = ()) -> None:
+    """Raise :class:`ConfigError` where the n x n matrix of the rows that ``methods`` need would be too large."""
     if rows > MOST_GRAM_ROWS:
+        who = f"{' and '.join(methods)} need" if methods else "What is asked for needs"
         raise ConfigError(
-            f"exact and lissa need a matrix of {rows:,} x {rows:,} numbers (at most {MOST_GRAM_ROWS:,} rows); "
-            "leave them out of --methods, DataInf is made for many rows."
+            f"{who} a matrix of {rows:,} x {rows:,} numbers (at most {MOST_GRAM_ROWS:,} rows); leave "
+            "them out of --methods, DataInf is made for many rows."
         )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from thresher.files import read_json, write_json
-from thresher.influences.registry import INFLUENCE
+from thresher.influences.registry import INFLUENCE, InfluenceFunction
 from thresher.model.names import ModuleName
 
 DIMS = ("module", "query", "train")
@@ -58,9 +58,13 @@ def described(tensor: xr.Dataset) -> list[ModuleName]:
     return [ModuleName(*values) for values in zip(*(tensor[field].values.tolist() for field in fields), strict=True)]
 
 
-def filled(frame: xr.Dataset, values: Mapping[str, npt.NDArray[np.float32]]) -> xr.Dataset:
+def filled(
+    frame: xr.Dataset,
+    values: Mapping[str, npt.NDArray[np.float32]],
+    functions: Mapping[str, InfluenceFunction] = INFLUENCE,
+) -> xr.Dataset:
     """The coordinates with values [module, query, train] by method."""
-    variables = {name: (DIMS, value, _about(name)) for name, value in values.items()}
+    variables = {name: (DIMS, value, _about(functions[name])) for name, value in values.items()}
     return frame.assign({name: xr.Variable(*variable) for name, variable in variables.items()})
 
 
@@ -89,7 +93,7 @@ class TensorFile:
                 fill_value=float("nan"),
                 dimension_names=DIMS,
             )
-            array.attrs.update(_about(method))
+            array.attrs.update(_about(INFLUENCE[method]))
         with warnings.catch_warnings():  # zarr warns that the third version of its format does not have it yet
             warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
             zarr.consolidate_metadata(str(self.path))
@@ -128,8 +132,7 @@ class TensorFile:
         write_json(self._progress, {"finished": finished, "modules": modules})
 
 
-def _about(method: str) -> dict[str, str]:
-    function = INFLUENCE[method]
+def _about(function: InfluenceFunction) -> dict[str, str]:
     return {"formula": function.formula, "source": function.source, "sign": SIGN}
 
 

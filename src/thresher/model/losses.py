@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thresher.config import RowLoss
-from thresher.data.encode import IGNORED, Batch
-from thresher.errors import ModelError
+from thresher.data.encode import IGNORED, Batch, Loss
+from thresher.errors import ConfigError, ModelError
 from thresher.model.inputs import accepted_inputs, generates
 
 
@@ -32,8 +32,8 @@ def scored_positions(model: nn.Module, batch: Batch) -> dict[str, int]:
 
     Scores take as many numbers a position as the vocabulary has tokens, and most of a row is prompt.
     """
-    if not generates(model) or "logits_to_keep" not in accepted_inputs(model):
-        return {}
+    if not generates(model) or "logits_to_keep" not in accepted_inputs(model) or batch.loss is not None:
+        return {}  # a loss of the user's own may look at every position
     first = int((batch.labels != IGNORED).any(0).float().argmax())
     return {"logits_to_keep": batch.labels.shape[1] - max(first - 1, 0)}
 
@@ -42,8 +42,18 @@ def losses_of(logits: Tensor, batch: Batch, config: Any) -> tuple[Tensor, Tensor
     """:func:`batch_losses` of a batch that the model has been run on."""
     if _by_token(logits, batch.labels):
         tokens = _LabelledTokens.of(logits, batch.labels)
-        return tokens.losses(batch.row_loss), tokens.share_right()
-    return row_losses(logits, batch.labels, config), logits.detach()
+        losses = _own_losses(batch.loss, logits, batch.labels) if batch.loss else tokens.losses(batch.row_loss)
+        return losses, tokens.share_right()
+    losses = _own_losses(batch.loss, logits, batch.labels) if batch.loss else row_losses(logits, batch.labels, config)
+    return losses, logits.detach()
+
+
+def _own_losses(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    losses: Any = loss(logits, labels)
+    if not isinstance(losses, Tensor) or losses.shape != (len(labels),):
+        given = f"a tensor of {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        raise ConfigError(f"loss: it gives {given} for {len(labels)} rows; give one number a row (reduction='none').")
+    return losses
 
 
 def row_losses(logits: Tensor, labels: Tensor, config: Any, row_loss: RowLoss = "mean") -> Tensor:

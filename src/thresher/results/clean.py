@@ -6,15 +6,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from thresher.auditing.run import open_finished, read_audited
-from thresher.calibrate.repair import lost_classes, mended
+from thresher.calibration.act import act_on
+from thresher.calibration.repair import lost_classes
 from thresher.data.examples import find_columns, relabelled
 from thresher.data.formulas import for_spreadsheets, guarded
 from thresher.data.table import write_table
 from thresher.errors import ConfigError
-from thresher.scores.table import lowest
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ class Cleaned:
     formulas: int
 
 
-def clean(
+def clean_run(
     folder: Path, output: Path, drop: float | None = None, *, relabel: bool = False, guard_formulas: bool = False
 ) -> Cleaned:
     """Write the training rows of an audit less the ``drop`` share of lowest score (default: what the audit says).
@@ -56,14 +54,13 @@ def clean(
     if not 0 <= share < 1:
         raise ConfigError(f"--drop {share}: write the share of rows to drop, from 0 up to but not including 1.")
     table = read_audited(run, config, "train")
-    dropped, changed, changes = lowest(scores, share), table, np.empty(0, np.int64)
+    if relabel and "suggested" not in scores:
+        raise ConfigError(f"--relabel: {folder} suggests no labels; audit rows with classes by --detector auto.")
+    action, changed = act_on(scores, share, relabel=relabel), table
+    kept, changes = action.kept, action.relabelled
     if relabel:
-        if "suggested" not in scores:
-            raise ConfigError(f"--relabel: {folder} suggests no labels; audit rows with classes by --detector auto.")
-        changes, dropped = mended(scores, dropped)
         columns = find_columns(table, config.text_column, config.label_column)
         changed = relabelled(table, columns, {int(row): str(scores.loc[row, "suggested"]) for row in changes})
-    kept = np.setdiff1d(np.arange(len(table)), dropped)
     lost = lost_classes(scores, kept, changes)
     if lost:
         log.warning("No row is left of class %s; look at these rows, or give --drop a smaller share.", ", ".join(lost))
@@ -71,4 +68,4 @@ def clean(
     safe, formulas = guarded(written) if for_spreadsheets(output) else (written, 0)
     write_table(safe if guard_formulas else written, output)
     planted = int(scores["planted"].to_numpy().sum()) if "planted" in scores else 0
-    return Cleaned(output, len(kept), len(changes), len(dropped), planted, formulas)
+    return Cleaned(output, len(kept), len(changes), len(action.dropped), planted, formulas)

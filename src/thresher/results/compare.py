@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from thresher.auditing.run import open_finished
@@ -59,7 +60,60 @@ def compare_runs(
     Raises :class:`ConfigError` for a name that there is not, or fewer than two scores, and what :func:`outcomes_of`
     raises.
     """
-    outcomes = outcomes_of(folders, metric)
+    return compare_outcomes(outcomes_of(folders, metric), metric, scores, top, reference)
+
+
+def compare(
+    tables: Sequence[pd.DataFrame], wrong: Sequence[npt.ArrayLike], metric: str = "ndr30", reference: str | None = None
+) -> Comparison:
+    """Which of several scores finds known errors best, and which differ by more than chance.
+
+    Args:
+        tables: Scores of the rows of several data sets, trainings or draws of errors: one line a row and one column a
+            score, larger = helpful. Scores that are not in every table are left out.
+        wrong: Which rows have a wrong label, one bool array a table.
+        metric: "ndr30", "auc_ndr", "auroc", "average_precision" or "precision50".
+        reference: The score that the others are tested against; by default the best.
+
+    Returns:
+        The scores side by side, best mean first.
+
+    Raises:
+        ConfigError: For a metric or reference that there is not, or fewer than two tables or scores.
+        DataError: For arrays that do not fit one another.
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> wrong = [rng.random(200) < 0.2 for _ in range(6)]
+        >>> tables = [pd.DataFrame({"good": rng.normal(size=200) - w, "chance": rng.normal(size=200)}) for w in wrong]
+        >>> compare(tables, wrong, "auroc").reference
+        'good'
+    """
+    if metric not in METRICS:
+        raise ConfigError(f"metric = {metric}: choose {', '.join(METRICS)}.")
+    flags = [np.asarray(one, dtype=bool) for one in wrong]
+    if len(tables) != len(flags) or any(len(one) != len(two) for one, two in zip(tables, flags, strict=False)):
+        raise DataError("wrong: one bool array a table is needed, with an entry a row.")
+    if len(tables) < 2:
+        raise ConfigError("One table says nothing of chance; give two or more.")
+    shared = [name for name in tables[0] if all(name in table for table in tables)]
+    lines = [
+        [METRICS[metric](table[name].to_numpy(), one) for name in shared]
+        for table, one in zip(tables, flags, strict=True)
+    ]
+    outcomes = pd.DataFrame(lines, columns=[str(name) for name in shared])
+    return compare_outcomes(outcomes, metric, reference=reference, top=max(len(shared), 2))
+
+
+def compare_outcomes(
+    outcomes: pd.DataFrame,
+    metric: str,
+    scores: Sequence[str] = (),
+    top: int | None = None,
+    reference: str | None = None,
+) -> Comparison:
+    """:func:`compare_runs` of what every score (column) reached in every run (line)."""
     for name in scores:
         _check(outcomes, "--score", name)
     if reference is not None:

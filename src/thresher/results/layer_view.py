@@ -24,8 +24,9 @@ from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
+from thresher.scores.aggregate import AGGREGATIONS
 from thresher.scores.layers import layer_ranks
-from thresher.scores.table import AGGREGATIONS, Configuration, query_influence, said_of
+from thresher.scores.table import Configuration, query_influence, said_of
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PAGE, as_html
@@ -146,7 +147,7 @@ def explain_rows(
     how = _aggregation(aggregation or _shown(run).aggregation)
     _check(run, rows, queries)
     found: dict[int, Explanation] = {}
-    name = f"{how}@{run.config.k:g}" if how == "vote" else how
+    name = f"{how}@{run.config.k:g}" if AGGREGATIONS[how].votes else how
     for number, here in as_given(run.place, rows).items():
         if here:
             tensor = TensorFile(run.place.round(number).tensor).open()
@@ -227,9 +228,8 @@ def _methods(run: _Run, asked: Sequence[str]) -> list[str]:
 
 
 def _aggregation(asked: str) -> Aggregation:
-    for how in AGGREGATIONS:
-        if how == asked:
-            return how
+    if asked in AGGREGATIONS:
+        return asked
     raise ConfigError(f"--aggregation {asked}: choose {', '.join(AGGREGATIONS)}.")
 
 

@@ -1,4 +1,4 @@
-"""Mean, Rank and Vote-k (SPEC 4): the columns of the influence tensor become one score a training row.
+"""Mean, Rank, Vote-k (SPEC 4) and others: the columns of the influence tensor become one score a training row.
 
 A column is one (module, query) pair. ``r[i, c]``, the ascending rank of row i within column c, is the number of rows
 with a strictly smaller influence in it, so 0 is the most detrimental and ties share a rank. Scores add up over columns,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,36 +21,88 @@ from thresher.arrays import Floats
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
 from thresher.progress import Advance
+from thresher.registry import Registry
 
 DEFAULT_K = 0.3
 log = logging.getLogger(__name__)
+
+
+Sums = Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64], int], Floats]
+
+
+@dataclass(frozen=True)
+class AggregationFunction:
+    """How columns of the tensor become one score a row.
+
+    Attributes:
+        compute: Gives the sum over columns, [N] float64, of influences [C, N] float32, ranks [C, N] int64 (0 = the most
+            detrimental, ties share the lower one), and how many rows a column votes against, k. Larger = helpful.
+        formula: In a line, of influences I, ranks r and k.
+        ranked: Over the columns of the chosen queries, less those in which all rows are equal. Otherwise over every
+            query's column, and ranks are empty.
+        averaged: The sum is divided by how many columns there are.
+        votes: It hangs on k, and has a score for each.
+
+    Example:
+        >>> worst = AggregationFunction(lambda I, r, k: -(r == 0).sum(axis=0, dtype=float), "-sum [r = 0]")
+        >>> worst.votes
+        False
+    """
+
+    compute: Sums
+    formula: str
+    ranked: bool = True
+    averaged: bool = False
+    votes: bool = False
+
+
+def _mean(columns: npt.NDArray[np.float32], ranks: npt.NDArray[np.int64], k: int) -> Floats:
+    return columns.sum(axis=0, dtype=np.float64)
+
+
+def _rank(columns: npt.NDArray[np.float32], ranks: npt.NDArray[np.int64], k: int) -> Floats:
+    return ranks.sum(axis=0, dtype=np.float64)
+
+
+def _vote(columns: npt.NDArray[np.float32], ranks: npt.NDArray[np.int64], k: int) -> Floats:
+    return -np.maximum(k - ranks, 0).sum(axis=0, dtype=np.float64)
+
+
+AGGREGATIONS = Registry[AggregationFunction](
+    "aggregation",
+    "thresher.aggregations",
+    {
+        "mean": AggregationFunction(_mean, "mean I", ranked=False, averaged=True),
+        "rank": AggregationFunction(_rank, "sum r"),
+        "vote": AggregationFunction(_vote, "-sum max(k - r, 0)", votes=True),
+    },
+    kind=AggregationFunction,
+)
+Aggregations = Mapping[str, AggregationFunction]
 
 
 @dataclass(frozen=True)
 class Columns:
     """Sums over the columns of one module (or of several, added): the parts that every aggregation is made of.
 
-    ``total`` [N] sums the influence over all ``count`` columns; ``ranks`` [N] and ``votes[k]`` [N] sum over the ranked
-    columns, which are those of the chosen queries.
+    ``sums`` [N] are by aggregation and k, 0 where it takes none; ``count`` is how many columns there were, ``ranked``
+    of them all.
     """
 
-    total: Floats
+    sums: Mapping[tuple[str, int], Floats]
     count: int
-    ranks: Floats
-    votes: dict[int, Floats]
+    ranked: int
+    how: Aggregations
 
     def __add__(self, other: Columns) -> Columns:
-        votes = {k: self.votes[k] + other.votes[k] for k in self.votes}
-        return Columns(self.total + other.total, self.count + other.count, self.ranks + other.ranks, votes)
+        sums = {name: self.sums[name] + other.sums[name] for name in self.sums}
+        return Columns(sums, self.count + other.count, self.ranked + other.ranked, self.how)
 
     def score(self, how: Aggregation, k: int | None = None) -> Floats:
-        """One score a row, [N]; larger = helpful.
-
-        Mean: the average influence. Rank: the sum of ranks. Vote: minus the sum of max(k - r, 0).
-        """
-        if how == "mean":
-            return self.total / self.count
-        return self.ranks if how == "rank" else self.votes[-1 if k is None else k]
+        """One score a row, [N]; larger = helpful. ``k`` counts for those that vote."""
+        one = self.how[how]
+        total = self.sums[how, (k or 0) if one.votes else 0]
+        return total / max(self.ranked if one.ranked else self.count, 1) if one.averaged else total
 
 
 def column_sums(
@@ -58,16 +110,23 @@ def column_sums(
     ranked: npt.NDArray[np.bool_],
     ks: Sequence[int],
     averaged: npt.NDArray[np.bool_] | None = None,
+    how: Aggregations = AGGREGATIONS,
 ) -> Columns:
     """Sums over one module's columns. ``matrix`` [Q, N]; ``ranked``, ``averaged`` [Q] choose queries.
 
     A column in which all rows are equal says nothing about any row and is left out of ranks and votes.
     """
-    mean_of = matrix if averaged is None else matrix[averaged]
-    telling = ranked & (matrix.max(axis=1) > matrix.min(axis=1))
-    r = column_ranks(matrix[telling])
-    votes = {k: -np.maximum(k - r, 0).sum(axis=0, dtype=np.float64) for k in ks}
-    return Columns(mean_of.sum(axis=0, dtype=np.float64), len(mean_of), r.sum(axis=0, dtype=np.float64), votes)
+    every = matrix if averaged is None else matrix[averaged]
+    chosen = matrix[ranked & (matrix.max(axis=1) > matrix.min(axis=1))]
+    ranks, none = column_ranks(chosen), np.zeros((0, matrix.shape[1]), np.int64)
+    sums: dict[tuple[str, int], Floats] = {}
+    for name, one in how.items():
+        for k in ks if one.votes else (0,):
+            sums[name, k] = one.compute(chosen, ranks, k) if one.ranked else one.compute(every, none, k)
+            if np.shape(sums[name, k]) != (matrix.shape[1],):
+                given = f"{np.shape(sums[name, k])} for {matrix.shape[1]} rows"
+                raise ConfigError(f"The aggregation '{name}' gives {given}; one number a row is needed.")
+    return Columns(sums, len(every), len(chosen), how)
 
 
 def column_ranks(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -93,43 +152,73 @@ def votes_against(k: float | None, rows: int) -> int:
 
 
 def aggregate(
-    tensor: xr.DataArray, how: Aggregation = "mean", *, k: float | None = None, queries: Any = None
+    tensor: xr.DataArray,
+    how: Aggregation | AggregationFunction | Sums = "mean",
+    *,
+    k: float | None = None,
+    queries: Any = None,
 ) -> xr.DataArray:
-    """One score a training row from an influence tensor with dims ("module", "query", "train").
+    """One score a training row from an influence tensor.
 
-    ``how``: "mean", "rank" or "vote"; select layers beforehand with ``tensor.sel(...)``. ``k``: rows that each column
-    votes against, a float for a fraction of the rows (default 0.3), an int for a count. ``queries`` restricts the query
-    rows: "all", "correct" (those the model predicts correctly), a boolean mask or positions. By default Mean takes all,
-    Rank and Vote the correct ones where the tensor's coordinate ``correct`` marks any. Modules where the influence is
-    not defined (NaN) are left out.
+    Args:
+        tensor: Influence with dims ("module", "query", "train"); select layers beforehand with ``tensor.sel(...)``.
+            Modules where it is not defined (NaN) are left out.
+        how: "mean", "rank", "vote" or another name of :data:`AGGREGATIONS`, or one itself: a function of influences
+            [C, N], ranks [C, N] and k that gives the sum over columns, [N] (:class:`AggregationFunction` says more).
+        k: Rows that each column votes against, a float for a fraction of the rows (default 0.3), an int for a count.
+        queries: Restricts the query rows: "all", "correct" (those the model predicts correctly), a boolean mask or
+            positions. By default Mean takes all, the others the correct ones where the tensor's coordinate ``correct``
+            marks any.
 
-    Returns float64 over "train"; larger = helpful, lower = detrimental. Raises :class:`DataError` where single values
-    are NaN, :class:`ConfigError` for an unknown ``how``, a ``k`` out of range or no query left.
+    Returns:
+        float64 over "train"; larger = helpful, lower = detrimental.
+
+    Raises:
+        DataError: Where single values are NaN.
+        ConfigError: For an unknown ``how``, a ``k`` out of range or no query left.
+
+    Example:
+        >>> import xarray as xr
+        >>> tensor = xr.DataArray([[[3.0, -1.0, 1.0], [1.0, 0.0, 5.0]]], dims=("module", "query", "train"))
+        >>> aggregate(tensor).values.tolist()
+        [2.0, -0.5, 3.0]
+        >>> aggregate(tensor, "vote", k=1).values.tolist()  # each query votes against the one row that hurts it most
+        [-0.0, -2.0, -0.0]
     """
-    if how not in ("mean", "rank", "vote"):
-        raise ConfigError(f"There is no aggregation '{how}'; choose mean, rank or vote.")
+    name, one = _chosen(how)
     if "module" not in tensor.dims:
         tensor = tensor.expand_dims("module")
     tensor = tensor.transpose("module", "query", "train")
-    chosen = _chosen_queries(tensor, how, queries)
-    count = votes_against(k, tensor.sizes["train"]) if how == "vote" else 1
+    chosen = _chosen_queries(tensor, one, queries)
+    count = votes_against(k, tensor.sizes["train"]) if one.votes else 1
     total: Columns | None = None
     for module in range(tensor.sizes["module"]):
         matrix = np.asarray(tensor[module].values)
         if not np.isnan(matrix).all():
             refuse_nan(matrix)
-            sums = column_sums(matrix, chosen, [count], averaged=chosen)
+            sums = column_sums(matrix, chosen, [count], averaged=chosen, how={name: one})
             total = sums if total is None else total + sums
     if total is None:
         raise DataError("The influence is not defined (NaN) for any of these modules; choose others or another method.")
-    score = total.score(how, count)
+    score = total.score(name, count)
     return xr.DataArray(
         score,
         dims=("train",),
         coords={"train": tensor["train"]} if "train" in tensor.coords else None,
-        name=how,
+        name=name,
         attrs={"sign": "larger = helpful, lower = detrimental"},
     )
+
+
+def _chosen(how: Aggregation | AggregationFunction | Sums) -> tuple[str, AggregationFunction]:
+    if isinstance(how, AggregationFunction):
+        return str(getattr(how.compute, "__name__", "score")), how
+    if not isinstance(how, str):
+        return _chosen(AggregationFunction(how, "as passed in", votes=True))
+    if how not in AGGREGATIONS:
+        *most, last = AGGREGATIONS
+        raise ConfigError(f"There is no aggregation '{how}'; choose {', '.join(most)} or {last}.")
+    return how, AGGREGATIONS[how]
 
 
 def sums_by_place(
@@ -162,10 +251,10 @@ def refuse_nan(matrix: npt.NDArray[np.float32]) -> None:
         raise DataError("Some influence values are NaN, which has no rank; recompute the tensor.")
 
 
-def _chosen_queries(tensor: xr.DataArray, how: Aggregation, queries: Any) -> npt.NDArray[np.bool_]:
+def _chosen_queries(tensor: xr.DataArray, how: AggregationFunction, queries: Any) -> npt.NDArray[np.bool_]:
     everything = np.ones(tensor.sizes["query"], dtype=bool)
     if queries is None:
-        if how == "mean" or "correct" not in tensor.coords:
+        if not how.ranked or "correct" not in tensor.coords:
             return everything
         correct = np.asarray(tensor["correct"].values, dtype=bool)
         return correct_or_all(correct)

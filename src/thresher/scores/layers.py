@@ -15,7 +15,7 @@ from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import described
 from thresher.model.names import ModuleName
 from thresher.progress import Progress
-from thresher.scores.aggregate import DEFAULT_K, correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import AGGREGATIONS, DEFAULT_K, correct_or_all, sums_by_place, votes_against
 
 _BLOCKS = ("embedding", "layer", "head", "other")
 
@@ -51,7 +51,9 @@ def layer_ranks(
     layers = layers_in(modules)
     votes = votes_against(k, tensor.sizes["train"])
     correct = np.asarray(tensor["correct"].values, dtype=bool)
-    ranked = np.zeros_like(correct) if how == "mean" else correct_or_all(correct)  # the mean needs no column ranked
+    ranked = (
+        np.zeros_like(correct) if not AGGREGATIONS[how].ranked else correct_or_all(correct)
+    )  # the mean needs no column ranked
     ranks = np.full((len(rows), len(layers), len(methods)), np.nan)
     with progress.stage("ranks by layer", len(methods) * len(modules)) as advance:
         for column, method in enumerate(methods):

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,17 @@ from thresher.errors import ConfigError
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Progress
-from thresher.scores.aggregate import correct_or_all, sums_by_place, votes_against
+from thresher.scores.aggregate import AGGREGATIONS, correct_or_all, sums_by_place, votes_against
 
-AGGREGATIONS: tuple[Aggregation, ...] = ("mean", "rank", "vote")
 DETECTOR = "detector/"
 """What the names of scores that are not made of influence begin with."""
 
-_NAME = re.compile(r"(?!detector/)([^/]+)/([^/]+)/(mean|rank|vote(?=@))(?:(?<=vote)@(\d+(?:\.\d+)?(?:e-\d+)?))?")
+_NAME = re.compile(r"(?!detector/)([^/]+)/([^/]+)/([^/@]+)(?:@(\d+(?:\.\d+)?(?:e-\d+)?))?")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to a score; ``k`` is the share that a column votes against, None for Mean and Rank."""
+    """One way to a score; ``k`` is the share that a column votes against, None for what does not vote."""
 
     influence: str
     group: str
@@ -46,9 +45,10 @@ class Configuration:
     def parse(cls, name: str) -> Self | None:
         """The configuration of that name; None for the name of a score that is not made of influence."""
         found = _NAME.fullmatch(name)
-        if found is None:
+        how = None if found is None else AGGREGATIONS.get(found[3])
+        if found is None or how is None or how.votes != bool(found[4]):
             return None
-        return cls(found[1], found[2], cast(Aggregation, found[3]), float(found[4]) if found[4] else None)
+        return cls(found[1], found[2], found[3], float(found[4]) if found[4] else None)
 
 
 def is_score(column: str) -> bool:
@@ -67,13 +67,13 @@ def said_of(table: pd.DataFrame, row: int) -> dict[str, Any]:
 
 
 def available(modules: Sequence[ModuleName], methods: Iterable[str], ks: Sequence[float]) -> list[Configuration]:
-    """Every configuration that a tensor of these modules and methods has a score for; Vote once for each of ``ks``."""
+    """Every score that a tensor of these modules and methods has; where it votes, one for each of ``ks``."""
     return [
         Configuration(method, group, how, k)
         for method in methods
         for group in _groups(modules, method)
-        for how in AGGREGATIONS
-        for k in (ks if how == "vote" else (None,))
+        for how, function in AGGREGATIONS.items()
+        for k in (ks if function.votes else (None,))
     ]
 
 

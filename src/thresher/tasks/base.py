@@ -51,14 +51,16 @@ class Measure:
 class Task(ABC):
     """The rows of an audit as one task understands them, checked. Frozen; a row is known by its part and number."""
 
-    plant_kinds: ClassVar[tuple[PlantKind, ...]]
-    """Kinds of errors that can be planted, the default first."""
-
     canary_kinds: ClassVar[tuple[CanaryKind, ...]]
     """Kinds of canaries, the default first."""
 
     measures: ClassVar[tuple[Measure, ...]]
     """What :meth:`judge` measures, without margins; the most telling first."""
+
+    @classmethod
+    @abstractmethod
+    def plant_kinds(cls) -> tuple[PlantKind, ...]:
+        """Kinds of errors that can be planted, the default first."""
 
     @classmethod
     @abstractmethod

@@ -16,7 +16,7 @@ from thresher.arrays import Flags, Floats, Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
 from thresher.data.encode import Cuts, EncodedRows, encode_texts
 from thresher.data.examples import Examples, find_classes, find_columns, read_examples, spelled_alike
-from thresher.data.noise.kinds import KINDS, Guess, plant_errors
+from thresher.data.noise.kinds import PLANTED, Guess, plant_errors
 from thresher.data.noise.labels import flipped_at, likeliest_at
 from thresher.data.parts import Part
 from thresher.data.table import Table
@@ -42,9 +42,13 @@ class Classify(Task):
     examples: dict[Part, Examples]
     declared: tuple[str, ...] = ()
 
-    plant_kinds: ClassVar[tuple[PlantKind, ...]] = KINDS
     canary_kinds: ClassVar[tuple[CanaryKind, ...]] = ("alike", "uniform", "confusable")
     measures: ClassVar[tuple[Measure, ...]] = (Measure("accuracy", "accuracy", ".1%"),)
+
+    @classmethod
+    def plant_kinds(cls) -> tuple[PlantKind, ...]:
+        """Those of the registry."""
+        return tuple(PLANTED)
 
     @classmethod
     def read(cls, tables: Mapping[Part, Table], config: AuditConfig) -> Self:

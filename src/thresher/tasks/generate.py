@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind, Row
 from thresher.data.answers import TEMPLATE_DATE, encode_dialogues, writes_date
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
 from thresher.data.encode import Cuts, EncodedRows
-from thresher.data.noise.answers import TextKind, plant_texts, swapped_at
+from thresher.data.noise.answers import SPOILED_ANSWERS, SWAP, plant_texts, swapped_at
 from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part
 from thresher.data.table import Table
@@ -31,12 +31,16 @@ class Generate(Task):
     dialogues: dict[Part, Dialogues]
     row_loss: RowLoss
 
-    plant_kinds: ClassVar[tuple[PlantKind, ...]] = ("swap", "truncate", "shuffle")
     canary_kinds: ClassVar[tuple[CanaryKind, ...]] = ("swap",)
     measures: ClassVar[tuple[Measure, ...]] = (
         Measure("test_loss", "loss of an answer token", ".3f"),
         Measure("test_perplexity", "perplexity", ".2f"),
     )
+
+    @classmethod
+    def plant_kinds(cls) -> tuple[PlantKind, ...]:
+        """Those of the registry."""
+        return (SWAP, *SPOILED_ANSWERS)
 
     @classmethod
     def read(cls, tables: Mapping[Part, Table], config: AuditConfig) -> Self:
@@ -53,7 +57,7 @@ class Generate(Task):
     def plant(self, share: float, kind: PlantKind, rng: np.random.Generator, guess: Guess) -> tuple[Self, Flags]:
         """Spoil the last answers of rows."""
         train = self.dialogues["train"]
-        answers, planted = plant_texts([row.answer for row in train.rows], share, cast(TextKind, kind), rng)
+        answers, planted = plant_texts([row.answer for row in train.rows], share, kind, rng)
         rows = [row.with_answer(answer) for row, answer in zip(train.rows, answers, strict=True)]
         return replace(self, dialogues={**self.dialogues, "train": replace(train, rows=rows)}), planted
 

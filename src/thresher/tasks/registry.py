@@ -1,12 +1,16 @@
-"""Every task by name."""
+"""Every task by name; a class of :class:`thresher.tasks.base.Task` each, imported when it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from thresher.config import TaskName
-from thresher.tasks.base import Task
-from thresher.tasks.classify import Classify
-from thresher.tasks.generate import Generate
+from thresher.registry import Registry
 
-TASKS: Mapping[TaskName, type[Task]] = {"classify": Classify, "generate": Generate}
+if TYPE_CHECKING:
+    from thresher.tasks.base import Task
+
+TASKS: Registry[type[Task]] = Registry(
+    "task",
+    "thresher.tasks",
+    {"classify": "thresher.tasks.classify:Classify", "generate": "thresher.tasks.generate:Generate"},
+)

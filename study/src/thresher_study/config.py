@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from thresher.config import Aggregation, AuditConfig, LogTo, Names, Section, make_config
 from thresher.errors import ConfigError
-from thresher.scores.table import AGGREGATIONS, Configuration
+from thresher.scores.table import Configuration
 from thresher_study.glue import GLUE
 
 Retrain = Literal["none", "best", "all"]
@@ -66,7 +66,7 @@ class StudyConfig(Section):
     clean_rows: int = Field(default=1000, ge=4)
     influences: Names = ("datainf", "tracin", "cosine")
     groups: Annotated[Names, BeforeValidator(_text)] = ("WE", "1", "2", "3", "4", "CL", "all")
-    aggregations: tuple[Aggregation, ...] = AGGREGATIONS
+    aggregations: tuple[Aggregation, ...] = ("mean", "rank", "vote")
     beside: Names = ("tracin_we/WE/mean", "tracin_we_topk/WE/mean")
     drop: float = Field(default=0.3, gt=0, lt=1)
     retrain: Retrain = "none"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from thresher.data.table import ENDINGS, Record, Table, read_table
+from thresher.data.table import Record, Table, endings, read_table
 from thresher.errors import DataError
 
 Labels = npt.NDArray[np.int64]
@@ -115,10 +115,10 @@ def _labels(table: Table) -> Labels:
 def _read(task: str, split: str, source: str | Path | None) -> Table:
     if source is None:
         return read_table(f"{HUB}:{task}:{split}")
-    files = [Path(source) / task / f"{split}{ending}" for ending in ENDINGS]
+    files = [Path(source) / task / f"{split}{ending}" for ending in endings()]
     there = [file for file in files if file.is_file()]
     if not there:
-        raise DataError(f"{files[0]}: there is no such file, nor one in {', '.join(ENDINGS[1:])}; put {task} there.")
+        raise DataError(f"{files[0]}: there is no such file, nor one in {', '.join(endings()[1:])}; put {task} there.")
     return read_table(str(there[0]))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from thresher.scores.table import AGGREGATIONS
+from thresher.extend import AGGREGATIONS, INFLUENCE
 from thresher_study.frames import Line, only, parts, seen
 from thresher_study.results import Results
 
@@ -16,8 +16,8 @@ RUN = ["model", "task", "seed"]
 ACCURACY, NDR = "accuracy", "ndr30"
 MEASURE_TITLES = {ACCURACY: "accuracy", NDR: "NDR@30"}
 # The paper lists the two functions of the word embedding as rows of TracIn's column.
-WORD_EMBEDDING = {"tracin_we_topk": "TracIn_we^10", "tracin_we": "TracIn_we"}
-COLUMN_TITLES = {"datainf": "DataInf", "tracin": "TracIn", "cosine": "Cosine"}
+WORD_EMBEDDING = {name: INFLUENCE[name].title or name for name in ("tracin_we_topk", "tracin_we")}
+COLUMN_TITLES = {name: INFLUENCE[name].title or name for name in ("datainf", "tracin", "cosine")}
 DISJOINT = [*WORD_EMBEDDING.values(), "WE", "1", "2", "3", "4", "CL"]
 PLACES = [*DISJOINT, "layers", "all"]
 CHANCE = 0.3  # of NDR@30
@@ -96,7 +96,7 @@ def in_order(found: pd.DataFrame, results: Results) -> pd.DataFrame:
         "task": results.task_names,
         "column": tuple(COLUMN_TITLES),
         "influence": (*COLUMN_TITLES, *WORD_EMBEDDING),
-        "aggregation": AGGREGATIONS,
+        "aggregation": tuple(AGGREGATIONS),
         "place": PLACES,
         "group": PLACES,
     }

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from thresher.arrays import Flags
 from thresher.data.noise.draw import WORD
 from thresher.errors import ConfigError
+from thresher.registry import Registry
 
-TextKind = Literal["swap", "truncate", "shuffle"]
+SWAP = "swap"
+Spoil = Callable[[str, np.random.Generator], str]
+"""Gives the spoiled text, or nothing where it cannot be spoiled so."""
 
 
-def plant_texts(
-    texts: Sequence[str], share: float, kind: TextKind, rng: np.random.Generator
-) -> tuple[list[str], Flags]:
+def plant_texts(texts: Sequence[str], share: float, kind: str, rng: np.random.Generator) -> tuple[list[str], Flags]:
     """Spoil ``share`` of the texts, chosen uniformly among those that can be spoiled.
 
     ``swap`` exchanges texts between the chosen rows, so that none keeps an equal one; ``truncate`` keeps the first
@@ -26,10 +26,10 @@ def plant_texts(
     """
     count = round(share * len(texts))
     order: list[int] = rng.permutation(len(texts)).tolist()
-    if kind == "swap":
+    if kind == SWAP:
         changed = _exchanged(texts, _varied(texts, order, count), rng)
     else:
-        changed = _spoiled(texts, order, count, lambda text: _SPOILS[kind](text, rng))
+        changed = _spoiled(texts, order, count, lambda text: SPOILED_ANSWERS[kind](text, rng))
     if len(changed) < count:
         raise ConfigError(f"--plant {share}: only {len(changed)} answers can be changed by {kind}, not {count}.")
     planted = np.zeros(len(texts), dtype=bool)
@@ -108,5 +108,6 @@ def _shuffled(text: str, rng: np.random.Generator) -> str:
     return WORD.sub(lambda _: next(replaced), text)
 
 
-_SPOILS: Mapping[str, Callable[[str, np.random.Generator], str]] = {"truncate": _truncated, "shuffle": _shuffled}
-"""Each gives the spoiled text, or nothing where it cannot be spoiled so."""
+SPOILED_ANSWERS = Registry[Spoil](
+    "kind of spoiled answer", "thresher.spoiled_answers", {"truncate": _truncated, "shuffle": _shuffled}
+)

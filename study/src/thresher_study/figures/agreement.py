@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from thresher.scores.table import AGGREGATIONS
+from thresher.extend import AGGREGATIONS
 from thresher_study.figures.style import HEAT, finish, panels
 from thresher_study.frames import lines, only, parts, seen
 from thresher_study.grid import RUN, called, disjoint

@@ -35,6 +35,11 @@ class Candidates:
         """How many different rows there are, n."""
         return int(self.row.max()) + 1
 
+    @property
+    def seen(self) -> Flags:
+        """Which rows were no canary in some round, [n]: all rows of an audit."""
+        return np.bincount(self.row, ~self.canary, minlength=self.rows) > 0
+
     def column(self, name: str) -> Floats:
         """One candidate's places, [M]."""
         return self.places[:, self.names.index(name)].astype(np.float64)
@@ -45,10 +50,14 @@ class Candidates:
         return replace(self, names=tuple(self.names[number] for number in kept), places=self.places[:, kept])
 
     def merged(self, values: Floats) -> Floats:
-        """Mean of ``values`` [M] over the rounds in which the row was no canary, [n]: the row as it was given."""
+        """Mean of ``values`` [M] over the rounds in which the row was no canary, [n]: the row as it was given.
+
+        NaN for a row that was a canary in every round, as no row of an audit is.
+        """
         true = ~self.canary
         looks = np.bincount(self.row[true], minlength=self.rows)
-        return np.bincount(self.row[true], values[true], minlength=self.rows) / looks
+        sums = np.bincount(self.row[true], values[true], minlength=self.rows)
+        return np.divide(sums, looks, out=np.full(self.rows, np.nan), where=looks > 0)
 
 
 def side_by_side(tables: Sequence[pd.DataFrame]) -> Candidates:
@@ -57,7 +66,12 @@ def side_by_side(tables: Sequence[pd.DataFrame]) -> Candidates:
     A candidate that is not there in every round, or has the same score for every row of one, is left out, and so is
     chance, which may not be chosen.
     """
-    there = [name for name in tables[0].columns if is_score(name) and name != RANDOM]
+    return candidates_of([name for name in tables[0].columns if is_score(name)], tables)
+
+
+def candidates_of(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> Candidates:
+    """Those of ``names`` that say something in each of the rounds' tables; chance is left out."""
+    there = [name for name in names if name not in (RANDOM, RANDOM.removeprefix(DETECTOR))]
     names = [name for name in there if all(_varies(table, name) for table in tables)]
     return Candidates(
         tuple(names),

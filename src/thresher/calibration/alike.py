@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from thresher.arrays import Floats, Indices
-from thresher.calibrate.canaries import Round
+from thresher.calibration.canaries import Round
 from thresher.data.encode import EncodedRows
 from thresher.data.noise.draw import drawn
 from thresher.detectors.error_law import even_law

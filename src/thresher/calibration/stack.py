@@ -8,7 +8,7 @@ the user's rows, and can never turn a detector against itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,48 +16,34 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from thresher.arrays import Flags, Floats
-from thresher.calibrate.candidates import Candidates, normal
+from thresher.calibration.candidates import Candidates, normal
+from thresher.detectors.families import INFLUENCES, ORDER, OWN, Family
+from thresher.detectors.registry import DETECTORS
 from thresher.influences.registry import INFLUENCE
 from thresher.scores.table import DETECTOR, Configuration
 
 SELDOM = -3.0  # the intercept's first guess: few rows are canaries
 
 
-@dataclass(frozen=True)
-class Family:
-    """Candidates of one kind: ``prior`` is the weight of their mean, ``most`` how many are averaged."""
-
-    has: Callable[[str], bool]
-    prior: float
-    most: int
-
-
-def _detectors(*names: str) -> Callable[[str], bool]:
-    return {DETECTOR + name for name in names}.__contains__
-
-
-FAMILIES: Mapping[str, Family] = {
-    "influence": Family(lambda name: Configuration.parse(name) is not None, 0.2, 5),
-    "training": Family(_detectors("loss", "loss_mean", "aum", "margin", "el2n"), 0.25, 2),
-    "probe": Family(_detectors("probe_frozen", "confident"), 0.2, 1),
-    "frozen neighbours": Family(_detectors("knn_frozen", "query_knn_frozen"), 0.1, 1),
-    "tuned neighbours": Family(_detectors("knn_tuned", "query_knn_tuned"), 0.1, 1),
-    "frozen law": Family(_detectors("noise_frozen"), 0.8, 1),
-    "tuned law": Family(_detectors("noise_tuned"), 0.3, 1),
-}
-OF_FROZEN = ("probe", "frozen neighbours", "frozen law")
+def family_of(candidate: str) -> Family | None:
+    """The family that a candidate is counted in; None for one that is left out of the combination."""
+    if Configuration.parse(candidate) is not None:
+        return INFLUENCES
+    detector = DETECTORS.get(candidate.removeprefix(DETECTOR))
+    return OWN if detector is None else detector.family
 
 
 def of_frozen_features(candidate: str) -> bool:
     """Whether a candidate asks the model as it came, and nothing of its fine-tuning."""
-    return any(FAMILIES[family].has(candidate) for family in OF_FROZEN)
+    family = family_of(candidate)
+    return family is not None and family.frozen
 
 
 @dataclass(frozen=True)
 class Stack:
     """``members`` names each family's candidates, ``weights`` their mean's weight.
 
-    ``strength`` says how strongly the weights were drawn to the prior ones.
+    ``strength`` says how strongly the weights were drawn to the prior ones; infinitely where there were no canaries.
     """
 
     members: Mapping[str, tuple[str, ...]]
@@ -77,9 +63,16 @@ def fit_stack(candidates: Candidates, used: Flags, strength: float) -> Stack:
     """Fit to the looks ``used`` [M]: penalised by strength / 2 times the squared distance from the prior weights."""
     members = _members(candidates, used)
     features = np.stack([_feature(candidates, names) for names in members.values()], axis=1)
-    prior = np.array([FAMILIES[family].prior for family in members])
+    prior = _priors(candidates)
     weights, intercept = _logistic(features[used], candidates.canary[used], prior, strength)
     return Stack(members, dict(zip(members, weights.tolist(), strict=True)), intercept, strength)
+
+
+def prior_stack(candidates: Candidates) -> Stack:
+    """What is known beforehand, where there are no canaries: every member of a family counts alike."""
+    families = _families(candidates)
+    members = {family.name: tuple(candidates.names[one] for one in there) for family, there in families.items()}
+    return Stack(members, {family.name: family.prior for family in families}, SELDOM, np.inf)
 
 
 def found_canaries(candidates: Candidates, used: Flags) -> Floats:
@@ -98,14 +91,27 @@ def witnesses(candidates: Candidates) -> Floats:
     return _feature(candidates, heard) if heard else np.zeros(len(candidates.row))
 
 
+def _families(candidates: Candidates) -> dict[Family, list[int]]:
+    """Which candidates each family has, in the families' own order."""
+    found: dict[Family, list[int]] = {family: [] for family in ORDER}
+    called = {family.name: family for family in ORDER}  # of those of one name the first says what its weight is
+    for number, candidate in enumerate(candidates.names):
+        family = family_of(candidate)
+        if family is not None:
+            found.setdefault(called.setdefault(family.name, family), []).append(number)
+    return {family: there for family, there in found.items() if there}
+
+
+def _priors(candidates: Candidates) -> Floats:
+    return np.array([family.prior for family in _families(candidates)])
+
+
 def _members(candidates: Candidates, used: Flags) -> dict[str, tuple[str, ...]]:
     found = found_canaries(candidates, used)
     members: dict[str, tuple[str, ...]] = {}
-    for name, family in FAMILIES.items():
-        there = [number for number, candidate in enumerate(candidates.names) if family.has(candidate)]
+    for family, there in _families(candidates).items():
         best = sorted(there, key=lambda number: -found[number])[: family.most]
-        if best:
-            members[name] = tuple(candidates.names[number] for number in best)
+        members[family.name] = tuple(candidates.names[number] for number in best)
     return members
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.special import expit
 
 from thresher.arrays import Flags, Floats
-from thresher.calibrate.choice import Pattern
-from thresher.calibrate.error_rate import ErrorRate, Posterior
+from thresher.calibration.choice import Pattern
+from thresher.calibration.error_rate import ErrorRate, Posterior
 
 SURE = 0.99  # no row is certain
 
@@ -40,6 +40,12 @@ def confidence(
     wrong = posterior.wrong(suspicion)
     if pattern is not None:
         wrong = pattern.likely * expit(pattern.odds) + (1 - pattern.likely) * wrong
+    return along(suspicion, wrong, posterior.rate, spoiled)
+
+
+def along(suspicion: Floats, wrong: Floats, rate: ErrorRate, spoiled: Flags | None = None) -> Confidence:
+    """Probabilities ``wrong`` [n], given to the rows in the order of their suspicion."""
+    wrong = wrong.copy()
     order = np.argsort(-suspicion, kind="stable")
     wrong[order] = np.minimum(np.sort(wrong)[::-1], SURE)  # who ranks higher is no less likely wrong
     if spoiled is not None:
@@ -47,4 +53,4 @@ def confidence(
     right_so_far = np.cumsum(1 - wrong[order]) / np.arange(1, len(order) + 1)
     q_value = np.empty(len(order))
     q_value[order] = np.minimum.accumulate(right_so_far[::-1])[::-1]
-    return Confidence(wrong, q_value, posterior.rate)
+    return Confidence(wrong, q_value, rate)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from thresher.arrays import Flags, Floats, Indices
-from thresher.calibrate.candidates import Candidates, normal
-from thresher.calibrate.stack import Stack, fit_stack, found_canaries, witnesses
+from thresher.calibration.candidates import Candidates, normal
+from thresher.calibration.stack import Stack, fit_stack, found_canaries, witnesses
 from thresher.folds import stratified_folds
 
 FOLDS = 5
