@@ -119,7 +119,7 @@ class ModelConfig(Section):
 
 
 class Recipe(Section):
-    """How to fine-tune (SPEC 6)."""
+    """How to fine-tune (method.md 6)."""
 
     lora_rank: int = Field(default=4, ge=1, description="LoRA r, on the query and value projections.")
     lora_alpha: float = Field(default=4.0, gt=0, description="LoRA alpha.")

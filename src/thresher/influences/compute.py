@@ -41,7 +41,7 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
     device: str | torch.device | None = None,
     checkpoints: str | Path | Sequence[Checkpoint] | None = None,
 ) -> xr.Dataset:
-    """Influence of every training row on every query row, module by module (SPEC 3).
+    """Influence of every training row on every query row, module by module (method.md 3).
 
     ``model`` is a Hugging Face sequence classifier or causal LM, with or without PEFT. ``train`` and ``query`` are
     sequences of encoded rows: dicts with ``input_ids``, ``attention_mask`` and ``labels`` (plain lists, or a
