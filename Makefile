@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 
-.PHONY: demo test check bench detection study clean
+.PHONY: demo test check docs bench detection study clean
 
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
@@ -16,6 +16,10 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# The documentation, into build/site; a broken link or a warning fails it.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/bench.py
@@ -55,6 +59,10 @@ study: .venv/demo .venv/generate
 
 .venv/dev: .venv/base study/pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable './study[slurm,ray]'
+	touch $@
+
+.venv/docs: .venv/base
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 .venv/agreement: .venv/base requirements/agreement.txt
