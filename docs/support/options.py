@@ -21,20 +21,21 @@ def _tables() -> str:
     for section in reversed(AuditConfig.__mro__):
         own = [name for name in AuditConfig.model_fields if name in get_annotations(section)]
         if issubclass(section, Section) and own:
-            first = (section.__doc__ or "").strip().split("\n")[0]
-            lines += [f"## {section.__name__}", "", first, "", "| option | default | |", "|---|---|---|"]
+            title = (section.__doc__ or section.__name__).strip().split("\n")[0].rstrip(".")
+            lines += [f"## {title}", "", "| option | default | |", "|---|---|---|"]
             lines += [_line(name) for name in own] + [""]
     return "\n".join(lines)
 
 
 def _line(name: str) -> str:
     field = AuditConfig.model_fields[name]
-    default = "required" if field.is_required() else f"`{_shown(field.default)}`"
+    default = "required" if field.is_required() else _shown(field.default)
     return f"| `--{name.replace('_', '-')}` | {default} | {_cell(field.description or '')} |"
 
 
 def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else str("" if value is None else value)
+    return f"`{shown}`" if shown else ""
 
 
 def _cell(text: str) -> str:
