@@ -7,7 +7,7 @@ RUN ?= runs/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 TESTED := .venv/demo .venv/generate .venv/dev .venv/agreement
 
-.PHONY: demo test test-fast coverage check hooks bench detection study clean
+.PHONY: demo test test-fast coverage check hooks docs bench detection study clean
 
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
@@ -32,6 +32,10 @@ check: .venv/dev
 # From now on git commits only what passes `make check`.
 hooks: .venv/dev
 	$(BIN)/pre-commit install
+
+# The documentation, into build/site; a broken link or a warning fails it.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: .venv/demo
 	$(BIN)/python benchmarks/bench.py
@@ -71,6 +75,10 @@ study: .venv/demo .venv/generate
 
 .venv/dev: .venv/base study/pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --editable './study[slurm,ray]'
+	touch $@
+
+.venv/docs: .venv/base
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 .venv/agreement: .venv/base requirements/agreement.txt

@@ -1,4 +1,4 @@
-"""Theorem 5.1: weights whose gradients cancel may tell noisy rows from clean ones better than weights without (SPEC 8).
+"""Theorem 5.1 (method.md 5): weights whose gradients cancel may tell noisy rows from clean ones better than others.
 
 First the smallest case, two training rows and one query, beside its closed form. Then many random draws of four weights
 that combine much or no cancellation with good or no detection. Everything goes through ``thresher.influence`` and

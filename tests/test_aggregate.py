@@ -1,4 +1,4 @@
-"""Mean, Rank and Vote-k against the formulas of SPEC 4, written out with loops."""
+"""Mean, Rank and Vote-k against the formulas of method.md 4, written out with loops."""
 
 from __future__ import annotations
 

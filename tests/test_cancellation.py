@@ -1,4 +1,4 @@
-"""Cancellation against its definition (SPEC 5) in float64 numpy, Theorem 5.1's example, and its place in an audit."""
+"""Cancellation against its definition (method.md 5) in float64 numpy, Theorem 5.1's case, and its place in an audit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Detection metrics against the formulas of SPEC 5 and against scikit-learn."""
+"""Detection metrics against the formulas of method.md 5 and against scikit-learn."""
 
 from __future__ import annotations
 

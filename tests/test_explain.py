@@ -68,7 +68,7 @@ def layer_of(name: str) -> str:
 
 
 def true_ranks(run: Path, method: str, layer: str, how: str) -> list[int]:
-    """SPEC 4 in plain loops: columns of one layer, ranked, added up, and the rows ranked by the sum."""
+    """method.md 4 in plain loops: columns of one layer, ranked, added up, and the rows ranked by the sum."""
     tensor = stored(run)
     correct = tensor["correct"][:]
     score = [0.0] * ROWS

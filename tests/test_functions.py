@@ -29,7 +29,7 @@ WEIGHTS = ("exact", "datainf_one", "covariance", "self_influence", "outlier_svm"
 
 
 def defined(v: Tensor, g: Tensor, query: list[Any], train: list[Any]) -> dict[str, Tensor]:
-    """The formulas of SPEC 3. ``v`` [Q, p], ``g`` [N, p]."""
+    """The formulas of method.md 3. ``v`` [Q, p], ``g`` [N, p]."""
     p = g.shape[1]
     at = 0.1 * (g**2).mean()
     fisher = g.T @ g / len(g) + at * torch.eye(p)

@@ -1,4 +1,4 @@
-"""The tensor against the definitions of SPEC 3, evaluated in float64 on gradients of a plain row-by-row loop."""
+"""The tensor against the definitions of method.md 3, evaluated in float64 on gradients of a plain row-by-row loop."""
 
 from __future__ import annotations
 

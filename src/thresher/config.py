@@ -147,7 +147,7 @@ class ModelConfig(Section):
 
 
 class Recipe(Section):
-    """How to fine-tune (SPEC 6)."""
+    """How to fine-tune (method.md 6)."""
 
     panel = "Training"
     common = ("epochs", "learning_rate")

@@ -58,7 +58,7 @@ def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def binary(task: str, label: float) -> int | None:
-    """SPEC 6, once more."""
+    """method.md 6, once more."""
     if task == "stsb":
         return 0 if label < 3 else 1
     return None if task == "mnli" and label == 2 else int(label)

@@ -35,7 +35,7 @@ from thresher.scores.table import is_score, lowest, resolve
 from thresher.tensors import read_tensors
 
 DROP = 0.3
-"""Share of the rows to drop where no canaries tell how many are wrong (SPEC 6)."""
+"""Share of the rows to drop where no canaries tell how many are wrong (method.md 6)."""
 
 
 @dataclass(frozen=True)

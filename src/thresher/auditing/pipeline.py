@@ -1,4 +1,4 @@
-"""The main job: rows and a model in; every row ranked from most to least detrimental out (SPEC 1 to 6).
+"""The main job: rows and a model in; every row ranked from most to least detrimental out (method.md 1 to 6).
 
 Each stage leaves a finished file in the run directory and is passed over where the file is there, so that the same
 command goes on after a kill.

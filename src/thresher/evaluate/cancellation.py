@@ -1,4 +1,4 @@
-"""How much the training rows' gradients cancel in each weight (SPEC 5).
+"""How much the training rows' gradients cancel in each weight (method.md 5).
 
 C = (sum over weights of sum_i |g_iw|) / (sum over weights of |sum_i g_iw|); 1 means that no two rows pull a weight in
 opposite directions. It says how the rows agree, not how well they can be told apart: see docs/cancellation.md.
@@ -44,7 +44,7 @@ class _Sums:
 def cancellation(
     model: nn.Module, train: Sequence[Mapping[str, Any]], modules: str | None = None, *, batch_size: int = 32
 ) -> pd.DataFrame:
-    """Cancellation of the training rows' gradients, per module and per layer group (SPEC 5).
+    """Cancellation of the training rows' gradients, per module and per layer group (method.md 5).
 
     ``model``, ``train`` and ``modules`` are as in :func:`thresher.influence`; gradients are taken in eval mode where
     the model is.

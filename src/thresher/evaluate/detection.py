@@ -1,4 +1,4 @@
-"""How much of the planted noise a score finds (SPEC 5). Lower scores are inspected first.
+"""How much of the planted noise a score finds (method.md 5). Lower scores are inspected first.
 
 Rows that tie are counted as if inspected in a random order: each of the metrics is its expectation over those orders,
 so a constant score is worth exactly as much as chance.

@@ -64,19 +64,19 @@ def means(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 
 def win_shares(outcomes: pd.DataFrame) -> pd.DataFrame:
-    """The share of runs in which a's value is strictly greater than b's, [a, b] (SPEC 5); 0 on the diagonal."""
+    """The share of runs in which a's value is strictly greater than b's, [a, b] (method.md 5); 0 on the diagonal."""
     values = _checked(outcomes)
     shares = [(column[:, None] > values).mean(axis=0) for column in values.T]
     return pd.DataFrame(np.array(shares), index=outcomes.columns, columns=outcomes.columns)
 
 
 def win_rate(outcomes: pd.DataFrame) -> pd.Series:
-    """The mean of a's win shares over all N configurations, a itself counted as 0, [a] (SPEC 5)."""
+    """The mean of a's win shares over all N configurations, a itself counted as 0, [a] (method.md 5)."""
     return win_shares(outcomes).mean(axis=1)
 
 
 def fronts(outcomes: pd.DataFrame) -> pd.Series:
-    """The front of each configuration, [a] int, 1 = first (SPEC 5).
+    """The front of each configuration, [a] int, 1 = first (method.md 5).
 
     Non-dominated sorting of the vectors of win shares, of which those up to one half count as 0. One dominates another
     if it is nowhere smaller and somewhere larger; a front is what nothing dominates once those before it are gone.
@@ -145,7 +145,7 @@ def holm(p: Sequence[float]) -> Floats:
 
 
 def spearman_within(frame: pd.DataFrame, x: str, y: str, by: str | Sequence[str]) -> Correlation:
-    """Spearman's correlation of two columns over all rows, and its mean within groups of equal ``by`` (SPEC 5).
+    """Spearman's correlation of two columns over all rows, and its mean within groups of equal ``by`` (method.md 5).
 
     Pooled over tasks it also says how hard each task is; within them it does not. Rows that lack either value are left
     out.

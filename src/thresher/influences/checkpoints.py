@@ -1,4 +1,4 @@
-"""Influence from several points of a training: TracIn summed over checkpoints (Pruthi et al. 2020, SPEC 3),
+"""Influence from several points of a training: TracIn summed over checkpoints (Pruthi et al. 2020, method.md 3),
 
     I[j, i] = sum over checkpoints c of eta_c (v_j^c . g_i^c),
 

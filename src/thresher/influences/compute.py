@@ -43,7 +43,7 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
     checkpoints: str | Path | Sequence[Checkpoint] | None = None,
     loss: Loss | None = None,
 ) -> xr.Dataset:
-    """Influence of every training row on every query row, module by module (SPEC 3).
+    """Influence of every training row on every query row, module by module (method.md 3).
 
     Gradients are taken in eval mode at the model as it is, and the model comes back as it was. Gradients beyond 4 GiB
     go to a temporary folder.

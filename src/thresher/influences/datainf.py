@@ -9,15 +9,15 @@ DAMPING = 0.1
 
 
 def damping(pair: Pairing) -> float:
-    """lambda: a tenth of the mean squared gradient entry over training rows and coordinates of the module (SPEC 3)."""
+    """lambda: a tenth of the mean squared gradient entry over the module's rows and coordinates (method.md 3)."""
     return DAMPING * float(pair.train_squares.double().mean()) / pair.size
 
 
 def datainf(pair: Pairing) -> Tensor:
     """I[j, i] = (1 / lambda) [v_j.g_i - (1/n) sum_k (v_j.g_k)(g_k.g_i) / (lambda + g_k.g_k)], [Q, N].
 
-    With C = V G^T the sum over k is ((C / (lambda + d)) G) G^T, so no n x n matrix is formed (SPEC 3). Zero where every
-    gradient is zero.
+    With C = V G^T the sum over k is ((C / (lambda + d)) G) G^T, so no n x n matrix is formed (method.md 3). Zero where
+    every gradient is zero.
     """
     at = damping(pair)
     if at == 0.0:

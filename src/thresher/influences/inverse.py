@@ -1,4 +1,4 @@
-"""The inverse of the damped empirical Fisher matrix, taken exactly (SPEC 3; Koh & Liang 2017 with H = Fisher)."""
+"""The inverse of the damped empirical Fisher matrix, taken exactly (method.md 3; Koh & Liang 2017 with H = Fisher)."""
 
 import torch
 from torch import Tensor

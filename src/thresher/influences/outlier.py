@@ -1,4 +1,4 @@
-"""Outlier gradients: is a training row's gradient like those of the queries of its class (SPEC 3)?
+"""Outlier gradients: is a training row's gradient like those of the queries of its class (method.md 3)?
 
 Both detectors of scikit-learn work on distances alone, |v|^2 + |g|^2 - 2 v.g, so gradients are never formed beside each
 other. A row is judged by the detector of its own given label, and has the same value for every query.

@@ -1,7 +1,7 @@
 """The two sides of one module, and the few products that every influence function is made of.
 
-V [Q, p] holds the query rows' gradients, G [N, p] the training rows'. All functions of SPEC 3 need V G^T, the squared
-norms, W G G^T for some W [Q, N], or G G^T; each is computed once, a block of G at a time, and shared. Matrices are
+V [Q, p] holds the query rows' gradients, G [N, p] the training rows'. All of them (method.md 3) need V G^T, the
+squared norms, W G G^T for some W [Q, N], or G G^T; each is computed once, a block of G at a time, and shared. They are
 float32, their rows and columns in the order of the data. A module of hidden states has those in place of gradients.
 """
 

@@ -1,4 +1,4 @@
-"""RepSim (Hanawa et al. 2021; SPEC 3): rows that the model represents alike, layer by layer; no gradients."""
+"""RepSim (Hanawa et al. 2021; method.md 3): rows that the model represents alike, layer by layer; no gradients."""
 
 from torch import Tensor
 

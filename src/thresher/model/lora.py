@@ -1,4 +1,4 @@
-"""LoRA on the query and value projections, with a classifier's head trained beside it (SPEC 6)."""
+"""LoRA on the query and value projections, with a classifier's head trained beside it (method.md 6)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a parameter is, read from its name and its place in the model by rule, not from a table of architectures.
 
-A *module* is one parameter tensor (SPEC 2). It lies in a block (embedding, layer, head, other), in layer number
+A *module* is one parameter tensor (method.md 2). It lies in a block (embedding, layer, head, other), in layer number
 ``layer`` if any, belongs to a projection (query, value, ...), is a LoRA factor (A, B) or a plain weight or bias, and
 falls into one of the paper's groups: WE, the four quarters of the layers "1".."4", CL, or "other".
 """

@@ -1,4 +1,4 @@
-"""F8 of SPEC 7 as a picture: how the rank of a row moves over the layers."""
+"""F8 of method.md 7 as a picture: how the rank of a row moves over the layers."""
 
 from __future__ import annotations
 

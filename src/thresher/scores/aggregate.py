@@ -1,4 +1,4 @@
-"""Mean, Rank, Vote-k (SPEC 4) and others: the columns of the influence tensor become one score a training row.
+"""Mean, Rank, Vote-k (method.md 4) and others: the columns of the influence tensor become one score a training row.
 
 A column is one (module, query) pair. ``r[i, c]``, the ascending rank of row i within column c, is the number of rows
 with a strictly smaller influence in it, so 0 is the most detrimental and ties share a rank. Scores add up over columns,

@@ -1,4 +1,4 @@
-"""T3 of SPEC 7: Rank and Vote against Mean, task by task."""
+"""T3 of method.md 7: Rank and Vote against Mean, task by task."""
 
 from __future__ import annotations
 

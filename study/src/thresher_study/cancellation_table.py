@@ -1,4 +1,4 @@
-"""T1 of SPEC 7: how far gradients cancel in each layer group, and whether that tells which groups are good."""
+"""T1 of method.md 7: how far gradients cancel in each layer group, and whether that tells which groups are good."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""T2 of SPEC 7: which layer groups win, by influence function and model, with Mean."""
+"""T2 of method.md 7: which layer groups win, by influence function and model, with Mean."""
 
 from __future__ import annotations
 

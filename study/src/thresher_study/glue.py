@@ -1,4 +1,4 @@
-"""The eight GLUE tasks of SPEC 6, all binary, and the rows that an experiment draws from them.
+"""The eight GLUE tasks of method.md 6, all binary, and the rows that an experiment draws from them.
 
 Wang et al. 2019, GLUE; official columns and labels, as on the hub in ``nyu-mll/glue``.
 """

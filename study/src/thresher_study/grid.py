@@ -1,4 +1,4 @@
-"""The grid of SPEC 6: which scores of a study are compared with each other, on what, and how they are called."""
+"""The grid of method.md 6: which scores of a study are compared with each other, on what, and how they are called."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def alone(found: pd.DataFrame) -> Any:
 def measured_by(part: pd.DataFrame) -> str:
     """``accuracy`` where every line of ``part`` was retrained, else ``ndr30``.
 
-    Rank and Vote of the word embedding's own functions may lack it: SPEC 6 has their Mean only, and they have no pair.
+    Rank and Vote of the word embedding's own functions may lack it: the paper has their Mean only, without a pair.
     """
     asked: Any = part[~alone(part) | (part["aggregation"] == "mean")]
     return ACCURACY if len(asked) and bool(asked[ACCURACY].notna().all()) else NDR

@@ -1,4 +1,4 @@
-"""What the paper published (SPEC 8), to lay beside what a study finds: the trend is to be compared, not the digits."""
+"""What the paper published (method.md 8), to lay beside what a study finds: the trend is to be compared, not digits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FRONTS = {
         "Mistral-7B": "- - 1(.58) 1(.60) 2(.55) 3(.37) 4(.23) 5(.09)",
     },
 }
-# T1: cancellation of WE, the quarters and CL; SPEC has none for Qwen.
+# T1: cancellation of WE, the quarters and CL; there is none for Qwen.
 _CANCELLATION = {
     "RoBERTa-large": (2.2, 9.4, 10.5, 9.4, 8.5, 8.5),
     "Llama-3.2-1B": (2.9, 8.4, 5.8, 4.4, 4.0, 3.1),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of SPEC 7: its ``numbers`` in full, one line a cell, and as people read it (``shown``, texts)."""
+    """A table of method.md 7: its ``numbers`` in full, one line a cell, and as people read it (``shown``, texts)."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of SPEC 7: its pictures by what tells them apart (a model, or nothing), and the ``numbers`` drawn."""
+    """A figure of method.md 7: its pictures by what tells them apart (a model, or none), and the ``numbers`` drawn."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""T4 of SPEC 7: what, known without retraining, predicts accuracy after filtering."""
+"""T4 of method.md 7: what, known without retraining, predicts accuracy after filtering."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The study's report: every table and figure of SPEC 7 in a folder, and report.md that shows them in order."""
+"""The study's report: every table and figure of method.md 7 in a folder, and report.md that shows them in order."""
 
 from __future__ import annotations
 

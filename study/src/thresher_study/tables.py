@@ -1,4 +1,4 @@
-"""The tables of SPEC 7, in order."""
+"""The tables of method.md 7, in order."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from thresher.scores.table import Configuration, is_score
 Flags = npt.NDArray[np.bool_]
 
 SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
-"""Shares of the rows that Vote is swept over (SPEC 7, F4)."""
+"""Shares of the rows that Vote is swept over (method.md 7, F4)."""
 MOVING = 20
 
 

@@ -16,7 +16,7 @@ WRONG, STRETCHES, SHORTEST = 0.6, 5, 10
 
 
 def flipped(labels: Labels, count: int, rng: np.random.Generator) -> Labels:
-    """Rows chosen uniformly, each to another class of the data chosen uniformly (SPEC 6)."""
+    """Rows chosen uniformly, each to another class of the data chosen uniformly (method.md 6)."""
     return flipped_at(labels, np.sort(rng.choice(len(labels), count, replace=False)), rng)
 
 

@@ -1,4 +1,4 @@
-"""F7 of SPEC 7: how far configurations give the rows the same order."""
+"""F7 of method.md 7: how far configurations give the rows the same order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F5 and F6 of SPEC 7: where along a score the planted errors are."""
+"""F5 and F6 of method.md 7: where along a score the planted errors are."""
 
 from __future__ import annotations
 

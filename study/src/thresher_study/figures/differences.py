@@ -1,4 +1,4 @@
-"""F2 of SPEC 7: what Rank and Vote add to Mean, by task and layer group."""
+"""F2 of method.md 7: what Rank and Vote add to Mean, by task and layer group."""
 
 from __future__ import annotations
 

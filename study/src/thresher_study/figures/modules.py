@@ -1,4 +1,4 @@
-"""F3 and F4 of SPEC 7: what single modules find, by layer, projection and LoRA factor."""
+"""F3 and F4 of method.md 7: what single modules find, by layer, projection and LoRA factor."""
 
 from __future__ import annotations
 

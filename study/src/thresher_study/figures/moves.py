@@ -1,4 +1,4 @@
-"""F8 of SPEC 7: how a row's rank moves over the layers."""
+"""F8 of method.md 7: how a row's rank moves over the layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F1 of SPEC 7: accuracy after filtering by configuration, task by task."""
+"""F1 of method.md 7: accuracy after filtering by configuration, task by task."""
 
 from __future__ import annotations
 
