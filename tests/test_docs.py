@@ -12,6 +12,7 @@ import typer
 from thresher.cli import app
 
 ROOT = Path(__file__).parents[1]
+SOURCES = [f"/{file}" for folder in ("src", "study") for file in (ROOT / folder).rglob("*.py")]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
 # A path of this repository: it begins with one of its folders, and has no word in capitals that stands for another.
@@ -49,9 +50,8 @@ def test_paths_that_are_named_exist(page: Path) -> None:
 @pages
 def test_files_of_rooms_exist(page: Path) -> None:
     """`model/names.py` is a file of the product, or of the study beside it."""
-    sources = [f"/{path.relative_to(ROOT)}" for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
     named = ROOM.findall(page.read_text(encoding="utf-8"))
-    assert [name for name in named if not any(source.endswith(f"/{name}") for source in sources)] == []
+    assert [name for name in named if not any(source.endswith(f"/{name}") for source in SOURCES)] == []
 
 
 @pages
