@@ -15,10 +15,10 @@ import thresher
 from conftest import cancels, relative_error, tiny_model, tiny_rows, true_gradients
 from thresher.errors import ConfigError
 from thresher.gradients import forms
+from thresher.influences import pairing as pairing_module
 from thresher.influences.inverse import exact
 from thresher.influences.lissa import lissa
 from thresher.influences.pairing import Pairing
-from thresher.influences.pairings import pairing as pairing_module
 from thresher.model.names import embedding_name
 
 TOLERANCE = 1e-5

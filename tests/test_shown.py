@@ -77,7 +77,7 @@ def test_a_fault_is_told_as_python_tells_it(command: Command, monkeypatch: pytes
     def fail(*_: Any, **__: Any) -> None:
         raise LookupError(EVIL)
 
-    monkeypatch.setattr("thresher.results.clean.clean", fail)
+    monkeypatch.setattr("thresher.results.clean.clean_run", fail)
     code, _, errors = command("clean", tmp_path, "--output", "x.csv")
     assert code == 1
     assert errors.startswith("Traceback") and f"LookupError: {SEEN}\\nerror: forged" in errors

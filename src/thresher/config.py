@@ -8,35 +8,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import to_jsonable_python
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from thresher.errors import ConfigError
 from thresher.registry import choices
 
 
-def _in(registry: str) -> AfterValidator:
+@dataclass(frozen=True)
+class OneOf:
     """A name that is in a registry, "module:attribute", which is imported when there is a name to check."""
 
-    def check(name: str) -> str:
-        module, attribute = registry.split(":")
-        names = getattr(import_module(module), attribute)
-        if name not in names:
-            raise ValueError(f"Input should be {choices(names)}")
+    registry: str
+
+    def names(self) -> list[str]:
+        """Those that there are."""
+        module, attribute = self.registry.split(":")
+        return list(getattr(import_module(module), attribute))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """What pydantic checks a field of this type by."""
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, name: str) -> str:
+        if name not in self.names():
+            raise ValueError(f"Input should be {choices(self.names())}")
         return name
 
-    return AfterValidator(check)
 
-
-Aggregation = Annotated[str, _in("thresher.scores.aggregate:AGGREGATIONS")]
+Aggregation = Annotated[str, OneOf("thresher.scores.aggregate:AGGREGATIONS")]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Quantize = Literal["8bit", "4bit"]
-TaskName = Annotated[str, _in("thresher.tasks.registry:TASKS")]
+TaskName = Annotated[str, OneOf("thresher.tasks.registry:TASKS")]
 PlantKind = str
 """Each task knows its own."""
 
@@ -44,7 +54,7 @@ RowLoss = Literal["mean", "sum"]
 CanaryKind = str
 """Each task knows its own."""
 
-LogTo = Annotated[str, _in("thresher.track:TRACKERS")]
+LogTo = Annotated[str, OneOf("thresher.track:TRACKERS")]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)

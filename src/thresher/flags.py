@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from thresher.config import Section
+from thresher.config import OneOf, Section
 from thresher.errors import ThresherError, trace
 from thresher.terminal import open_console, show_warnings
 
@@ -99,7 +99,7 @@ def _flag(config: type[Section], name: str) -> inspect.Parameter:
     words = name.replace("_", "-")
     about: Any = field.annotation
     switch, several = about in (bool, bool | None), about == tuple[str, ...]
-    choices = _choices(about)
+    choices = _choices(field)
     option = typer.Option(
         f"--{words}/--no-{words}" if switch else f"--{words}",
         help=escape((field.description or "") + _note(field)),  # typer reads markup
@@ -107,7 +107,9 @@ def _flag(config: type[Section], name: str) -> inspect.Parameter:
         metavar=None if switch else "TEXT" if several else "VALUE",
         rich_help_panel=section.panel,
         hidden=section.panel is not None and name not in section.common,
-        autocompletion=(lambda incomplete: [one for one in choices if one.startswith(incomplete)]) if choices else None,
+        autocompletion=(lambda incomplete: [one for one in choices() if one.startswith(incomplete)])
+        if choices
+        else None,
     )
     kind: Any = bool | None if switch else list[str] | None if several else str | None
     # No default of its own: what is not given must not override a YAML file.
@@ -124,10 +126,14 @@ def _note(field: FieldInfo) -> str:
     return f" [default: {' '.join(default) if isinstance(default, tuple) else default}]"
 
 
-def _choices(about: Any) -> list[str]:
-    """The values that a field may have, where its type lists them."""
-    every = (about, *get_args(about))
-    return [str(value) for one in every if get_origin(one) is Literal for value in get_args(one)]
+def _choices(field: FieldInfo) -> Callable[[], list[str]] | None:
+    """The values that a field may have, where its type lists them or names a registry of them; else None."""
+    types = (field.annotation, *get_args(field.annotation))
+    registries = [one for about in (field.metadata, *map(get_args, types)) for one in about if isinstance(one, OneOf)]
+    if registries:
+        return registries[0].names
+    values = [str(value) for about in types if get_origin(about) is Literal for value in get_args(about)]
+    return (lambda: values) if values else None
 
 
 def run_app(app: typer.Typer) -> NoReturn:

@@ -18,13 +18,15 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from thresher.config import LogTo
 from thresher.errors import ConfigError, first_line
 from thresher.lines import plain
-from thresher.model.finetune import Epoch, Told
 from thresher.registry import Registry
+
+if TYPE_CHECKING:  # which takes torch
+    from thresher.model.finetune import Epoch, Told
 
 log = logging.getLogger(__name__)
 

@@ -331,5 +331,5 @@ def test_options_that_ray_refuses(options: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(("make", "extra"), [(partial(Slurm, Path()), "slurm"), (Ray, "ray")])
 def test_an_extra_that_is_missing(make: Callable[[], Any], extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=rf"pip install 'thresher\[{extra}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install 'thresher-study\[{extra}\]'"):
         make()

@@ -151,9 +151,9 @@ def test_only_what_is_trained_again_is_in_mixed_precision(
     seen: dict[str, bool] = {}
     audit, again = thresher.audit, thresher.retrain_on
 
-    def audited(config: Any, *rest: Any) -> Any:
+    def audited(config: Any, **how: Any) -> Any:
         seen["audit"] = config.bf16
-        return audit(config, *rest)
+        return audit(config, **how)
 
     def retrained(config: Any, *rest: Any, **more: Any) -> Any:
         seen["retrain"] = config.bf16

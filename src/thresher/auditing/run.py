@@ -37,6 +37,10 @@ class RunDirectory:
     candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with retraining), of each other one
     the same in rounds/NUMBER, and of all scores.parquet, retrained/, summary.json. A tracker puts its local files
     beside them.
+
+    Example:
+        >>> RunDirectory(Path("runs/a")).scores.as_posix()
+        'runs/a/scores.parquet'
     """
 
     def __init__(self, path: Path) -> None:

@@ -18,10 +18,22 @@ from thresher.errors import DataError
 
 
 def noise_detection_rate(scores: Any, noise: Any, fraction: float = 0.3) -> float:
-    """NDR@f: the share of noisy rows among the lowest floor(f n) scores.
+    """Compute NDR@f, the share of the noisy rows that are among the lowest floor(f n) scores (method.md 5).
 
-    ``scores`` [n], larger = helpful; ``noise`` [n] bool. Raises :class:`DataError` for lengths that differ, NaN, or
-    noise that is nowhere or everywhere.
+    Args:
+        scores: One a row, [n], larger = helpful.
+        noise: Which rows are noisy, [n] bool.
+        fraction: f, the share of the rows that are looked at.
+
+    Returns:
+        From 0 to 1; larger = more is found, and f is chance.
+
+    Raises:
+        DataError: For lengths that differ, NaN, or noise that is nowhere or everywhere.
+
+    Example:
+        >>> noise_detection_rate([0.9, -2.0, 0.4, -0.1], [False, True, False, True], fraction=0.25)
+        0.5
     """
     found = detection_curve(scores, noise)
     inspected = math.floor(fraction * len(found) + 1e-9)
@@ -29,7 +41,22 @@ def noise_detection_rate(scores: Any, noise: Any, fraction: float = 0.3) -> floa
 
 
 def noise_detection_auc(scores: Any, noise: Any) -> float:
-    """AUC-NDR: sum_t D_t / (n - q/2), D_t the share of the q noisy rows among the lowest t; an oracle has 1."""
+    """Compute AUC-NDR, sum_t D_t / (n - q/2), D_t the share of the q noisy rows among the lowest t (method.md 5).
+
+    Args:
+        scores: One a row, [n], larger = helpful.
+        noise: Which rows are noisy, [n] bool.
+
+    Returns:
+        Larger = more is found; an oracle has 1 + 1 / (2 n - q), which is 1 of many rows.
+
+    Raises:
+        DataError: As :func:`noise_detection_rate` does.
+
+    Example:
+        >>> noise_detection_auc([0.9, -2.0, 0.4, -0.1], [False, True, False, True])  # all: 1 + 1 / 6
+        1.1666666666666667
+    """
     found = detection_curve(scores, noise)
     return float(found.sum() / (len(found) - int(np.sum(noise)) / 2))
 
