@@ -313,9 +313,9 @@ def test_a_single_score_is_measured_as_it_ranks(
     monkeypatch.setattr(choice, "auroc_error", lambda *_: -1.0)  # no combination is worth that
     job, place = again(finished, tmp_path)
     decision = decide(job, place)
-    assert decision.choice is not None and decision.name == decision.choice.single
+    assert decision.choice is not None and decision.name == decision.choice.single.name
     table: Any = decision.table
-    assert (table[decision.name] == table["score"]).all()
+    assert (decision.scores[decision.choice.single] == table["score"]).all()
     assert table["score"].rank().corr(-table["probability_wrong"].rank()) > 0.99
 
 
@@ -323,7 +323,7 @@ def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
     given = options(place, tmp_path / "run", detector="tracin/layers/vote@0.2")
     found = thresher.audit(given)
     assert found.summary["score"] == "tracin/layers/vote@0.2"
-    assert {"tracin/layers/vote@0.2", "tracin/layers/vote@0.3"} < set(found.scores)
+    assert {"tracin/layers/vote@0.2", "tracin/layers/vote@0.3"} < set(found.all_scores["score"].values)
 
 
 def told(auto: dict[str, Any]) -> str:
