@@ -14,21 +14,18 @@ from scipy.special import log_softmax
 from detection_rows import FOUR, LEARNED, TEN
 from thresher.evaluate.detection import measured
 from thresher.files import read_json
-from thresher.scores.table import Configuration
+from thresher.scores.names import Configuration, DetectorScore, configuration_called, score_called
 from thresher.tensors import read_tensors
 from thresher.terminal import PlainConsole
 
 MEASURES = {"ndr30": "NDR@30", "auroc": "AUROC", "average_precision": "AP", "precision50": "P@50"}
 CEILING, HINDSIGHT, SINGLE = "ceiling", "best in hindsight", "best without influence"
-SHOWN = (
-    "auto",
-    "detector/probe_frozen",
-    "detector/confident",
-    "detector/loss",
-    "detector/loss_mean",
-    "datainf/layers/vote@0.3",
-)
-"""Scores of the audits of which there is only one; the best in hindsight is beside them."""
+SHOWN = {
+    "auto": "auto",
+    **{name: DetectorScore(name).name for name in ("probe_frozen", "confident", "loss", "loss_mean")},
+    "datainf/layers/vote@0.3": Configuration("datainf", "layers", "vote", 0.3).name,
+}
+"""Titles and names of scores of the audits of which there is only one; the best in hindsight is beside them."""
 DRAWS = 2000
 
 
@@ -165,7 +162,7 @@ def _by_audit(part: Any) -> list[str]:
     audits: Any = part.groupby(["task", "kind"], sort=False)
     for (task, kind), audit in audits:
         found, best = audit.set_index("score")["ndr30"], _runs(audit, HINDSIGHT).iloc[0]
-        shown = {name.removeprefix("detector/"): found.get(name, np.nan) for name in SHOWN}
+        shown = {title: found.get(name, np.nan) for title, name in SHOWN.items()}
         lines.append({"task": task, "errors": kind} | shown | {HINDSIGHT: f"{best['ndr30']:.3f} ({best['score']})"})
     return _texts(pd.DataFrame(lines))
 
@@ -200,8 +197,8 @@ def _by_rows(part: Any) -> list[str]:
 def _shown(part: pd.DataFrame) -> list[str]:
     """Auto, detectors, bounds, and the paper's configurations (Vote with .3 n)."""
     names = list(dict.fromkeys(part["score"]))
-    paper = [name for name in names if (one := Configuration.parse(name)) and one.k in (None, 0.3)]
-    other = [name for name in names if Configuration.parse(name) is None]
+    paper = [name for name in names if (one := configuration_called(name)) and one.k in (None, 0.3)]
+    other = [name for name in names if configuration_called(name) is None]
     return [*other, HINDSIGHT, SINGLE, *paper]
 
 
@@ -213,7 +210,9 @@ def _runs(part: Any, name: str) -> Any:
         best = set(means.groupby("task").idxmax())
         return candidates[[key in best for key in zip(candidates["task"], candidates["score"], strict=True)]]
     if name == SINGLE:
-        detectors = part[part["score"].str.startswith("detector/")]
+        rankings = {"auto", "chance", "oracle", CEILING}
+        names = {one for one in set(part["score"]) - rankings if score_called(one).kind == "detector"}
+        detectors = part[part["score"].isin(list(names))]
         name = str(detectors.groupby(["score", "task"])["ndr30"].mean().groupby("score").mean().idxmax())
     return part[part["score"] == name]
 

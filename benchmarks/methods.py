@@ -34,7 +34,8 @@ from thresher.influences.compute import module_matrices
 from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
 from thresher.influences.registry import INFLUENCE
 from thresher.progress import Shown, Silent
-from thresher.scores.table import DETECTOR, Configuration, is_score
+from thresher.scores.names import Configuration, ScoreName
+from thresher.scores.stored import read_scores
 from thresher.terminal import PlainConsole
 
 TASKS = ("quotes", "sst2", "mrpc")
@@ -141,23 +142,18 @@ def _table(output: Path) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for folder in sorted(path.parent for path in output.glob("*/summary.json")):
         task, seed = folder.name.rsplit("-", 1)
-        scores = thresher.open(folder).scores
-        planted = scores["planted"].to_numpy()
-        for name in filter(is_score, scores.columns):
-            values = scores[name].to_numpy()
-            method, group, aggregation = _parts(name)
+        planted = thresher.open(folder).scores["planted"].to_numpy()
+        for one, values in read_scores(thresher.RunDirectory(folder).all_scores).items():
+            method, group, aggregation = _parts(one)
             found = {"ndr30": noise_detection_rate(values, planted), "auroc": auroc(values, planted)}
             about = {"task": task, "seed": int(seed), "method": method, "group": group, "aggregation": aggregation}
             lines.append(about | found)
     return pd.DataFrame(lines)
 
 
-def _parts(name: str) -> tuple[str, str, str]:
+def _parts(one: ScoreName) -> tuple[str, str, str]:
     """Function, group and aggregation with its k; a detector's name alone."""
-    found = Configuration.parse(name)
-    if found is None:
-        return name.removeprefix(DETECTOR), "", ""
-    return found.influence, found.group, name.rpartition("/")[2]
+    return (one.influence, one.group, one.how) if isinstance(one, Configuration) else (one.detector, "", "")
 
 
 def markdown(table: pd.DataFrame) -> list[str]:

@@ -16,9 +16,11 @@ from hypothesis.extra.numpy import arrays
 import thresher
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
+from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName
 from thresher.progress import Silent
-from thresher.scores.table import Configuration, available, is_score, lowest, resolve, score_all
+from thresher.scores.names import Configuration, DetectorScore, configuration_called, resolve, score_called
+from thresher.scores.table import available, lowest, score_all
 
 Floats = npt.NDArray[np.float32]
 
@@ -143,7 +145,7 @@ def test_the_table_of_all_scores_agrees_with_aggregating_each_group() -> None:
     )
     scores = score_all(dataset, modules, (0.2, 0.3), Silent())
     configurations = available(modules, ["tracin"], (0.2, 0.3))
-    assert list(scores) == [configuration.name for configuration in configurations]
+    assert list(scores) == configurations
     assert {configuration.group for configuration in configurations} == {
         "WE",
         "1",
@@ -162,15 +164,14 @@ def test_the_table_of_all_scores_agrees_with_aggregating_each_group() -> None:
 
 
 @given(
-    influence=st.sampled_from(["tracin", "tracin_we_topk", "datainf-one"]),
+    influence=st.sampled_from(list(INFLUENCE)),
     group=st.sampled_from(["WE", "1", "CL", "layers", "all"]),
     how=st.sampled_from(["mean", "rank", "vote"]),
     k=st.one_of(st.sampled_from([1.0, 0.3, 0.05]), st.floats(1e-7, 1).map(lambda k: float(f"{k:g}"))),
 )
 def test_a_configuration_is_what_its_name_says(influence: str, group: str, how: Aggregation, k: float) -> None:
     one = Configuration(influence, group, how, k if how == "vote" else None)
-    assert Configuration.parse(one.name) == one
-    assert is_score(one.name)
+    assert configuration_called(one.name) == score_called(one.name) == one
 
 
 @pytest.mark.parametrize(
@@ -192,16 +193,23 @@ def test_a_configuration_is_what_its_name_says(influence: str, group: str, how: 
     ],
 )
 def test_other_names_are_of_no_configuration(name: str) -> None:
-    assert Configuration.parse(name) is None
+    assert configuration_called(name) is None
+    assert isinstance(score_called(name), DetectorScore)
 
 
-SCORES = ["tracin/all/mean", "tracin/all/vote@0.3", "tracin/all/vote@0.2", "tracin/1/rank", "detector/loss"]
+SCORES = [
+    Configuration("tracin", "all", "mean"),
+    Configuration("tracin", "all", "vote", 0.3),
+    Configuration("tracin", "all", "vote", 0.2),
+    Configuration("tracin", "1", "rank"),
+    DetectorScore("loss"),
+]
 
 
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        *((name, name) for name in SCORES),
+        *((one.name, one.name) for one in SCORES),
         ("loss", "detector/loss"),
         ("tracin/all/vote", "tracin/all/vote@0.3"),
         ("tracin/layers/mean", "tracin/all/mean"),  # no layer is audited
@@ -210,11 +218,13 @@ SCORES = ["tracin/all/mean", "tracin/all/vote@0.3", "tracin/all/vote@0.2", "trac
     ],
 )
 def test_a_score_is_found_by_its_name_or_its_short_one(asked: str, found: str) -> None:
-    assert resolve(asked, SCORES, 0.3) == found
+    (wanted,) = [one for one in SCORES if one.name == found]
+    assert resolve(asked, SCORES, 0.3) == wanted
 
 
 def test_layers_are_not_all_modules_where_layers_are_audited() -> None:
-    assert resolve("tracin/layers/mean", [*SCORES, "tracin/layers/mean"], 0.3) == "tracin/layers/mean"
+    one = Configuration("tracin", "layers", "mean")
+    assert resolve(one.name, [*SCORES, one], 0.3) == one
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_canaries_tell_how_many_rows_are_wrong_and_which() -> None:
         inside += found.share.low <= share <= found.share.high
         table = found.table
         assert table.loc[canary, ["score", "probability_wrong", "q_value"]].isna().all().all()  # never seen as given
-        assert set(table["rank"][canary]) == set(range(540, 600))
+        assert set(table["rank"][canary]) == set(range(541, 601))
         assert table["probability_wrong"].max() <= 0.99
         picked = found.suspicious
         assert not canary[picked].any()

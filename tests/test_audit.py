@@ -49,7 +49,23 @@ def test_the_tensor_opens_with_plain_xarray_and_gives_the_same_score(finished: t
     layers = tensor["datainf"].isel(module=(tensor["block"] == "layer").values)
     expected = thresher.aggregate(layers, "vote", k=0.3)
     assert np.allclose(finished.scores["score"], expected)
-    assert np.allclose(finished.scores["datainf/layers/vote@0.3"], expected)
+    assert np.allclose(finished.all_scores.sel(score="datainf/layers/vote@0.3"), expected)
+
+
+def test_every_score_is_what_its_labels_say_and_verdicts_hold_none(finished: thresher.AuditResult) -> None:
+    """Aggregated from the tensor anew, a group at a time; and what is no influence from what the model said."""
+    scores, tensor = finished.all_scores, finished.tensor
+    held = {"layers": tensor["block"].values == "layer", "all": np.full(tensor.sizes["module"], True)}
+    for one in scores["score"]:
+        if one.kind == "influence":
+            modules = held.get(str(one.group.values), tensor["group"].values == one.group.values)
+            k = float(one.k) if one.aggregation == "vote" else None
+            truth = thresher.aggregate(tensor[str(one.influence.values)][modules], str(one.aggregation.values), k=k)
+            np.testing.assert_allclose(scores.sel(score=one), truth, rtol=1e-6, atol=1e-12, err_msg=str(one.values))
+    np.testing.assert_allclose(scores.sel(score="detector/loss"), -finished.scores["loss"], rtol=1e-6)
+    assert {"influence", "detector"} == set(scores["kind"].values)
+    assert not set(scores["score"].values) & set(finished.scores)
+    assert scores["row"].values.tolist() == finished.scores["row"].tolist()
 
 
 def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: thresher.AuditResult) -> None:
@@ -65,8 +81,10 @@ def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: t
     assert found.pop("chance")["ndr30"] == pytest.approx(0.3)
     assert found.pop("oracle")["auroc"] == 1
     assert {"detector/loss", "detector/aum", "datainf/layers/vote@0.3"} <= set(found)
+    scores = finished.all_scores
     for name, entry in found.items():
-        assert entry["ndr30"] == thresher.noise_detection_rate(finished.scores[name], finished.scores["planted"])
+        values = scores.sel(score=name).values
+        assert entry["ndr30"] == thresher.noise_detection_rate(values, finished.scores["planted"])
     assert len(summary["suspicious"]) == 10
     assert all(len(entry["hurts"]) == 2 for entry in summary["suspicious"])
     assert not (finished.folder / "gradients").exists()
@@ -88,8 +106,8 @@ def test_the_trained_adapter_can_be_audited_by_itself(
     mine = options(place, tmp_path / "run", plant=0.2, adapter=str(finished.folder / "model"))
     found = thresher.audit(mine)
     assert "training" not in found.summary
-    for column in ("tracin/layers/mean", "cosine/CL/mean", "tracin_we/WE/mean"):
-        assert np.allclose(found.scores[column], finished.scores[column], rtol=1e-3, atol=1e-6)
+    for name in ("tracin/layers/mean", "cosine/CL/mean", "tracin_we/WE/mean"):
+        assert np.allclose(found.all_scores.sel(score=name), finished.all_scores.sel(score=name), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.slow

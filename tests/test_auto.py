@@ -24,6 +24,7 @@ from folders import decoder_folder, reviews, write_rows
 from simulated import simulated
 from thresher.auditing.calibration import calibration, shown_influence
 from thresher.auditing.decide import Decision, decide
+from thresher.auditing.looks import read_candidates
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.retrain import training_sets
 from thresher.auditing.run import RunDirectory
@@ -39,7 +40,7 @@ from thresher.errors import ConfigError
 from thresher.report.console import show_result
 from thresher.report.detection import calibration_lines
 from thresher.results.clean import clean_run as clean
-from thresher.scores.table import Configuration, is_score
+from thresher.scores.names import Configuration, score_called
 from thresher.terminal import PlainConsole
 
 FAST = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin,cosine"}
@@ -61,7 +62,7 @@ def test_every_row_is_judged_as_it_was_given(finished: thresher.AuditResult) -> 
     places = [table[name].rank().sub(0.5).div(ROWS) for table in rounds]
     for row in range(ROWS):
         true = [place[row] for place, table in zip(places, rounds, strict=True) if not table["canary"][row]]
-        assert finished.scores.loc[row, name] == pytest.approx(np.mean(true), abs=1e-6)
+        assert finished.all_scores.sel(row=row, score=name) == pytest.approx(np.mean(true), abs=1e-6)
     given = np.array([row["label"] for row in reviews(ROWS, 1)])
     assert ((finished.scores["label"] != given) == finished.scores["planted"]).all()
 
@@ -156,8 +157,9 @@ def test_where_a_pattern_is_certain_rows_are_ranked_by_its_law_and_its_witnesses
 ) -> None:
     _, decision, odds = patterned(finished, tmp_path, 1.0)
     assert decision.choice is not None and decision.choice.patterned == 1 and decision.name == "auto"
-    heard = side_by_side([candidates(finished.folder, number) for number in range(2)])
-    of_both = [ndtri(heard.column(f"{one}/layers/mean")) for one in ("tracin", "cosine")]
+    run = RunDirectory(finished.folder)
+    heard = side_by_side([read_candidates(run.round(number)) for number in range(2)])
+    of_both = [ndtri(heard.column(Configuration(one, "layers", "mean"))) for one in ("tracin", "cosine")]
     np.testing.assert_allclose(
         decision.table["score"], WITNESSES * heard.merged((of_both[0] + of_both[1]) / 2) - odds, atol=1e-5
     )
@@ -213,8 +215,8 @@ ALIKE = ("self_influence/all/mean", "outlier_svm/layers/rank", "outlier_lof/all/
 def shown(names: Sequence[str], ranked_by: str, best: str) -> Configuration | None:
     """The influence that explains a ranking by these scores, of which one finds canaries best."""
     looks, _ = simulated(0, apart_by_name={best: 4.0}, names=names)
-    table = pd.DataFrame(dict.fromkeys(names, np.zeros(4)))
-    return shown_influence(Decision(ranked_by, table, np.empty(0, np.int64), choose(looks, 0)))
+    scores = dict.fromkeys(map(score_called, names), np.zeros(4))
+    return shown_influence(Decision(ranked_by, pd.DataFrame(), scores, np.empty(0, np.int64), choose(looks, 0)))
 
 
 @pytest.mark.parametrize("best", ALIKE)
@@ -311,9 +313,9 @@ def test_a_single_score_is_measured_as_it_ranks(
     monkeypatch.setattr(choice, "auroc_error", lambda *_: -1.0)  # no combination is worth that
     job, place = again(finished, tmp_path)
     decision = decide(job, place)
-    assert decision.choice is not None and decision.name == decision.choice.single
+    assert decision.choice is not None and decision.name == decision.choice.single.name
     table: Any = decision.table
-    assert (table[decision.name] == table["score"]).all()
+    assert (decision.scores[decision.choice.single] == table["score"]).all()
     assert table["score"].rank().corr(-table["probability_wrong"].rank()) > 0.99
 
 
@@ -321,7 +323,7 @@ def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
     given = options(place, tmp_path / "run", detector="tracin/layers/vote@0.2")
     found = thresher.audit(given)
     assert found.summary["score"] == "tracin/layers/vote@0.2"
-    assert {"tracin/layers/vote@0.2", "tracin/layers/vote@0.3"} < set(found.scores)
+    assert {"tracin/layers/vote@0.2", "tracin/layers/vote@0.3"} < set(found.all_scores["score"].values)
 
 
 def told(auto: dict[str, Any]) -> str:
@@ -392,7 +394,7 @@ def test_a_model_trained_elsewhere_is_audited_beside_copies(
     assert len(found.scores) == ROWS
     assert found.summary["auto"]["learned"] is False
     assert found.summary["auto"]["error_rate"]["queries"] is None
-    assert not any("frozen" in name or "aum" in name for name in found.scores if is_score(name))
+    assert not any("frozen" in name or "aum" in name for name in found.all_scores["detector"].values)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from simulated import MANY, NAMES, simulated
 from thresher.auditing.looks import as_given
 from thresher.auditing.run import RunDirectory
-from thresher.calibration.candidates import Candidates, normal, side_by_side
+from thresher.calibration.candidates import Candidates, ScoredRound, normal, side_by_side
 from thresher.calibration.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
 from thresher.calibration.stack import (
     Stack,
@@ -28,14 +28,16 @@ from thresher.calibration.stack import (
     witnesses,
 )
 from thresher.detectors.families import ORDER, OWN
+from thresher.scores.names import Configuration, DetectorScore, ScoreName, score_called
 
 FAMILIES = {family.name: family for family in ORDER if family != OWN}
 WEAK = 1e-9
+RIVAL = Configuration("cosine", "CL", "rank")
 
 
-def table(rows: Any, canary: Any, **scores: Any) -> pd.DataFrame:
-    names = {name.replace("__", "/"): values for name, values in scores.items()}
-    return pd.DataFrame({"row": rows, "canary": np.array(canary, dtype=bool), **names})
+def scored(rows: Any, canary: Any, **scores: Any) -> ScoredRound:
+    named: dict[ScoreName, Any] = {DetectorScore(name): values for name, values in scores.items()}
+    return ScoredRound(np.array(rows), np.array(canary, dtype=bool), named)
 
 
 def everything(candidates: Candidates) -> Any:
@@ -53,10 +55,9 @@ def features(candidates: Candidates, stack: Stack) -> dict[str, Any]:
 def test_places_are_ranks_within_the_round_and_ties_share_the_middle() -> None:
     rng = np.random.default_rng(0)
     scores = [rng.integers(0, 9, size=20).astype(float), rng.integers(0, 9, size=30).astype(float) + 100]
-    tables = [table(np.arange(len(one)) % 20, np.arange(len(one)) == 2, a__b=one) for one in scores]
-    found = side_by_side(tables)
+    found = side_by_side([scored(np.arange(len(one)) % 20, np.arange(len(one)) == 2, mine=one) for one in scores])
     truth = [(rankdata(one, method="average") - 0.5) / len(one) for one in scores]
-    np.testing.assert_allclose(found.column("a/b"), np.concatenate(truth), rtol=1e-6)
+    np.testing.assert_allclose(found.column(DetectorScore("mine")), np.concatenate(truth), rtol=1e-6)
     np.testing.assert_allclose(normal(found.places[:, 0]), ndtri(np.concatenate(truth)), rtol=1e-5)
     assert found.row.tolist() == [*range(20), *range(20), *range(10)]
     assert found.canary.sum() == 2
@@ -66,10 +67,10 @@ def test_places_are_ranks_within_the_round_and_ties_share_the_middle() -> None:
 def test_candidates_that_say_nothing_in_a_round_are_left_out() -> None:
     changes, constant = np.arange(4.0), np.ones(4)
     both = [
-        table(range(4), [1, 0, 0, 0], a__x=changes, a__y=changes, a__z=changes, seconds=changes),
-        table(range(4), [0, 1, 0, 0], a__x=changes, a__y=constant, seconds=changes),
+        scored(range(4), [1, 0, 0, 0], x=changes, y=changes, z=changes, random=changes),
+        scored(range(4), [0, 1, 0, 0], x=changes, y=constant, random=changes),
     ]
-    assert side_by_side(both).names == ("a/x",)
+    assert side_by_side(both).names == (DetectorScore("x"),)
 
 
 def test_merged_is_the_mean_over_looks_at_the_row_as_given() -> None:
@@ -136,7 +137,7 @@ def test_the_law_of_the_errors_by_features_before_training_weighs_most_and_none_
 
 def test_families_by_the_model_as_it_came_are_of_frozen_features_alone() -> None:
     kept = [name for name in NAMES if of_frozen_features(name)]
-    assert kept == ["detector/probe_frozen", "detector/knn_frozen", "detector/noise_frozen"]
+    assert kept == [DetectorScore(name) for name in ("probe_frozen", "knn_frozen", "noise_frozen")]
 
 
 def test_no_weight_is_negative_even_where_a_family_speaks_against_itself() -> None:
@@ -230,9 +231,9 @@ def test_a_single_candidate_that_is_far_better_wins() -> None:
     candidates, _ = simulated(7, errors=0, apart=0, apart_by_name={"cosine/CL/rank": 6})
     chosen = choose(candidates, 0)
     assert not chosen.combined
-    assert chosen.name == chosen.single == "cosine/CL/rank"
+    assert chosen.single == RIVAL and chosen.name == "cosine/CL/rank"
     assert chosen.auroc["single"] > 0.99 > chosen.auroc["combination"]
-    np.testing.assert_array_equal(rankdata(-chosen.suspicion), rankdata(candidates.column("cosine/CL/rank")))
+    np.testing.assert_array_equal(rankdata(-chosen.suspicion), rankdata(candidates.column(RIVAL)))
     alike, _ = simulated(7, errors=0, apart=1)
     assert choose(alike, 0).name == "auto"
 
@@ -258,8 +259,8 @@ def test_suspicion_is_close_to_the_true_log_odds() -> None:
     names = ("tracin/all/mean", "detector/loss", "detector/probe_frozen", "detector/knn_frozen")
     rows, weights = 8000, np.array([0.4, 0.3, 0.9, 0.2])
     scores = rng.normal(size=(rows, 4))
-    frame = pd.DataFrame({"row": np.arange(rows), "canary": False, **dict(zip(names, scores.T, strict=True))})
-    candidates = side_by_side([frame])
+    named = dict(zip(map(score_called, names), scores.T, strict=True))
+    candidates = side_by_side([ScoredRound(np.arange(rows), np.zeros(rows, bool), named)])
     odds = -ndtri(candidates.places.astype(float)) @ weights - 3
     candidates = replace(candidates, canary=rng.random(rows) < 1 / (1 + np.exp(-odds)))
     chosen = choose(candidates, 0)
@@ -324,12 +325,12 @@ def test_a_single_candidate_never_stands_for_a_pattern_that_is_more_likely_than_
     candidates, _ = simulated(7, errors=0, apart=0, apart_by_name={"cosine/CL/rank": 6})
     chosen = {likely: choose(candidates, 0, Pattern(odds_of(candidates), likely)) for likely in (0.4, 0.6)}
     assert (chosen[0.4].name, chosen[0.6].name) == ("cosine/CL/rank", "auto")
-    np.testing.assert_array_equal(rankdata(-chosen[0.4].suspicion), rankdata(candidates.column("cosine/CL/rank")))
+    np.testing.assert_array_equal(rankdata(-chosen[0.4].suspicion), rankdata(candidates.column(RIVAL)))
 
 
 def test_beside_the_law_of_a_pattern_witnesses_are_heard() -> None:
     """Mean over all layers, of influences that tell queries apart: no other group or aggregation, and no vote."""
-    heard = ("tracin/layers/mean", "cosine/layers/mean")
+    heard = [Configuration(influence, "layers", "mean") for influence in ("tracin", "cosine")]
     others = ("self_influence/layers/mean", "tracin/all/mean", "tracin/layers/rank", "cosine/layers/vote@0.3")
     candidates, _ = simulated(12, names=(*heard, *others, "detector/loss"))
     odds = odds_of(candidates)

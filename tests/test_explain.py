@@ -105,7 +105,8 @@ def test_every_layer_in_order_and_blank_where_a_method_is_not_defined(run: Path)
 
 
 def test_the_row_is_the_one_of_scores_parquet(run: Path) -> None:
-    scores = thresher.audit(run / "config.yaml").scores  # finished: only read
+    result = thresher.audit(run / "config.yaml")  # finished: only read
+    scores, every = result.scores, result.all_scores.to_pandas()
     for row, found in enumerate(explain_rows(run, range(ROWS), ["tracin"], None, 0, Silent())):
         line = scores.loc[row]
         assert found.rank == line["rank"]
@@ -118,7 +119,7 @@ def test_the_row_is_the_one_of_scores_parquet(run: Path) -> None:
         )
         assert found.planted == line["planted"] == (found.about["label"] != found.given["label"])
         for layer in ("WE", "CL"):  # a layer that is also a group of the audit
-            score = scores[f"tracin/{layer}/vote@0.3"]
+            score = every[f"tracin/{layer}/vote@0.3"]
             assert found.ranks.loc[layer, "tracin"] == (score < score[row]).sum() + 1
             assert found.percentiles.loc[layer, "tracin"] == pytest.approx(100 * (score < score[row]).mean())
 

@@ -39,7 +39,8 @@ from thresher.extend import (
 from thresher.influences.checkpoints import refuse_curved
 from thresher.model.names import describe
 from thresher.registry import Registry
-from thresher.scores.table import Configuration, available
+from thresher.scores.names import Configuration, DetectorScore, configuration_called
+from thresher.scores.table import available
 from thresher.track import tracking
 
 EXAMPLES = Path(__file__).parent.parent / "examples/extend"
@@ -135,8 +136,8 @@ def test_an_aggregation_counts_columns_and_is_a_score_of_every_influence() -> No
     summed = thresher.aggregate(tensor, made.approval, k=2).values  # what is passed in bare is not averaged
     np.testing.assert_allclose(summed, 12 * truth)
     one = Configuration("tracin", "layers", "approval", 0.2)
-    assert Configuration.parse(one.name) == one
-    assert Configuration.parse("tracin/layers/approval") is None  # it votes, so its name says for how many
+    assert configuration_called(one.name) == one
+    assert configuration_called("tracin/layers/approval") is None  # it votes, so its name says for how many
     with pytest.raises(ConfigError, match=r"gives \(4,\) for 9 rows"):
         thresher.aggregate(tensor, lambda influences, ranks, k: influences.sum(1))
 
@@ -154,7 +155,7 @@ def test_a_detector_counts_forgetting_and_joins_the_combination_with_its_family(
     from thresher.detectors.registry import detect
 
     np.testing.assert_array_equal(detect(evidence)["forgetting"], truth)
-    assert family_of("detector/forgetting") == made.FORGETTING.family
+    assert family_of(DetectorScore("forgetting")) == made.FORGETTING.family
     untrained = Evidence(labels, 3, nothing[:0], outputs[:0], nothing[0], outputs[-1], labels[:0], None, None, 0)
     assert "forgetting" not in detect(untrained)
 

@@ -199,7 +199,9 @@ def test_the_adapter_and_a_whole_model_can_be_audited(
     given = options(place, tmp_path / "adapter", plant=0.2, adapter=str(finished.folder / "model"))
     found = thresher.audit(given)
     for column in ("loss", "tracin/layers/mean", "tracin_we/WE/mean"):
-        assert np.allclose(found.scores[column], finished.scores[column], rtol=1e-3, atol=1e-6)
+        assert np.allclose(
+            found.all_scores.sel(score=column), finished.all_scores.sel(score=column), rtol=1e-3, atol=1e-6
+        )
     whole = options(
         place, tmp_path / "whole", finetune=False, methods="tracin", detector="tracin/layers/vote", row_loss="sum"
     )

@@ -62,10 +62,10 @@ def test_the_probe_is_the_one_that_frozen_scores_are_made_of(
     said = [load_file(run.folder / "opinions.safetensors")["probe"] for run in (finished, by_probe)]
     assert torch.equal(*said) and said[0].shape == (80 + QUERIES, 2)
     assert by_probe.summary["knowledge"]["probe"] == finished.summary["knowledge"]["probe"]
-    assert "detector/probe_frozen" in by_probe.scores
-    assert not [name for name in finished.scores if "frozen" in name or "confident" in name]
+    assert "probe_frozen" in by_probe.all_scores["detector"]
+    assert not [name for name in finished.all_scores["detector"].values if "frozen" in name or "confident" in name]
     for name in ("detector/loss", "tracin/layers/mean"):
-        assert (by_probe.scores[name] == finished.scores[name]).all()
+        assert (by_probe.all_scores.sel(score=name) == finished.all_scores.sel(score=name)).all()
 
 
 def test_a_model_without_features_is_only_not_put_beside_a_probe(

@@ -21,7 +21,6 @@ from thresher.cli import app
 from thresher.errors import ConfigError, RunError
 from thresher.model.features import pooled_features
 from thresher.progress import duration
-from thresher.scores.table import DETECTOR, is_score
 
 AUDITS = Audits({"train": 60, "validation": 16}, {"batch_size": 8, "rounds": 2})
 options = AUDITS.options
@@ -35,9 +34,8 @@ def looked(place: Path) -> thresher.AuditResult:
 def test_a_look_ranks_rows_and_says_how_sure_it_is_and_trains_nothing(looked: thresher.AuditResult) -> None:
     summary = looked.summary
     assert len(looked.scores) == 60
-    scored = [column for column in looked.scores if is_score(column)]
-    assert DETECTOR + "probe_frozen" in scored
-    assert not [column for column in scored if "/layers/" in column]
+    assert "probe_frozen" in looked.all_scores["detector"]
+    assert set(looked.all_scores["kind"].values) == {"detector"}
     rate = summary["auto"]["error_rate"]
     assert rate["low"] <= rate["estimate"] <= rate["high"]
     assert summary["knowledge"]["queries"] == 16
@@ -70,7 +68,7 @@ def test_a_whole_audit_goes_on_from_a_look_and_is_never_replaced_by_one(
 
     monkeypatch.setattr("thresher.auditing.rounds._joined_features", never)
     whole = thresher.audit(options(place, tmp_path / "run", **common))
-    assert [column for column in whole.scores if "/layers/" in column]
+    assert "layers" in whole.all_scores["group"]
     np.testing.assert_array_equal(whole.scores["row"], alone.scores["row"])
     with pytest.raises(RunError, match="holds a whole audit, and --quick would replace it"):
         thresher.audit(options(place, tmp_path / "run", quick=True, **common))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,24 @@ SHOWN = ("rank", "text", "label", "predicted", "suggested", "probability_wrong",
 class AuditResult:
     """A finished audit, read from its run directory.
 
-    ``scores`` has one line a training row, in the file's order: ``score`` (larger = helpful), ``rank`` (1 = most
-    detrimental), what the model says, the row's ``text``, and every configuration's score. ``summary`` is summary.json.
+    ``scores`` has the verdicts, one line a training row, in the file's order: ``score`` (larger = helpful), ``rank``
+    (1 = most detrimental), what the model says, and the row's ``text``. ``summary`` is summary.json.
     """
 
     folder: Path
     scores: pd.DataFrame
     summary: dict[str, Any]
+
+    @cached_property
+    def all_scores(self) -> xr.DataArray:
+        """Every score of every row: float64 over ("row", "score"), larger = helpful.
+
+        Scores go by their names, such as ``datainf/layers/vote@0.3`` and ``detector/loss``, and have the coordinates
+        ``kind`` ("influence" or "detector"), ``influence``, ``detector``, ``group``, ``aggregation`` and ``k``.
+        """
+        from thresher.scores.stored import labelled_scores, read_scores
+
+        return labelled_scores(read_scores(RunDirectory(self.folder).all_scores))
 
     @property
     def tensor(self) -> xr.Dataset:

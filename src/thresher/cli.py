@@ -209,7 +209,7 @@ def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_
         plan = make_plan(job)
         show_plan(console, plan)
         if dry_run:
-            _write_json(asdict(plan), wanted=as_json)
+            _write_json(asdict(plan) | {"scores": [one.name for one in plan.scores]}, wanted=as_json)
             return
 
     result = thresher.open(run(job, Shown(console)))

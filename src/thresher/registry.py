@@ -23,7 +23,7 @@ from thresher.errors import ConfigError, first_line
 T = TypeVar("T")
 
 NAME = r"[A-Za-z][A-Za-z0-9_-]*"
-"""What names look like: those of scores are made of them, with / and @ between."""
+"""What names look like: they are typed as flags, and name files and variables of the tensor."""
 
 
 class Registry(Mapping[str, T], Generic[T]):

@@ -10,7 +10,7 @@ from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job
 from thresher.calibration.error_rate import ErrorRate
 from thresher.influences.registry import INFLUENCE
-from thresher.scores.table import Configuration, is_score
+from thresher.scores.names import Configuration
 
 BY_DEFAULT = Configuration("datainf", "layers", "vote", 0.3)
 
@@ -26,10 +26,10 @@ def calibration(job: Job, decision: Decision) -> dict[str, Any]:
             "canary_kind": job.canary_kind,
             "learned": job.subject.kind == "lora",
             "combined": choice.combined,
-            "members": {family: list(names) for family, names in choice.stack.members.items()},
+            "members": {family: [one.name for one in names] for family, names in choice.stack.members.items()},
             "weights": dict(choice.stack.weights),
             "strength_of_prior": choice.stack.strength,
-            "best_single": choice.single,
+            "best_single": choice.single.name,
             "canaries_auroc": choice.auroc,
             "canaries_auroc_error": choice.auroc_error,
             "error_rate": _error_rate(sure.rate),
@@ -64,10 +64,10 @@ def shown_influence(decision: Decision) -> Configuration | None:
 
     None after a first look, which computes no influence.
     """
-    names = [decision.name]
+    first = [one for one in decision.scores if one.name == decision.name]
     if decision.choice is not None:
-        names += decision.choice.stack.members.get("influence", ())
-    names += [BY_DEFAULT.name, *filter(is_score, decision.table.columns)]
-    there = set(decision.table.columns)
-    parsed = (Configuration.parse(name) for name in names if name in there)
-    return next((found for found in parsed if found is not None and not INFLUENCE[found.influence].alike), None)
+        first += decision.choice.stack.members.get("influence", ())
+    for one in (*first, BY_DEFAULT, *decision.scores):
+        if isinstance(one, Configuration) and one in decision.scores and not INFLUENCE[one.influence].alike:
+            return one
+    return None

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from thresher.arrays import Floats, Indices
 from thresher.auditing.known import knowledge_of
-from thresher.auditing.looks import as_given
+from thresher.auditing.looks import as_given, read_candidates
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import OTHER_VERSION, RunDirectory
 from thresher.calibration.candidates import Candidates, side_by_side
@@ -31,7 +31,9 @@ from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
 from thresher.influences.tensor import SIGN
 from thresher.model.predict import Predictions, read_predictions
-from thresher.scores.table import is_score, lowest, resolve
+from thresher.scores.names import ScoreName, resolve
+from thresher.scores.stored import write_scores
+from thresher.scores.table import lowest
 from thresher.tensors import read_tensors
 
 DROP = 0.3
@@ -40,7 +42,7 @@ DROP = 0.3
 
 @dataclass(frozen=True)
 class Decision:
-    """``name`` is the score that ranks the rows, ``table`` what is in scores.parquet.
+    """``name`` is the score that ranks the rows, ``table`` what is in scores.parquet, ``scores`` [n] all there are.
 
     ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence`` and ``pairs`` of labels (of
     rows with classes) those of ``--detector auto``.
@@ -48,6 +50,7 @@ class Decision:
 
     name: str
     table: pd.DataFrame
+    scores: Mapping[ScoreName, Floats]
     dropped: Indices
     choice: Choice | None = None
     confidence: Confidence | None = None
@@ -56,16 +59,16 @@ class Decision:
 
 
 def decide(job: Job, place: RunDirectory) -> Decision:
-    """Rank the rows, and write scores.parquet: one line a training row, in the order of the file."""
-    tables = [pd.read_parquet(place.round(one.number).candidates) for one in job.rounds]
+    """Rank the rows, and write all_scores.parquet and scores.parquet: one line a training row, in the file's order."""
+    rounds = [read_candidates(place.round(one.number)) for one in job.rounds]
     said = job.task.said(job.subject, job.encoded["train"], _said(job, place))
     known = knowledge_of(job, place)
     if job.auto:
-        return replace(_by_canaries(job, place, side_by_side(tables), said, known), knowledge=known)
-    scores = {name: tables[0][name].to_numpy() for name in tables[0] if is_score(name)}
-    name = resolve(job.config.detector, scores, job.config.k)
-    table = _written(job, place, name, scores[name], said, scores)
-    return Decision(name, table, lowest(table, job.config.drop or DROP), knowledge=known)
+        return replace(_by_canaries(job, place, side_by_side(rounds), said, known), knowledge=known)
+    scores = rounds[0].scores
+    one = resolve(job.config.detector, scores, job.config.k)
+    table = _written(job, place, one.name, scores[one], said, scores)
+    return Decision(one.name, table, scores, lowest(table, job.config.drop or DROP), knowledge=known)
 
 
 def _by_canaries(
@@ -84,12 +87,12 @@ def _by_canaries(
         better = zip(ranking.suggested, sure_enough, strict=True)
         found["suggested"] = pa.array([names[int(one)] if sure else None for one, sure in better], pa.string())
         found["suggestion_confidence"] = ranking.suggestion_confidence
-    scores = {name: every.merged(every.column(name)) for name in every.names}
+    scores = {one: every.merged(every.column(one)) for one in every.names}
     if not choice.combined:
         scores[choice.single] = -ranking.suspicion  # in the unit of the ranking that was judged
     table = _written(job, place, choice.name, -ranking.suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
-    return Decision(choice.name, table, lowest(table, share), choice, sure, ranking.pairs)
+    return Decision(choice.name, table, scores, lowest(table, share), choice, sure, ranking.pairs)
 
 
 def _opinions(job: Job, place: RunDirectory) -> Opinions | None:
@@ -106,7 +109,12 @@ def _text_problems(job: Job) -> npt.NDArray[np.object_]:
 
 
 def _written(
-    job: Job, place: RunDirectory, name: str, score: Floats, about: Mapping[str, Any], scores: Mapping[str, Floats]
+    job: Job,
+    place: RunDirectory,
+    name: str,
+    score: Floats,
+    about: Mapping[str, Any],
+    scores: Mapping[ScoreName, Floats],
 ) -> pd.DataFrame:
     order = np.argsort(score, kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
@@ -115,7 +123,8 @@ def _written(
     if job.config.plant:
         columns["planted"] = job.planted
     columns["text"] = [" | ".join(texts) for texts in job.task.texts("train")]
-    arrow = pa.table(columns | dict(scores)).replace_schema_metadata({"sign": SIGN, "score": name})
+    write_scores(place.all_scores, scores, {"row": columns["row"]})
+    arrow = pa.table(columns).replace_schema_metadata({"sign": SIGN, "score": name})
     with written(place.scores) as temporary:
         pq.write_table(arrow, temporary)
     return pd.read_parquet(place.scores)

@@ -9,13 +9,20 @@ import pandas as pd
 from thresher.arrays import Floats
 from thresher.auditing.run import RunDirectory
 from thresher.calibration.canaries import Round
-from thresher.files import written
+from thresher.calibration.candidates import ScoredRound
+from thresher.scores.names import ScoreName
+from thresher.scores.stored import read_scores, write_scores
 
 
-def write_candidates(place: RunDirectory, one: Round, scores: Mapping[str, Floats]) -> None:
+def write_candidates(place: RunDirectory, one: Round, scores: Mapping[ScoreName, Floats]) -> None:
     """A round's ``candidates.parquet``: one line a row of the round, one column a score [N']."""
-    with written(place.candidates) as temporary:
-        pd.DataFrame({"row": one.rows, "canary": one.wrong, **scores}).to_parquet(temporary, index=False)
+    write_scores(place.candidates, scores, {"row": one.rows, "canary": one.wrong})
+
+
+def read_candidates(place: RunDirectory) -> ScoredRound:
+    """What a round left in ``candidates.parquet``."""
+    about = pd.read_parquet(place.candidates, columns=["row", "canary"])
+    return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(place.candidates))
 
 
 def as_given(place: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:

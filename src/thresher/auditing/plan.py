@@ -13,6 +13,7 @@ from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig
 from thresher.gradients.frozen import gradient_pass
 from thresher.model.checkpoints import checkpoint_of
+from thresher.scores.names import Configuration
 from thresher.scores.table import available
 
 LONG = 600
@@ -22,7 +23,7 @@ LONG = 600
 @dataclass(frozen=True)
 class Plan:
     """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing, and
-    ``training_seconds`` are those of one training among them. ``scores`` are the names of those that influence gives.
+    ``training_seconds`` are those of one training among them. ``scores`` are those that influence gives.
     """
 
     rows: int
@@ -42,7 +43,7 @@ class Plan:
     seconds: float
     training_seconds: float
     cheaper: tuple[str, ...]
-    scores: tuple[str, ...]
+    scores: tuple[Configuration, ...]
 
 
 def plan_audit(config: AuditConfig) -> Plan:
@@ -84,7 +85,7 @@ def make_plan(job: Job) -> Plan:
         seconds=seconds,
         training_seconds=a_row * training_passes(job, config.epochs),
         cheaper=cheaper(job, a_row) if seconds > LONG else (),
-        scores=tuple(one.name for one in available(job.modules, config.methods, job.ks)),
+        scores=tuple(available(job.modules, config.methods, job.ks)),
     )
 
 

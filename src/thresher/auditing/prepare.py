@@ -38,7 +38,8 @@ from thresher.model.names import ModuleName
 from thresher.model.predict import predict
 from thresher.model.source import model_fingerprint
 from thresher.model.tokenizer import refuse_unfit_tokens
-from thresher.scores.table import DETECTOR, Configuration, available, resolve
+from thresher.scores.names import DetectorScore, ScoreName, asked_k, resolve
+from thresher.scores.table import available
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 from thresher.track import check_tracker
@@ -121,7 +122,7 @@ class Job:
     def looks_at(self, features: Which) -> bool:
         """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
         there = usable(partial(has, self.subject))
-        asked = there if self.auto else {self.config.detector.removeprefix(DETECTOR)} & set(there)
+        asked = [one for one in there if self.auto or self.config.detector in (one, DetectorScore(one).name)]
         return any(features in DETECTORS[one].needs for one in asked)
 
     @property
@@ -262,17 +263,16 @@ def has(subject: Subject, need: Need) -> bool:
 
 
 def _ks(config: AuditConfig) -> tuple[float, ...]:
-    named = Configuration.parse(config.detector)
-    asked = (named.k,) if named and named.k and named.k <= 1 else ()
-    more = VOTES if config.detector == AUTO else asked
+    asked = asked_k(config.detector)
+    more = VOTES if config.detector == AUTO else (asked,) if asked is not None and asked <= 1 else ()
     return tuple(sorted({*more, config.k}))
 
 
 def _refuse_unknown_score(config: AuditConfig, subject: Subject, modules: list[ModuleName]) -> None:
     if config.detector != AUTO:
-        detectors = [DETECTOR + name for name in usable(partial(has, subject))]
-        names = [*(one.name for one in available(modules, config.methods, _ks(config))), *detectors]
-        resolve(config.detector, names, config.k)
+        detectors = map(DetectorScore, usable(partial(has, subject)))
+        there: list[ScoreName] = [*available(modules, config.methods, _ks(config)), *detectors]
+        resolve(config.detector, there, config.k)
 
 
 def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tuple[Checkpoint, ...]]:

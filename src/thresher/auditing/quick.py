@@ -19,7 +19,7 @@ from thresher.calibration.stack import of_frozen_features
 from thresher.detectors.evidence import Evidence, Features
 from thresher.detectors.registry import detect
 from thresher.model.predict import Predictions, write_predictions
-from thresher.scores.table import DETECTOR
+from thresher.scores.names import DetectorScore, ScoreName
 from thresher.tensors import tensors_of, write_tensors
 
 
@@ -28,7 +28,7 @@ def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
     if place.candidates.exists():
         return
     evidence = _evidence(job, one, frozen)
-    scores = {DETECTOR + name: values for name, values in detect(evidence).items()}
+    scores: dict[ScoreName, Floats] = {DetectorScore(name): values for name, values in detect(evidence).items()}
     opinions = opinions_of(evidence, one.wrong)
     said = opinions["probe"]
     rows = len(one.train)

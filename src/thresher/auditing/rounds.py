@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thresher.arrays import Floats
 from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job, has
 from thresher.auditing.run import OTHER_VERSION, RunDirectory
@@ -45,7 +46,8 @@ from thresher.model.predict import Predictions, read_predictions, write_predicti
 from thresher.model.quiet import quiet
 from thresher.model.rate_search import RateTrainer, find_rate
 from thresher.progress import Advance, Progress
-from thresher.scores.table import DETECTOR, score_all
+from thresher.scores.names import DetectorScore, ScoreName
+from thresher.scores.table import score_all
 from thresher.tensors import read_tensors, tensors_of, write_tensors
 
 log = logging.getLogger(__name__)
@@ -68,10 +70,11 @@ def run_round(
     with timed("scores"):
         if not place.candidates.exists():
             evidence = _evidence(job, one, place, frozen)
-            scores = score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
+            scores: dict[ScoreName, Floats] = {}
+            scores |= score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
             with progress.stage("detectors", 1) as advance:
                 scored_by = evidence if job.looks_at("frozen") else replace(evidence, frozen=None)
-                scores |= {DETECTOR + name: values for name, values in detect(scored_by).items()}
+                scores |= {DetectorScore(name): values for name, values in detect(scored_by).items()}
                 advance(1)
             if job.config.retrain:
                 write_json(place.judged, job.judge())

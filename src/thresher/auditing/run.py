@@ -35,8 +35,8 @@ class RunDirectory:
     labels), search/ (for a learning rate), then of the first training model/, training/, gradients/ and sums/ over
     checkpoints (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet,
     candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with retraining), of each other one
-    the same in rounds/NUMBER, and of all scores.parquet, retrained/, summary.json. A tracker puts its local files
-    beside them.
+    the same in rounds/NUMBER, and of all together all_scores.parquet, scores.parquet (the verdicts on rows),
+    retrained/, summary.json. A tracker puts its local files beside them.
 
     Example:
         >>> RunDirectory(Path("runs/a")).scores.as_posix()
@@ -61,6 +61,7 @@ class RunDirectory:
         self.opinions = path / "opinions.safetensors"
         self.judged = path / "judged.json"
         self.cancellation = path / "cancellation.parquet"
+        self.all_scores = path / "all_scores.parquet"
         self.scores = path / "scores.parquet"
         self.retrained = path / "retrained"
         self.summary = path / "summary.json"
@@ -89,7 +90,7 @@ class RunDirectory:
     def _forget_look(self) -> None:
         """Take away what a first look left, but for the features."""
         shutil.rmtree(self.path / ROUNDS, ignore_errors=True)
-        said = (self.predictions, self.canaries, self.candidates, self.opinions, self.scores)
+        said = (self.predictions, self.canaries, self.candidates, self.opinions, self.all_scores, self.scores)
         for file in (*said, self.summary, self._seconds, self.config):
             file.unlink(missing_ok=True)
 
@@ -149,12 +150,14 @@ def read_audited(run: RunDirectory, config: AuditConfig, part: Literal["train", 
 
 
 def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, dict[str, Any]]:
-    """A finished run: its directory, configuration, scores and summary. Raises :class:`RunError` if it is none."""
+    """A finished run: its directory, configuration, verdicts and summary. Raises :class:`RunError` if it is none."""
     run = RunDirectory(path)
     if not run.config.exists():
         raise RunError(f"{path}: this is not a run directory (no config.yaml); name the --output of an audit.")
     if not run.summary.exists():
         raise RunError(f"{path}: this audit is not finished; run the same command again to go on.")
+    if not run.all_scores.exists():
+        raise RunError(OTHER_VERSION.format(path))
     config = AuditConfig(**yaml.safe_load(run.config.read_text(encoding="utf-8")))
     return run, config, pd.read_parquet(run.scores), read_json(run.summary)
 

@@ -28,7 +28,7 @@ from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
 from thresher.model.predict import read_predictions
 from thresher.model.rate_search import read_search
-from thresher.scores.table import hurt_queries, is_score, lowest, said_of
+from thresher.scores.table import hurt_queries, lowest, said_of
 from thresher.tasks.registry import TASKS
 
 SHOWN_ROWS, SHOWN_SPOILED, SHOWN_QUERIES = 10, 5, 2
@@ -135,7 +135,7 @@ def _cancellation(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _detection(decision: Decision, planted: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
     """NDR@30, AUC-NDR, AUROC, average precision and precision at 50 of every score, of chance and of the oracle."""
-    scores = {name: decision.table[name].to_numpy() for name in decision.table if is_score(name)}
+    scores = {one.name: values for one, values in decision.scores.items()}
     if decision.choice is not None:
         scores = {"auto": decision.table["score"].to_numpy(), **scores}
     return [

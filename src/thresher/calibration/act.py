@@ -68,7 +68,7 @@ def clean(
         >>> import pandas as pd
         >>> rows = pd.DataFrame({"text": ["good", "bad", "fine"], "label": [1, 1, 1]})
         >>> table = pd.DataFrame(
-        ...     {"rank": [1, 0, 2], "probability_wrong": [0.1, 0.9, 0.2],
+        ...     {"rank": [2, 1, 3], "probability_wrong": [0.1, 0.9, 0.2],
         ...      "suggested": [0, 0, 0], "suggestion_confidence": [0.1, 0.9, 0.2]}
         ... )
         >>> verdicts = Calibrated(table, None, "canaries")

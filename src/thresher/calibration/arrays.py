@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import expit
 
 from thresher.arrays import Floats, Labels
-from thresher.calibration.candidates import Candidates, candidates_of
+from thresher.calibration.candidates import Candidates, ScoredRound, side_by_side
 from thresher.calibration.confidence import along
 from thresher.calibration.error_rate import ErrorRate, Share
 from thresher.calibration.opinions import Opinions, opinions_of
@@ -22,6 +22,7 @@ from thresher.calibration.stack import prior_stack
 from thresher.detectors.arrays import evidence_of, whole_numbers
 from thresher.detectors.confident import confident_joint
 from thresher.errors import ConfigError, DataError
+from thresher.scores.names import score_called
 
 FEWEST = 10
 """Canaries, each fold of which must have some."""
@@ -34,7 +35,7 @@ class Calibrated:
     """Rows from most to least likely wrong.
 
     Attributes:
-        table: One line a row, in the order of the rows: ``score`` (larger = helpful), ``rank`` (0 = most detrimental),
+        table: One line a row, in the order of the rows: ``score`` (larger = helpful), ``rank`` (1 = most detrimental),
             ``probability_wrong``, ``q_value`` (of wrong calls among the row and all above it), and where classes have
             probabilities ``suggested`` and ``suggestion_confidence``. NaN where nothing tells.
         share: Of the rows that is wrong, with its 95 % interval; None where nothing tells. Its bounds are NaN where it
@@ -178,10 +179,9 @@ def calibrate(
 def _candidates(scores: Any, canary: Any, rows: Any, count: int) -> Candidates:
     several = isinstance(scores, (list, tuple))
     tables = [pd.DataFrame(one).reset_index(drop=True) for one in (scores if several else [scores])]
-    names = [str(name) for name in tables[0].columns]
     marks: Any = [None] * len(tables) if canary is None else canary if several else [canary]
     which: Any = [None] * len(tables) if rows is None else rows if several else [rows]
-    found: list[pd.DataFrame] = []
+    found: list[ScoredRound] = []
     for table, mark, row in zip(tables, marks, which, strict=True):
         marked = np.zeros(len(table), dtype=bool) if mark is None else np.asarray(mark)
         places = np.arange(len(table)) if row is None else np.asarray(row)
@@ -189,11 +189,12 @@ def _candidates(scores: Any, canary: Any, rows: Any, count: int) -> Candidates:
             raise DataError(f"canary, rows: one entry a line of the scores is needed, and there are {len(table)}.")
         if not np.isfinite(table.to_numpy(dtype=np.float64)).all():
             raise DataError("scores: a number is not finite; leave out its column or its row.")
-        found.append(table.rename(columns=str).assign(row=places.astype(np.int64), canary=marked.astype(bool)))
-    seen = np.unique(np.concatenate([table["row"].to_numpy() for table in found]))
+        called = {score_called(str(name)): values.to_numpy(dtype=np.float64) for name, values in table.items()}
+        found.append(ScoredRound(places.astype(np.int64), marked.astype(bool), called))
+    seen = np.unique(np.concatenate([one.row for one in found]))
     if not np.array_equal(seen, np.arange(count)):
         raise DataError(f"labels: there are {count}, and the scores are of {len(seen)} rows; give one label a row.")
-    candidates = candidates_of(names, found)
+    candidates = side_by_side(found)
     if not candidates.names:
         raise ConfigError("scores: none of them tells rows apart in every table.")
     if 0 < candidates.canary.sum() < FEWEST:
@@ -240,7 +241,7 @@ def _share_by_queries(share: float, error: float) -> Share:
 def _table(suspicion: Floats, wrong: Floats, q_value: Floats, better: tuple[Any, Any]) -> pd.DataFrame:
     order = np.argsort(suspicion * -1, kind="stable")
     rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
+    rank[order] = np.arange(1, len(order) + 1)
     columns: dict[str, Any] = {"score": -suspicion, "rank": rank, "probability_wrong": wrong, "q_value": q_value}
     if better[0] is not None:
         columns |= {"suggested": better[0], "suggestion_confidence": better[1]}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy.special import ndtri
 
 from thresher.arrays import Flags, Floats, Indices
-from thresher.scores.table import DETECTOR, is_score
+from thresher.scores.names import DetectorScore, ScoreName
 
-RANDOM = DETECTOR + "random"
+RANDOM = DetectorScore("random")
+
+
+@dataclass(frozen=True)
+class ScoredRound:
+    """What one round says: of each of its lines which ``row`` it is, whether a ``canary``, and its ``scores``, [N']."""
+
+    row: Indices
+    canary: Flags
+    scores: Mapping[ScoreName, Floats]
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Candidates:
     whether with a wrong label of ours.
     """
 
-    names: tuple[str, ...]
+    names: tuple[ScoreName, ...]
     places: npt.NDArray[np.float32]
     row: Indices
     canary: Flags
@@ -40,12 +48,12 @@ class Candidates:
         """Which rows were no canary in some round, [n]: all rows of an audit."""
         return np.bincount(self.row, ~self.canary, minlength=self.rows) > 0
 
-    def column(self, name: str) -> Floats:
+    def column(self, name: ScoreName) -> Floats:
         """One candidate's places, [M]."""
         return self.places[:, self.names.index(name)].astype(np.float64)
 
-    def only(self, wanted: Callable[[str], bool]) -> Candidates:
-        """Those whose names are ``wanted``."""
+    def only(self, wanted: Callable[[ScoreName], bool]) -> Candidates:
+        """Those that are ``wanted``."""
         kept = [number for number, name in enumerate(self.names) if wanted(name)]
         return replace(self, names=tuple(self.names[number] for number in kept), places=self.places[:, kept])
 
@@ -60,24 +68,18 @@ class Candidates:
         return np.divide(sums, looks, out=np.full(self.rows, np.nan), where=looks > 0)
 
 
-def side_by_side(tables: Sequence[pd.DataFrame]) -> Candidates:
-    """Candidates of each round's ``candidates.parquet``.
+def side_by_side(rounds: Sequence[ScoredRound]) -> Candidates:
+    """Candidates of all rounds.
 
     A candidate that is not there in every round, or has the same score for every row of one, is left out, and so is
     chance, which may not be chosen.
     """
-    return candidates_of([name for name in tables[0].columns if is_score(name)], tables)
-
-
-def candidates_of(names: Sequence[str], tables: Sequence[pd.DataFrame]) -> Candidates:
-    """Those of ``names`` that say something in each of the rounds' tables; chance is left out."""
-    there = [name for name in names if name not in (RANDOM, RANDOM.removeprefix(DETECTOR))]
-    names = [name for name in there if all(_varies(table, name) for table in tables)]
+    names = [one for one in rounds[0].scores if one != RANDOM and all(_varies(found, one) for found in rounds)]
     return Candidates(
         tuple(names),
-        np.concatenate([_places(table[names].to_numpy()) for table in tables]),
-        np.concatenate([table["row"].to_numpy() for table in tables]),
-        np.concatenate([table["canary"].to_numpy() for table in tables]),
+        np.concatenate([_places(found, names) for found in rounds]),
+        np.concatenate([found.row for found in rounds]),
+        np.concatenate([found.canary for found in rounds]),
     )
 
 
@@ -86,11 +88,14 @@ def normal(places: npt.NDArray[np.floating]) -> Floats:
     return ndtri(places.astype(np.float64))
 
 
-def _varies(table: pd.DataFrame, name: str) -> bool:
-    return name in table and bool(table[name].min() < table[name].max())
+def _varies(found: ScoredRound, one: ScoreName) -> bool:
+    return one in found.scores and bool(np.min(found.scores[one]) < np.max(found.scores[one]))
 
 
-def _places(scores: Floats) -> npt.NDArray[np.float32]:
+def _places(found: ScoredRound, names: Sequence[ScoreName]) -> npt.NDArray[np.float32]:
     from scipy.stats import rankdata
 
+    scores = np.empty((len(found.row), len(names)))
+    for column, one in enumerate(names):
+        scores[:, column] = found.scores[one]
     return ((rankdata(scores, axis=0) - 0.5) / len(scores)).astype(np.float32)

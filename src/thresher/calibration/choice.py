@@ -22,6 +22,7 @@ from thresher.arrays import Flags, Floats, Indices
 from thresher.calibration.candidates import Candidates, normal
 from thresher.calibration.stack import Stack, fit_stack, found_canaries, witnesses
 from thresher.folds import stratified_folds
+from thresher.scores.names import ScoreName
 
 FOLDS = 5
 STRENGTHS = (10.0, 30.0, 100.0)
@@ -52,7 +53,7 @@ class Choice:
 
     combined: bool
     stack: Stack
-    single: str
+    single: ScoreName
     auroc: dict[str, float]
     auroc_error: dict[str, float]
     suspicion: Floats
@@ -62,7 +63,7 @@ class Choice:
     @property
     def name(self) -> str:
         """``auto``, or the single candidate's name."""
-        return "auto" if self.combined else self.single
+        return "auto" if self.combined else self.single.name
 
 
 def choose(candidates: Candidates, seed: int, pattern: Pattern | None = None) -> Choice:

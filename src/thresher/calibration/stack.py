@@ -20,20 +20,20 @@ from thresher.calibration.candidates import Candidates, normal
 from thresher.detectors.families import INFLUENCES, ORDER, OWN, Family
 from thresher.detectors.registry import DETECTORS
 from thresher.influences.registry import INFLUENCE
-from thresher.scores.table import DETECTOR, Configuration
+from thresher.scores.names import Configuration, ScoreName
 
 SELDOM = -3.0  # the intercept's first guess: few rows are canaries
 
 
-def family_of(candidate: str) -> Family | None:
+def family_of(candidate: ScoreName) -> Family | None:
     """The family that a candidate is counted in; None for one that is left out of the combination."""
-    if Configuration.parse(candidate) is not None:
+    if isinstance(candidate, Configuration):
         return INFLUENCES
-    detector = DETECTORS.get(candidate.removeprefix(DETECTOR))
+    detector = DETECTORS.get(candidate.detector)
     return OWN if detector is None else detector.family
 
 
-def of_frozen_features(candidate: str) -> bool:
+def of_frozen_features(candidate: ScoreName) -> bool:
     """Whether a candidate asks the model as it came, and nothing of its fine-tuning."""
     family = family_of(candidate)
     return family is not None and family.frozen
@@ -46,7 +46,7 @@ class Stack:
     ``strength`` says how strongly the weights were drawn to the prior ones; infinitely where there were no canaries.
     """
 
-    members: Mapping[str, tuple[str, ...]]
+    members: Mapping[str, tuple[ScoreName, ...]]
     weights: Mapping[str, float]
     intercept: float
     strength: float
@@ -82,11 +82,12 @@ def found_canaries(candidates: Candidates, used: Flags) -> Floats:
 
 def witnesses(candidates: Candidates) -> Floats:
     """Normal deviates of Mean over all layers, the mean over influences that tell queries apart, [M]; 0 without any."""
-    parsed = {name: Configuration.parse(name) for name in candidates.names}
     heard = [
-        name
-        for name, found in parsed.items()
-        if found and (found.group, found.aggregation) == ("layers", "mean") and not INFLUENCE[found.influence].alike
+        one
+        for one in candidates.names
+        if isinstance(one, Configuration)
+        and (one.group, one.aggregation) == ("layers", "mean")
+        and not INFLUENCE[one.influence].alike
     ]
     return _feature(candidates, heard) if heard else np.zeros(len(candidates.row))
 
@@ -106,16 +107,16 @@ def _priors(candidates: Candidates) -> Floats:
     return np.array([family.prior for family in _families(candidates)])
 
 
-def _members(candidates: Candidates, used: Flags) -> dict[str, tuple[str, ...]]:
+def _members(candidates: Candidates, used: Flags) -> dict[str, tuple[ScoreName, ...]]:
     found = found_canaries(candidates, used)
-    members: dict[str, tuple[str, ...]] = {}
+    members: dict[str, tuple[ScoreName, ...]] = {}
     for family, there in _families(candidates).items():
         best = sorted(there, key=lambda number: -found[number])[: family.most]
         members[family.name] = tuple(candidates.names[number] for number in best)
     return members
 
 
-def _feature(candidates: Candidates, names: Sequence[str]) -> Floats:
+def _feature(candidates: Candidates, names: Sequence[ScoreName]) -> Floats:
     columns = [candidates.names.index(name) for name in names]
     return -normal(candidates.places[:, columns]).mean(axis=1)
 

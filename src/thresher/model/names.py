@@ -18,6 +18,9 @@ Group = Literal["WE", "1", "2", "3", "4", "CL", "other"]
 Block = Literal["embedding", "layer", "head", "other"]
 Kind = Literal["weight", "hidden", "head"]
 
+GROUPS = ("WE", "1", "2", "3", "4", "CL", "layers", "all")
+"""The groups that scores are over, in the paper's order; ``layers`` joins the quarters, ``all`` everything."""
+
 # A layer is an entry of a list: what holds the list, the list, the entry's number. The outermost list counts.
 _LAYER = re.compile(r"^((?:[^.]+\.)*?)[^.]+\.(\d+)\.")
 _LORA = re.compile(r"\.lora_(?:embedding_)?(\w+)\.")
@@ -117,12 +120,11 @@ def backbone_prefix(model: nn.Module) -> str:
 
 
 def groups_in(modules: Sequence[ModuleName]) -> list[str]:
-    """The paper's layer groups that are not empty, in its order; ``layers`` joins the quarters, ``all`` everything."""
-    present = {module.group for module in modules}
-    groups = [group for group in ("WE", "1", "2", "3", "4", "CL") if group in present]
+    """Those of :data:`GROUPS` that are not empty."""
+    present: set[str] = {module.group for module in modules} | {"all"}
     if present & {"1", "2", "3", "4"}:
-        groups.append("layers")
-    return [*groups, "all"]
+        present.add("layers")
+    return [group for group in GROUPS if group in present]
 
 
 def in_group(module: ModuleName, group: str) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from thresher.report.knowledge import only_looked
 from thresher.report.titles import GROUP_TITLES
-from thresher.scores.table import DETECTOR, Configuration
+from thresher.scores.names import DetectorScore, configuration_called, score_called
 
 ALIKE = 0.5  # of rows that count among those like the queries; below, the report says so
 SEEN = 0.9  # probability from which on something is said to be so
@@ -23,7 +23,7 @@ def influence_table(summary: Mapping[str, Any]) -> RenderableType:
     """Share of planted errors found among the lowest 30 %, by influence, aggregation and layer group."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for entry in summary["detection"]:
-        one = Configuration.parse(entry["score"])
+        one = configuration_called(entry["score"])
         if one is not None and one.group in GROUP_TITLES:
             name = one.aggregation + (f" {one.k:g} n" if one.k else "")
             star = "*" if entry["score"] == summary["score"] else " "
@@ -48,23 +48,25 @@ def influence_table(summary: Mapping[str, Any]) -> RenderableType:
 def detector_table(summary: Mapping[str, Any]) -> RenderableType:
     """The same for the ranking, for detectors without influence, and for the influence that finds most."""
     entries = {entry["score"]: entry for entry in summary["detection"]}
-    influences = [name for name in entries if Configuration.parse(name)]
+    called = {name: score_called(name) for name in entries if name not in ("auto", "chance", "oracle")}
+    influences = [name for name, one in called.items() if one.kind == "influence"]
     best = max(influences, key=lambda name: entries[name]["ndr30"], default=None)
-    detectors = [name for name in entries if name.startswith(DETECTOR)]
+    detectors = {name: one.detector for name, one in called.items() if isinstance(one, DetectorScore)}
     table = Table(title=f"Planted errors found by other ways to rank ({_planted(summary)})", title_justify="left")
     table.add_column("score")
     for title in MEASURES.values():
         table.add_column(title, justify="right")
     shown = [name for name in ("auto",) if name in entries]
     shown += sorted(detectors, key=lambda name: -entries[name]["ndr30"])
+    hindsight = f" (the best of {len(influences)} influences in hindsight)"
     for name in [*shown, *([best] if best else []), "chance", "oracle"]:
         star = "*" if name == summary["score"] else " "
-        title = f"{name} (the best of {len(influences)} influences in hindsight)" if name == best else name
+        title = detectors.get(name, name) + hindsight * (name == best)
         values = [
             f"{entries[name][measure]:.0%}" if measure == "ndr30" else f"{entries[name][measure]:.2f}"
             for measure in MEASURES
         ]
-        table.add_row(title.removeprefix(DETECTOR) + star, *values)
+        table.add_row(title + star, *values)
     blind = "; auto did not see which rows were planted" * ("auto" in entries)
     return Group(table, Styled(f"* the score that ranks the rows{blind}.", "dim"))
 

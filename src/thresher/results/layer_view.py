@@ -26,7 +26,9 @@ from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
 from thresher.scores.aggregate import AGGREGATIONS
 from thresher.scores.layers import layer_ranks
-from thresher.scores.table import Configuration, query_influence, said_of
+from thresher.scores.names import Configuration
+from thresher.scores.stored import scores_in
+from thresher.scores.table import query_influence, said_of
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PAGE, as_html
@@ -184,9 +186,8 @@ def _explained(
 
 def _shown(run: _Run) -> Configuration:
     """The influence that the run explains its ranking by."""
-    found = Configuration.parse(run.summary["shown_influence"])
-    assert found is not None
-    return found
+    there = [one for one in scores_in(run.place.all_scores) if isinstance(one, Configuration)]
+    return next(one for one in there if one.name == run.summary["shown_influence"])
 
 
 def _open(folder: Path) -> _Run:

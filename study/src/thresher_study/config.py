@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from thresher.config import Aggregation, AuditConfig, LogTo, Names, Section, make_config
 from thresher.errors import ConfigError
-from thresher.scores.table import Configuration
+from thresher.scores.names import configuration_called
 from thresher_study.glue import GLUE
 
 Retrain = Literal["none", "best", "all"]
@@ -91,7 +91,7 @@ class StudyConfig(Section):
     @property
     def methods(self) -> tuple[str, ...]:
         """Influence functions that the grid needs."""
-        beside = [found.influence for name in self.beside if (found := Configuration.parse(name))]
+        beside = [found.influence for name in self.beside if (found := configuration_called(name))]
         return tuple(dict.fromkeys((*self.influences, *beside)))
 
 

@@ -9,10 +9,11 @@ import pandas as pd
 
 from thresher.errors import RunError
 from thresher.files import read_json
+from thresher.scores.stored import read_scores
 from thresher_study.config import REFERENCES, Cell, StudyConfig
 from thresher_study.jobs import StudyJob, audits, run_of, views_of
 from thresher_study.results import Results
-from thresher_study.views import parts
+from thresher_study.views import PARTS
 
 
 def gather(study: StudyConfig) -> Results:
@@ -24,9 +25,11 @@ def gather(study: StudyConfig) -> Results:
     by_key = {(cell.model, cell.task, cell.seed): cell for cell in cells}
 
     def scores(model: str, task: str, seed: int) -> pd.DataFrame:
-        return pd.read_parquet(run_of(study, by_key[model, task, seed]).scores)
+        place = run_of(study, by_key[model, task, seed])
+        verdicts = pd.read_parquet(place.scores, columns=["row", "planted"])
+        return verdicts.join(pd.DataFrame({one.name: values for one, values in read_scores(place.all_scores).items()}))
 
-    accuracy = pd.DataFrame(_accuracy(study, cells, views["detection"]["score"].unique().tolist()))
+    accuracy = pd.DataFrame(_accuracy(study, cells, views["detection"]))
     models = tuple(name for name in study.models if name in {cell.model for cell in cells})
     tasks = tuple(name for name in study.every_task if name in {cell.task for cell in cells})
     return Results(accuracy=accuracy, scores=scores, model_names=models, task_names=tasks, **views)
@@ -42,14 +45,16 @@ def _about(table: pd.DataFrame, cell: Cell) -> pd.DataFrame:
     return pd.concat([front, table], axis=1)
 
 
-def _accuracy(study: StudyConfig, cells: list[Cell], scores: list[str]) -> Iterator[dict[str, Any]]:
+def _accuracy(study: StudyConfig, cells: list[Cell], detection: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    known: Any = detection.drop_duplicates("score").set_index("score")[list(PARTS)]
+    parts: dict[str, Any] = {name: dict.fromkeys(PARTS) for name in REFERENCES} | known.to_dict("index")
     for cell in cells:
-        for score in (*REFERENCES, *scores):
+        for score, of_score in parts.items():
             judged = read_json(StudyJob(cell, score).result(study))
             if judged is not None:
                 yield {
                     **{"model": cell.model, "task": cell.task, "seed": cell.seed, "score": score},
-                    **parts(score),
+                    **of_score,
                     "accuracy": judged["accuracy"],
                     "margin_95": judged["accuracy_margin_95"],
                     "best_epoch_accuracy": judged["best_epoch_accuracy"],

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from thresher import RunDirectory
-from thresher.scores.table import Configuration
+from thresher.scores.names import Configuration
 from thresher_study.config import REFERENCES, Cell, StudyConfig, cells
+from thresher_study.views import influence_scores
 
 AUDIT, RETRAIN = "audit", "retrain"
 
@@ -31,7 +32,7 @@ class StudyJob:
     @property
     def kind(self) -> str:
         """Jobs of one kind take about as long."""
-        return f"{self.name.split('/')[0]} {self.cell.model} {self.cell.task}"
+        return f"{AUDIT if self.score is None else RETRAIN} {self.cell.model} {self.cell.task}"
 
     def done(self, study: StudyConfig) -> bool:
         """Whether its result is there."""
@@ -86,25 +87,19 @@ def retrainings(study: StudyConfig) -> list[StudyJob]:
     return [StudyJob(cell, score) for cell in finished for score in (*REFERENCES, *scores[cell])]
 
 
-def looked_at(study: StudyConfig, scores: Iterable[str]) -> list[str]:
+def looked_at(study: StudyConfig, scores: Iterable[Configuration]) -> list[Configuration]:
     """The scores that the study looks at, of those that there are."""
     return [
-        name
-        for name in scores
-        if (one := Configuration.parse(name))
-        and (
-            name in study.beside
-            or (
-                one.influence in study.influences
-                and one.group in study.groups
-                and one.aggregation in study.aggregations
-            )
-        )
+        one
+        for one in scores
+        if one.name in study.beside
+        or (one.influence in study.influences and one.group in study.groups and one.aggregation in study.aggregations)
     ]
 
 
 def _all(study: StudyConfig, cell: Cell) -> list[str]:
-    return looked_at(study, pd.read_parquet(views_of(study, cell) / "detection.parquet")["score"])
+    found = pd.read_parquet(views_of(study, cell) / "detection.parquet")
+    return [one.name for one in looked_at(study, influence_scores(found))]
 
 
 def _best(study: StudyConfig, finished: list[Cell]) -> dict[Cell, list[str]]:
@@ -112,9 +107,9 @@ def _best(study: StudyConfig, finished: list[Cell]) -> dict[Cell, list[str]]:
     for key in dict.fromkeys((cell.model, cell.task) for cell in finished):
         here = [cell for cell in finished if (cell.model, cell.task) == key]
         tables = [pd.read_parquet(views_of(study, cell) / "detection.parquet") for cell in here]
-        mean: Any = pd.concat(tables).groupby("score")["ndr30"].mean()
-        mean = mean[looked_at(study, mean.index)]
-        influence = [name.split("/")[0] for name in mean.index]
+        whole = pd.concat(tables)
+        influence = {one.name: one.influence for one in looked_at(study, influence_scores(whole))}
+        mean: Any = whole[whole["score"].isin(list(influence))].groupby("score")["ndr30"].mean()
         best = [str(name) for name in mean.groupby(influence).idxmax()]
         found |= dict.fromkeys(here, best)
     return found

@@ -12,12 +12,12 @@ import pandas as pd
 class Results:
     """One line a run (model, task, seed) and what the other columns name; larger scores = helpful.
 
-    ``detection`` and ``accuracy`` are by ``score`` (a column of scores.parquet) with its ``influence``, ``group``,
+    ``detection`` and ``accuracy`` are by the name of a ``score`` with its ``influence``, ``group``,
     ``aggregation`` and ``k``, which detectors lack; ``accuracy`` also has the scores ``all_rows``, ``errors_removed``
     and ``random``, and is empty where nothing was retrained. ``cancellation`` is by layer group. ``modules`` has the
     NDR@30 of each module alone, by layer (-1 outside the layers), projection and factor, Vote for several ``k``.
-    ``moves`` has the rank (0 = most detrimental of ``rows``) of single rows at every layer. ``scores`` reads the
-    scores.parquet of one run: ``row``, ``planted``, and one column a score.
+    ``moves`` has the rank (0 = most detrimental of ``rows``) of single rows at every layer. ``scores`` reads
+    those of one run: ``row``, ``planted``, and one column a score.
     """
 
     detection: pd.DataFrame

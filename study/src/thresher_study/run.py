@@ -24,6 +24,7 @@ from thresher_study.flags import WorkersConfig
 from thresher_study.jobs import StudyJob, audits, looked_at, retrainings
 from thresher_study.outcome import Outcome
 from thresher_study.place import open_study
+from thresher_study.views import influence_scores
 from thresher_study.work import check_sources, work
 
 MANIFEST = "manifest.json"
@@ -59,8 +60,9 @@ def _found(study: StudyConfig, job: StudyJob) -> dict[str, float]:
     """The numbers of a finished job that a tracker is told."""
     if job.score is not None:
         return {f"accuracy/{job.cell.name}/{job.score}": read_json(job.result(study))["accuracy"]}
-    found: Any = pd.read_parquet(job.result(study)).set_index("score")["ndr30"]
-    return {f"ndr30/{job.cell.name}/{score}": float(found[score]) for score in looked_at(study, found.index)}
+    found = pd.read_parquet(job.result(study))
+    ndr30 = dict(zip(found["score"], found["ndr30"], strict=True))
+    return {f"ndr30/{job.cell.name}/{one}": ndr30[one.name] for one in looked_at(study, influence_scores(found))}
 
 
 def executor_of(study: StudyConfig, where: WorkersConfig) -> Executor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from thresher.evaluate.detection import measured, noise_detection_rate
 from thresher.files import written
 from thresher.progress import Progress
 from thresher.scores.layers import layer_ranks, methods_of, module_scores
-from thresher.scores.table import Configuration, is_score
+from thresher.scores.names import Configuration, ScoreName
+from thresher.scores.stored import read_scores
 
 Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+PARTS = ("influence", "group", "aggregation", "k")
 
 SHARES = tuple(round(0.1 * tenth, 1) for tenth in range(1, 11))
 """Shares of the rows that Vote is swept over (method.md 7, F4)."""
@@ -32,21 +37,23 @@ def write_views(result: thresher.AuditResult, folder: Path, seed: int, progress:
     cancelled: Any = result.cancellation.rename(columns={"name": "group"})
     groups = cancelled[cancelled["kind"] == "group"]
     _write(groups[["group", "cancellation", "median", "min", "max"]], folder / "cancellation.parquet")
-    _write(detection(result.scores, planted), folder / "detection.parquet")
+    scores = read_scores(thresher.RunDirectory(result.folder).all_scores)
+    _write(detection(scores, planted), folder / "detection.parquet")
 
 
-def detection(scores: pd.DataFrame, planted: Flags) -> pd.DataFrame:
-    """What every score finds: one line a score, with its parts."""
+def detection(scores: Mapping[ScoreName, Floats], planted: Flags) -> pd.DataFrame:
+    """What every score finds: one line a score, with its ``PARTS``, None where it has none."""
     return pd.DataFrame(
-        {"score": name, **parts(name), **measured(scores[name], planted)} for name in scores if is_score(str(name))
+        {"score": one.name, **{part: getattr(one, part, None) for part in PARTS}, **measured(values, planted)}
+        for one, values in scores.items()
     )
 
 
-def parts(score: str) -> dict[str, object]:
-    """Influence, group, aggregation and k of a score, None where it has none."""
-    one = Configuration.parse(score)
-    names = ("influence", "group", "aggregation", "k")
-    return {name: getattr(one, name, None) for name in names}
+def influence_scores(found: pd.DataFrame) -> list[Configuration]:
+    """The scores made of influence among those of :func:`detection`, each once."""
+    here: Any = found[found["influence"].notna()]
+    lines: list[dict[str, Any]] = here.drop_duplicates("score")[list(PARTS)].to_dict("records")
+    return [Configuration(**line | {"k": None if pd.isna(line["k"]) else line["k"]}) for line in lines]
 
 
 def module_detection(tensor: xr.Dataset, planted: Flags, progress: Progress) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from thresher.data.table import write_table
 from thresher.errors import first_line, trace
 from thresher.files import write_json, written
 from thresher.progress import Progress, Silent
+from thresher.scores.stored import read_scores
 from thresher.scores.table import lowest_of
 from thresher_study.config import Cell, StudyConfig, audit_of, cells, rows_of
 from thresher_study.glue import glue_rows
@@ -83,17 +84,21 @@ def draw_rows(study: StudyConfig, cell: Cell) -> None:
 def _retrain(study: StudyConfig, wanted: StudyJob, score: str, progress: Progress) -> None:
     config, place = audit_of(study, wanted.cell), run_of(study, wanted.cell)
     config = config.model_copy(update={"bf16": config.bf16 or study.retrain_bf16})
-    rows = _kept(pd.read_parquet(place.scores), score, study.drop, config.seed)
+    rows = _kept(place, score, study.drop, config.seed)
     thresher.retrain_on(config, {file_name(score): rows}, progress, every_epoch=True)
     shutil.rmtree(place.retrained / file_name(score), ignore_errors=True)  # states of the training
 
 
-def _kept(scores: pd.DataFrame, score: str, drop: float, seed: int) -> npt.NDArray[np.int64]:
+def _kept(place: thresher.RunDirectory, score: str, drop: float, seed: int) -> npt.NDArray[np.int64]:
     """The training rows that are trained on again, in the order of the file."""
-    every = np.arange(len(scores))
+    planted = pd.read_parquet(place.scores, columns=["planted"])["planted"].to_numpy()
+    every = np.arange(len(planted))
     if score == "all_rows":
         return every
     if score == "errors_removed":
-        return np.flatnonzero(~scores["planted"].to_numpy())
-    values = np.random.default_rng([seed, 1]).random(len(scores)) if score == "random" else scores[score].to_numpy()
+        return np.flatnonzero(~planted)
+    if score == "random":
+        values = np.random.default_rng([seed, 1]).random(len(every))
+    else:
+        values = {one.name: values for one, values in read_scores(place.all_scores).items()}[score]
     return np.setdiff1d(every, lowest_of(values, drop))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from thresher.scores.names import DetectorScore, score_called
 from thresher_study.figures.style import AGGREGATION_STYLES, GREY, finish, panel_title, panels
 from thresher_study.frames import Line, largest, lines, only, parts, seen
 from thresher_study.grid import ACCURACY, CHANCE, MEASURE_TITLES, NDR, called, in_order, title
@@ -49,9 +50,14 @@ def outcomes(results: Results, grid: pd.DataFrame) -> pd.DataFrame:
     known = grid[["score", "column", "place"]].drop_duplicates()
     found = found.merge(known, how="left", on="score")
     found = found[found["column"].notna() | found["influence"].isna()]
-    found = found.assign(place=found["place"].fillna(found["score"].str.removeprefix("detector/")))
+    found = found.assign(place=found["place"].fillna(found["score"].map(_title)))
     kept = ["model", "task", "seed", "score", "column", "place", "aggregation", "measure", "value"]
     return in_order(found[kept].fillna({"column": OTHER, "aggregation": ""}), results)
+
+
+def _title(score: str) -> str:
+    one = score_called(score)
+    return one.detector if isinstance(one, DetectorScore) else score
 
 
 def _sentence(numbers: pd.DataFrame) -> str:
