@@ -34,16 +34,21 @@ class Summary(Entry):
     """All that an audit found out; ``Summary.model_json_schema()`` is the schema of summary.json."""
 
     format: Literal[1] = FORMAT
+    """Of the run directory."""
     sign: str
     """What the sign of a score means."""
     rows: int
     """Training rows, all of which are ranked."""
     queries: int
+    """Clean queries."""
     queries_predicted_correctly: int
+    """By the model of the first training."""
     modules: int | None = None
-    """Modules of the model in the tensor; null after a first look, as the two sizes."""
+    """Modules in the influence tensor; null after a first look, as the two sizes."""
     gradient_bytes: int | None = None
+    """Disk that gradients take while they are needed."""
     tensor_bytes: int | None = None
+    """Disk that the influence tensor takes."""
     classes: dict[str, int]
     """Number of each class in the model; none of a model that generates."""
     notes: dict[str, str]
@@ -63,18 +68,23 @@ class Summary(Entry):
     spoiled_texts: tuple[SpoiledText, ...] = ()
     """Some of the rows whose text is spoiled."""
     training: Training | None = None
+    """The first training; null of a model that was trained elsewhere, and after a first look."""
     planted: int | None = None
     """How many errors were planted."""
     plant_kind: str | None = None
+    """Of which kind they are."""
     detection: tuple[Detected, ...] = ()
     """What each score finds of the planted errors, and beside them chance and an oracle."""
     cancellation: tuple[GroupCancellation, ...] = ()
+    """How much the rows' gradients cancel, by group of layers; none of projected gradients."""
     test_rows: int | None = None
+    """Rows that ``measures`` are of."""
     measures: dict[str, dict[str, Measured]]
     """Measures of the test rows (``accuracy``; ``test_loss``, ``test_perplexity``) by name and set of training rows."""
     seconds: dict[str, float]
-    """Time that each stage took."""
+    """Seconds that each stage took."""
     config: AuditConfig
+    """What the audit was told, with defaults resolved."""
 
     def __repr__(self) -> str:
         there = [name for name in type(self).model_fields if isinstance(getattr(self, name), Entry) or name in _LISTS]
