@@ -15,6 +15,7 @@ from detection_rows import FOUR, LEARNED, TEN
 from thresher.evaluate.detection import measured
 from thresher.files import read_json
 from thresher.scores.names import Configuration, DetectorScore, configuration_called, score_called
+from thresher.summary import Summary, read_summary
 from thresher.tensors import read_tensors
 from thresher.terminal import PlainConsole
 
@@ -62,7 +63,7 @@ def detection(output: Path) -> pd.DataFrame:
     """One line a finished audit and score, with every measure."""
     lines: list[dict[str, Any]] = []
     for folder, about in _finished(output):
-        entries: list[dict[str, Any]] = read_json(folder / "summary.json")["detection"]
+        entries: list[dict[str, Any]] = [one.model_dump() for one in _summary(folder).detection]
         if (ceiling := _ceiling(output, folder, about)) is not None:
             entries.append({"score": CEILING, **ceiling})
         lines += [about | entry for entry in entries]
@@ -92,12 +93,13 @@ def confidence(output: Path) -> pd.DataFrame:
     """One line an audit: the share of errors as estimated, and how well probabilities are calibrated."""
     lines: list[dict[str, Any]] = []
     for folder, about in _finished(output):
-        auto = read_json(folder / "summary.json")["auto"]
+        auto = _summary(folder).auto
+        assert auto is not None
         table = pd.read_parquet(folder / "scores.parquet")
         wrong, planted = table["probability_wrong"].to_numpy(), table["planted"].to_numpy()
-        rate, sure = auto["error_rate"], wrong > 0.5
-        true = {"errors": planted.mean(), "covered": float(rate["low"] <= planted.mean() <= rate["high"])}
-        estimated = {"estimate": rate["estimate"], "low": rate["low"], "high": rate["high"]}
+        rate, sure = auto.error_rate, wrong > 0.5
+        true = {"errors": planted.mean(), "covered": float(rate.low <= planted.mean() <= rate.high)}
+        estimated = {"estimate": rate.estimate, "low": rate.low, "high": rate.high}
         calibrated = {
             "Brier": np.mean((wrong - planted) ** 2),
             "Brier of a constant": planted.mean() * (1 - planted.mean()),
@@ -122,11 +124,15 @@ def _finished(output: Path) -> list[tuple[Path, dict[str, Any]]]:
     """Folders of finished audits, with task, kind, share and seed."""
     found: list[tuple[Path, dict[str, Any]]] = []
     for file in sorted(output.glob("*/summary.json")):
-        config = read_json(file)["config"]
+        config = _summary(file.parent).config
         task = file.parent.name.partition("-")[0]
-        about = {"task": task, "kind": config["plant_kind"], "share": config["plant"], "seed": config["seed"]}
+        about = {"task": task, "kind": config.plant_kind, "share": config.plant, "seed": config.seed}
         found.append((file.parent, about))
     return sorted(found, key=lambda entry: (entry[1]["kind"], -entry[1]["share"]))
+
+
+def _summary(folder: Path) -> Summary:
+    return read_summary(folder / "summary.json")
 
 
 def _ceiling(output: Path, folder: Path, about: dict[str, Any]) -> dict[str, float] | None:
@@ -134,7 +140,7 @@ def _ceiling(output: Path, folder: Path, about: dict[str, Any]) -> dict[str, flo
     if not file.exists():
         return None
     table = pd.read_parquet(folder / "scores.parquet", columns=["label", "planted"])
-    numbers = table["label"].map(read_json(folder / "summary.json")["classes"]).to_numpy()
+    numbers = table["label"].map(_summary(folder).classes.__getitem__).to_numpy()
     outputs = read_tensors(file)[0]["outputs"].numpy()
     scores = log_softmax(outputs, axis=1)[np.arange(len(numbers)), numbers]
     return measured(scores, table["planted"].to_numpy())

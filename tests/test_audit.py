@@ -23,8 +23,8 @@ import thresher
 from audits import Audits, flags, refused
 from folders import classifier_folder, decoder_folder, reviews, write_rows
 from thresher.cli import app
-from thresher.config import AuditConfig, differences
-from thresher.files import read_json
+from thresher.files import read_json, write_json
+from thresher.summary import FORMAT, read_summary
 
 FAST = {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "detector": "datainf/layers/vote"}
 AUDITS = Audits({"train": 60, "validation": 16, "test": 30}, FAST, {"plant": 0.2, "retrain": True})
@@ -70,10 +70,12 @@ def test_every_score_is_what_its_labels_say_and_verdicts_hold_none(finished: thr
 
 def test_the_summary_holds_what_is_shown_and_the_config_that_made_it(finished: thresher.AuditResult) -> None:
     summary = json.loads((finished.folder / "summary.json").read_text())
-    assert summary == finished.summary
+    assert summary == finished.summary.model_dump(mode="json")
+    assert summary["format"] == read_json(finished.folder / "inputs.json")["format"] == FORMAT
     assert (summary["rows"], summary["queries"], summary["modules"]) == (60, 16, 19)
-    assert set(summary["accuracy"]) == {"all_rows", "dropped", "dropped_at_random", "errors_removed"}
-    right = 30 * np.array([*summary["accuracy"].values()])  # of the test rows, a whole number
+    accuracy = summary["measures"]["accuracy"]
+    assert set(accuracy) == {"all_rows", "dropped", "dropped_at_random", "errors_removed"}
+    right = 30 * np.array([one["value"] for one in accuracy.values()])  # of the test rows, a whole number
     assert np.allclose(right, right.round())
     assert summary["config"] == yaml.safe_load((finished.folder / "config.yaml").read_text())
     assert set(summary["seconds"]) == {"features", "fine-tuning", "influence", "scores", "retraining"}
@@ -105,7 +107,7 @@ def test_the_trained_adapter_can_be_audited_by_itself(
 ) -> None:
     mine = options(place, tmp_path / "run", plant=0.2, adapter=str(finished.folder / "model"))
     found = thresher.audit(mine)
-    assert "training" not in found.summary
+    assert found.summary.training is None
     for name in ("tracin/layers/mean", "cosine/CL/mean", "tracin_we/WE/mean"):
         assert np.allclose(found.all_scores.sel(score=name), finished.all_scores.sel(score=name), rtol=1e-3, atol=1e-6)
 
@@ -117,16 +119,17 @@ def test_a_model_fine_tuned_whole_is_audited_through_query_value_and_head(place:
     names = list(found.tensor["module"].values)
     assert {name.split(".")[-2] for name in names} == {"query", "value", "classifier"}
     assert len(names) == 4 * 2 * 2 + 2
-    assert "training" not in found.summary
+    assert found.summary.training is None
     some = thresher.audit(
         options(place, tmp_path / "some", model=str(model), modules=r"layer\.3.*output\.dense\.weight")
     )
-    assert some.summary["modules"] == 2
+    assert some.summary.modules == 2
     every = thresher.audit(options(place, tmp_path / "every", model=str(model), projection=4))
     linear = {name.split(".")[-3] for name in every.tensor["module"].values if "dense.weight" in name}
     assert linear == {"output", "intermediate", "pooler"}
-    assert every.summary["gradient_bytes"] < found.summary["gradient_bytes"]
-    assert "cancellation" not in every.summary  # a projected weight is none
+    assert every.summary.gradient_bytes is not None and found.summary.gradient_bytes is not None
+    assert every.summary.gradient_bytes < found.summary.gradient_bytes
+    assert not every.summary.cancellation  # a projected weight is none
 
 
 def test_pairs_several_classes_csv_and_a_decoder_without_pad_token(tmp_path: Path) -> None:
@@ -147,7 +150,7 @@ def test_pairs_several_classes_csv_and_a_decoder_without_pad_token(tmp_path: Pat
     assert result.exit_code == 0, f"{result.output}{result.exception}"
     summary = read_json(tmp_path / "run/summary.json")
     assert summary["classes"] == {"x": 0, "y": 1, "z": 2}
-    assert "detection" not in summary
+    assert summary["detection"] == []
     assert "The 10 most suspicious rows" in result.output
 
 
@@ -197,14 +200,17 @@ def test_a_run_directory_of_other_arguments_is_refused_naming_them(finished: thr
     assert CliRunner().invoke(app, ["audit", *flags(same | {"memory": "1G"})]).exit_code == 0
 
 
-def test_a_run_made_before_an_option_was_there_had_its_default(place: Path, tmp_path: Path) -> None:
-    now = AuditConfig(**options(place, tmp_path)).model_dump(mode="json")
-    before = {name: value for name, value in now.items() if name not in ("bf16", "epochs", "model")}
-    assert differences(before, now, AuditConfig) == [
-        "model was None, now " + repr(now["model"]),
-        "epochs was 10, now 2",
-    ]
-    assert differences(before, before | {"bf16": True}, AuditConfig) == ["bf16 was False, now True"]
+@pytest.mark.parametrize("found", [FORMAT + 1, None])
+def test_a_run_of_another_format_is_refused_and_left_as_it_is(
+    finished: thresher.AuditResult, place: Path, tmp_path: Path, found: int | None
+) -> None:
+    run = shutil.copytree(finished.folder, tmp_path / "run", ignore=shutil.ignore_patterns("model", "*.zarr"))
+    write_json(run / "inputs.json", read_json(run / "inputs.json") | {"format": found})
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    again = flags(options(place, run, plant=0.2, retrain=True))
+    for command in (["audit", *again], ["clean", str(run), "--output", "c.jsonl"], ["explain", str(run), "--row", "0"]):
+        assert f"this version of thresher reads format {FORMAT}; begin anew with another --output." in refused(command)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
 
 
 BAD_INPUT = [
@@ -358,4 +364,4 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(
     result = CliRunner().invoke(app, ["audit", *given])
     assert result.exit_code == 0, f"{result.output}{result.exception}"
     assert (output / "scores.parquet").read_bytes() == (finished.folder / "scores.parquet").read_bytes()
-    assert read_json(output / "summary.json")["accuracy"] == finished.summary["accuracy"]
+    assert read_summary(output / "summary.json").measures == finished.summary.measures

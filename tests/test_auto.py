@@ -22,6 +22,7 @@ import thresher
 from audits import Audits
 from folders import decoder_folder, reviews, write_rows
 from simulated import simulated
+from summaries import known_of_classes, told_by_canaries
 from thresher.auditing.calibration import calibration, shown_influence
 from thresher.auditing.decide import Decision, decide
 from thresher.auditing.looks import read_candidates
@@ -41,6 +42,7 @@ from thresher.report.console import show_result
 from thresher.report.detection import calibration_lines
 from thresher.results.clean import clean_run as clean
 from thresher.scores.names import Configuration, score_called
+from thresher.summary import ErrorKind
 from thresher.terminal import PlainConsole
 
 FAST = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "methods": "tracin,cosine"}
@@ -69,17 +71,15 @@ def test_every_row_is_judged_as_it_was_given(finished: thresher.AuditResult) -> 
 
 def test_the_summary_keeps_canaries_apart(finished: thresher.AuditResult) -> None:
     summary = finished.summary
-    auto = summary["auto"]
-    assert auto["canaries"] == [8, 8]
-    assert summary["planted"] == 16  # canaries are none of them
-    assert set(auto["members"]) == set(auto["weights"])
-    by_probe = summary["knowledge"]["only_probe_knows"]
-    assert set(auto["members"]) == {
-        family.name for family in ORDER if family != OWN and (family.frozen or not by_probe)
-    }
-    assert auto["error_rate"]["low"] < 0.2 < auto["error_rate"]["high"]  # what was planted, canaries not among it
-    assert auto["more_likely_wrong"] == (finished.scores["probability_wrong"] > 0.5).sum()
-    assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary["accuracy"])
+    auto = told_by_canaries(finished)
+    assert auto.canaries == (8, 8)
+    assert summary.planted == 16  # canaries are none of them
+    assert set(auto.members) == set(auto.weights)
+    by_probe = known_of_classes(finished).only_probe_knows
+    assert set(auto.members) == {family.name for family in ORDER if family != OWN and (family.frozen or not by_probe)}
+    assert auto.error_rate.low < 0.2 < auto.error_rate.high  # what was planted, canaries not among it
+    assert auto.more_likely_wrong == (finished.scores["probability_wrong"] > 0.5).sum()
+    assert {"all_rows", "with_canaries", "dropped", "relabelled"} <= set(summary.measures["accuracy"])
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_the_same_command_goes_on_to_the_same_bytes(
     (again / "rounds/1/training/state.safetensors").unlink()  # as if killed in the second round's first epoch
     found = thresher.audit(options(place, again, plant=0.2, retrain=True, canaries=0.1))
     assert (again / "scores.parquet").read_bytes() == before
-    assert found.summary["auto"] == finished.summary["auto"]
+    assert found.summary.auto == finished.summary.auto
 
 
 def test_where_queries_tell_no_share_canaries_alone_do(finished: thresher.AuditResult, tmp_path: Path) -> None:
@@ -172,28 +172,35 @@ def test_where_there_is_none_the_law_is_one_of_many(finished: thresher.AuditResu
     assert (np.diff(decision.table.sort_values("rank")["probability_wrong"]) <= 1e-12).all()
 
 
+def kind_of(job: Job, decision: Decision) -> ErrorKind | None:
+    found = calibration(job, decision)
+    assert found is not None
+    return found.kind
+
+
 def test_the_summary_says_of_what_kind_errors_are(finished: thresher.AuditResult, tmp_path: Path) -> None:
-    kind, table = finished.summary["auto"]["kind"], finished.scores
+    kind, table = told_by_canaries(finished).kind, finished.scores
+    assert kind is not None
     said = [float(load_file(place)["patterned"]) for place in finished.folder.rglob("opinions.safetensors")]
-    assert len(said) == 2 and kind["patterned"] == pytest.approx(np.mean(said))
-    assert kind["pairs"]
-    for pair in kind["pairs"]:
-        assert {pair["label"], pair["likely"]} == {"bad", "good"}
-        labelled = table["label"] == pair["label"]
-        assert pair["rows"] == labelled.sum()
-        assert pair["wrong"] == pytest.approx(table["probability_wrong"][labelled].sum())  # of two classes
+    assert len(said) == 2 and kind.patterned == pytest.approx(np.mean(said))
+    assert kind.pairs
+    for pair in kind.pairs:
+        assert {pair.label, pair.likely} == {"bad", "good"}
+        labelled = table["label"] == pair.label
+        assert pair.rows == labelled.sum()
+        assert pair.wrong == pytest.approx(table["probability_wrong"][labelled].sum())  # of two classes
     job, place = again(finished, tmp_path)
     decision = decide(job, place)
-    assert calibration(job, decision)["auto"]["kind"] == kind
+    assert kind_of(job, decision) == kind
     named = replace(job, subject=replace(job.subject, classes={}))  # answers, which have no classes
-    assert calibration(named, decision)["auto"]["kind"] is None
+    assert kind_of(named, decision) is None
 
 
 def test_the_console_says_whether_errors_follow_a_pattern_and_of_which_labels(finished: thresher.AuditResult) -> None:
     pairs = [{"label": f"[{one}]", "likely": "y", "rows": 1200 + one, "wrong": 99.6 - one} for one in range(5)]
 
     def line(likely: float, pairs: list[Any]) -> str:
-        shown = told({**finished.summary["auto"], "kind": {"patterned": likely, "pairs": pairs}})
+        shown = told(finished, kind=ErrorKind.model_validate({"patterned": likely, "pairs": pairs}))
         (only,) = (one for one in shown.splitlines() if one.startswith("Kind: "))
         return only
 
@@ -205,8 +212,7 @@ def test_the_console_says_whether_errors_follow_a_pattern_and_of_which_labels(fi
         "; of 1,200 rows labelled [0] about 100 look like y, of 1,201 rows labelled [1] about 99 look like y" in shown
     )
     assert "labelled [2]" in shown and "labelled [3]" not in shown and shown.endswith(".")
-    without = {name: value for name, value in finished.summary["auto"].items() if name != "kind"}
-    assert "Kind:" not in told(without) and "Kind:" not in told({**without, "kind": None})  # older runs, and answers
+    assert "Kind:" not in told(finished, kind=None)  # of answers
 
 
 ALIKE = ("self_influence/all/mean", "outlier_svm/layers/rank", "outlier_lof/all/mean")
@@ -241,8 +247,8 @@ def test_where_self_influence_ranks_the_rows_another_one_says_which_queries_each
 ) -> None:
     given = options(place, tmp_path / "run", detector="self_influence/all/mean")
     found = thresher.audit(given | {"methods": "self_influence,tracin"})
-    assert found.summary["score"] == "self_influence/all/mean"
-    assert found.summary["shown_influence"].startswith("tracin/")
+    assert found.summary.score == "self_influence/all/mean"
+    assert (found.summary.shown_influence or "").startswith("tracin/")
     by_row = [thresher.explain(found.folder, row) for row in range(10)]
     assert all(one.influence.startswith("tracin/") for one in by_row)
     hurt = [tuple(one.query for one in row.hurts) for row in by_row]
@@ -255,14 +261,13 @@ def test_a_canary_is_explained_where_it_is_none(finished: thresher.AuditResult) 
     found = thresher.explain(finished.folder, row)
     label = reviews(ROWS, 1)[row]["label"]
     assert found.given["label"] == label
-    assert found.score == finished.summary["score"]
+    assert found.score == finished.summary.score
     assert len(found.ranks.columns) == 2
 
 
 def test_clean_drops_what_the_audit_says_or_mends_it(finished: thresher.AuditResult, tmp_path: Path) -> None:
     rows = reviews(ROWS, 1)
-    drop = finished.summary["drop"]
-    dropped = set(finished.scores.nsmallest(drop, "rank")["row"])
+    dropped = set(finished.scores.nsmallest(finished.summary.dropped_rows, "rank")["row"])
     target = tmp_path / "cleaned.jsonl"
     assert CliRunner().invoke(app, ["clean", str(finished.folder), "--output", str(target)]).exit_code == 0
     assert [json.loads(line) for line in target.read_text().splitlines()] == [r for r in rows if r["id"] not in dropped]
@@ -281,7 +286,7 @@ def test_clean_drops_what_the_audit_says_or_mends_it(finished: thresher.AuditRes
 def again(finished: thresher.AuditResult, tmp_path: Path) -> tuple[Job, RunDirectory]:
     """The audit's job, and a copy of its directory to decide in once more."""
     shutil.copytree(finished.folder, tmp_path / "again")
-    return prepare(AuditConfig.model_validate(finished.summary["config"])), RunDirectory(tmp_path / "again")
+    return prepare(finished.summary.config), RunDirectory(tmp_path / "again")
 
 
 def test_retraining_sees_the_labels_that_clean_writes(finished: thresher.AuditResult, tmp_path: Path) -> None:
@@ -289,7 +294,7 @@ def test_retraining_sees_the_labels_that_clean_writes(finished: thresher.AuditRe
     clean(finished.folder, target, relabel=True)
     job, place = again(finished, tmp_path)
     decision = decide(job, place)
-    assert len(decision.dropped) == finished.summary["drop"] > 0
+    assert len(decision.dropped) == finished.summary.dropped_rows > 0
     trained_on = training_sets(job, decision)["relabelled"]()
     written = [json.loads(line) for line in target.read_text().splitlines()]
     assert len(written) == len(trained_on)
@@ -322,14 +327,14 @@ def test_a_single_score_is_measured_as_it_ranks(
 def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
     given = options(place, tmp_path / "run", detector="tracin/layers/vote@0.2")
     found = thresher.audit(given)
-    assert found.summary["score"] == "tracin/layers/vote@0.2"
+    assert found.summary.score == "tracin/layers/vote@0.2"
     assert {"tracin/layers/vote@0.2", "tracin/layers/vote@0.3"} < set(found.all_scores["score"].values)
 
 
-def told(auto: dict[str, Any]) -> str:
+def told(result: thresher.AuditResult, **changes: Any) -> str:
     file = StringIO()
     console = PlainConsole(file=file, width=1000)
-    console.print(calibration_lines({"auto": auto}))
+    console.print(calibration_lines(told_by_canaries(result).model_copy(update=changes), trained=True))
     return file.getvalue()
 
 
@@ -350,10 +355,10 @@ def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditR
     relabel, drop = mended(decision.table, decision.dropped)
     assert set(np.flatnonzero(planted)) <= set(drop)
     assert not planted[relabel].any()
-    assert emptied.summary["auto"]["text_problems"] == {"empty": 16}
-    assert "16 rows have none (empty, or a placeholder)" in told(emptied.summary["auto"])
-    assert {entry["row"] for entry in emptied.summary["spoiled_texts"]} <= set(np.flatnonzero(planted))
-    assert not any(entry["planted"] for entry in emptied.summary["suspicious"])
+    assert told_by_canaries(emptied).text_problems == {"empty": 16}
+    assert "16 rows have none (empty, or a placeholder)" in told(emptied)
+    assert {entry.row for entry in emptied.summary.spoiled_texts} <= set(np.flatnonzero(planted))
+    assert not any(entry.planted for entry in emptied.summary.suspicious)
     show_result(PlainConsole(file=(shown := StringIO()), width=160), emptied.summary, "here")
     assert f"row {table['rank'].idxmin()}, empty: " in shown.getvalue()
     assert "The 10 most suspicious rows of the others" in shown.getvalue()
@@ -370,15 +375,15 @@ def test_texts_are_not_looked_at_where_that_is_not_wanted(emptied: thresher.Audi
 
 
 def test_the_console_says_what_canaries_were_and_what_they_chose(finished: thresher.AuditResult) -> None:
-    auto = finished.summary["auto"]
-    assert "8 + 8 rows were trained on with a wrong label" in told({**auto, "canary_kind": "uniform"})
-    elsewhere = told({**auto, "learned": False, "canaries": [16]})
+    auto = told_by_canaries(finished)
+    assert "8 + 8 rows were trained on with a wrong label" in told(finished, canary_kind="uniform")
+    elsewhere = told(finished, learned=False, canaries=(16,))
     assert "16 rows were copied" in elsewhere and "were trained on" not in elsewhere
-    assert "another row's completion" in told({**auto, "canary_kind": "swap"})
-    single, combined = (f"{auto['canaries_auroc'][name]:.2f}" for name in ("single", "combination"))
-    assert f"AUROC of {combined}" in told({**auto, "combined": True})
-    alone = told({**auto, "combined": False})
-    assert f"Ranking: {auto['best_single']}. " in alone and f"AUROC of {single}" in alone
+    assert "another row's completion" in told(finished, canary_kind="swap")
+    single, combined = (f"{one:.2f}" for one in (auto.canaries_auroc.single, auto.canaries_auroc.combination))
+    assert f"AUROC of {combined}" in told(finished, combined=True)
+    alone = told(finished, combined=False)
+    assert f"Ranking: {auto.best_single}. " in alone and f"AUROC of {single}" in alone
     assert f"so chosen a combination: {combined}" in alone
 
 
@@ -392,8 +397,8 @@ def test_a_model_trained_elsewhere_is_audited_beside_copies(
     assert len(table) == ROWS + 16
     assert table["canary"].sum() == 16
     assert len(found.scores) == ROWS
-    assert found.summary["auto"]["learned"] is False
-    assert found.summary["auto"]["error_rate"]["queries"] is None
+    assert told_by_canaries(found).learned is False
+    assert told_by_canaries(found).error_rate.queries is None
     assert not any("frozen" in name or "aum" in name for name in found.all_scores["detector"].values)
 
 

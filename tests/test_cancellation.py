@@ -17,6 +17,7 @@ import torch
 import thresher
 from conftest import audited, cancels, tiny_model, tiny_rows, true_gradients
 from folders import encoder_folder, reviews, write_rows
+from summaries import made_up
 from thresher.errors import ConfigError, DataError, ModelError
 from thresher.evaluate import cancellation as cancellation_module
 from thresher.evaluate.cancellation import store_cancellation
@@ -282,7 +283,7 @@ def test_an_audit_writes_and_shows_it(options: dict[str, Any]) -> None:
 def test_the_lines_of_an_audit_are_those_of_the_same_model_in_python(options: dict[str, Any]) -> None:
     given = options | {"adapter": str(Path(options["output"]) / "model"), "output": options["output"] + "-adapter"}
     found = thresher.audit(given)
-    assert found.summary["cancellation"] == thresher.open(Path(options["output"])).summary["cancellation"]
+    assert found.summary.cancellation == thresher.open(Path(options["output"])).summary.cancellation
 
 
 def test_it_goes_on_after_a_kill_and_is_not_computed_again(
@@ -302,31 +303,11 @@ def test_it_goes_on_after_a_kill_and_is_not_computed_again(
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-def test_a_run_of_before_it_existed_still_opens_and_ends(options: dict[str, Any]) -> None:
-    folder = Path(options["output"])
-    kept = (folder / "cancellation.parquet").read_bytes()
-    try:
-        (folder / "cancellation.parquet").unlink()
-        (folder / "summary.json").unlink()
-        result = thresher.audit(options)
-        assert "cancellation" not in result.summary
-        assert "Cancellation" not in shown(result)
-    finally:
-        (folder / "cancellation.parquet").write_bytes(kept)
-        thresher.audit(options)
-
-
 def test_what_json_has_no_number_for_is_shown(tmp_path: Path) -> None:
-    infinite = {"group": "CL", "cancellation": None, "median": None, "min": 1.0, "max": None, "infinite": 3}
-    untouched = {"group": "WE", **dict.fromkeys(RATIOS), "infinite": 0}
-    summary = {
-        "cancellation": [untouched, infinite],
-        "config": {"task": "classify"},
-        "suspicious": [],
-        "drop": 1,
-        "rows": 10,
-        "score": "x",
-        "sign": "larger = helpful",
-    }
+    counts = {"weights": 4, "untouched": 1}
+    infinite = {"group": "CL", "cancellation": None, "median": None, "min": 1.0, "max": None, "infinite": 3, **counts}
+    untouched = {"group": "WE", **dict.fromkeys(RATIOS), "infinite": 0, **counts}
+    summary = made_up(cancellation=[untouched, infinite])
     text = shown(thresher.AuditResult(tmp_path, pd.DataFrame(), summary))
     assert [cell.strip() for cell in text.split("of the group", 1)[1].split("│")[1:3]] == ["-", "inf"]
+    assert "Cancellation" not in shown(thresher.AuditResult(tmp_path, pd.DataFrame(), made_up()))

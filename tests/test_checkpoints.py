@@ -369,7 +369,7 @@ def test_an_audit_sums_over_the_epochs_of_its_own_training(
 ) -> None:
     points = thresher.read_checkpoints(finished.folder / "training/checkpoints")
     assert [point.step for point in points] == [3, 6, 9]
-    assert finished.summary["score"] == "tracin_checkpoints/layers/vote@0.3"
+    assert finished.summary.score == "tracin_checkpoints/layers/vote@0.3"
     assert not (finished.folder / "sums").exists()
     # The same adapter, audited as the user's own with one checkpoint at a time: its tensors add up to the sum.
     total = np.zeros(1)

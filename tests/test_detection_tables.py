@@ -15,6 +15,8 @@ import torch
 from scipy import stats
 
 from detection_tables import DRAWS, accuracy, confidence, detection, drawn_again, write_tables
+from summaries import AUTO, made_up
+from thresher.summary import write_summary
 from thresher.tensors import write_tensors
 from thresher.terminal import PlainConsole
 
@@ -33,14 +35,15 @@ def output(tmp_path: Path) -> Path:
             folder = tmp_path / f"{task}-flip0.2-{seed}"
             folder.mkdir()
             by = {name: values[seed] for name, values in scores.items()} | {"oracle": 1.0}
-            rest = {"auroc": 0.5, "average_precision": 0.5, "precision50": 0.5}
-            summary = {
-                "config": {"plant_kind": "flip", "plant": 0.2, "seed": seed},
-                "detection": [{"score": name, "ndr30": value, **rest} for name, value in by.items()],
-                "auto": {"error_rate": {"estimate": 0.2, "low": 0.1 + 0.15 * seed, "high": 0.3}},
-                "classes": {"no": 0, "yes": 1},
-            }
-            (folder / "summary.json").write_text(json.dumps(summary))
+            rest = {"auc_ndr": 0.5, "auroc": 0.5, "average_precision": 0.5, "precision50": 0.5}
+            rate = AUTO["error_rate"] | {"low": 0.1 + 0.15 * seed}
+            summary = made_up(
+                config=made_up().config.model_copy(update={"plant_kind": "flip", "plant": 0.2, "seed": seed}),
+                detection=[{"score": name, "ndr30": value, **rest} for name, value in by.items()],
+                auto=AUTO | {"error_rate": rate},
+                classes={"no": 0, "yes": 1},
+            )
+            write_summary(folder / "summary.json", summary)
             wrong = np.zeros(ROWS)
             wrong[: 1 + 3 * seed] = 0.75
             planted = np.arange(ROWS) < 2

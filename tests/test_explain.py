@@ -111,7 +111,7 @@ def test_the_row_is_the_one_of_scores_parquet(run: Path) -> None:
         line = scores.loc[row]
         assert found.rank == line["rank"]
         assert {name: found.about[name] for name in SAID} == line[SAID].to_dict()
-        assert (found.score, found.aggregation, found.rows, found.drop) == (
+        assert (found.score, found.aggregation, found.rows, found.dropped) == (
             "datainf/layers/vote@0.3",
             "vote@0.3",
             ROWS,

@@ -128,9 +128,9 @@ def test_after_ctrl_c_a_sentence_says_that_the_same_command_goes_on(options: dic
 
 
 def test_ranks_count_from_1_wherever_people_see_them(result: thresher.AuditResult) -> None:
-    for place, entry in enumerate(result.summary["suspicious"], start=1):
-        assert result.scores.loc[entry["row"], "rank"] == place
-    first = result.summary["suspicious"][0]["row"]
+    for place, entry in enumerate(result.summary.suspicious, start=1):
+        assert result.scores.loc[entry.row, "rank"] == place
+    first = result.summary.suspicious[0].row
     run = CliRunner().invoke(app, ["explain", str(result.folder), "--row", str(first)])
     assert f"Rank 1 of {ROWS} (1 = most detrimental)" in run.stdout
 

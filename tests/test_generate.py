@@ -21,6 +21,7 @@ from conftest import DECODERS, cancels, dense, relative_error
 from folders import SIZES as WORD_SIZES
 from folders import answers, decoder_folder, encoder_folder, write_rows
 from generators import generator, learned_rows
+from summaries import told_by_canaries
 from thresher.auditing.prepare import Job
 from thresher.cli import app
 from thresher.config import ModelConfig, RowLoss
@@ -170,15 +171,17 @@ def test_an_audit_ranks_every_row_and_says_what_was_lost(finished: thresher.Audi
     assert set(scores.columns[:7]) == {"row", "score", "rank", "loss", "token_accuracy", "planted", "text"}
     assert scores["token_accuracy"].between(0, 1).all() and scores["loss"].nunique() > 20
     assert {str(group) for group in finished.tensor["group"].values} == {"WE", "1", "2", "3", "4"}
-    assert summary["notes"] == {"loss": "mean over a row's answer tokens, their end included"}
+    assert summary.notes == {"loss": "mean over a row's answer tokens, their end included"}
     trained_on = {"all_rows", "dropped", "dropped_at_random", "errors_removed"}
-    assert set(summary["test_loss"]) == set(summary["test_loss_margin_95"]) == trained_on
+    loss, perplexity = (summary.measures[name] for name in ("test_loss", "test_perplexity"))
+    assert set(loss) == set(perplexity) == trained_on
     for name in trained_on:
-        assert summary["test_perplexity"][name] == pytest.approx(np.exp(summary["test_loss"][name]))
-    entry, given = summary["suspicious"][0], answers(30, 1)
-    assert entry["prompt"] == given[entry["row"]]["prompt"]
-    assert (entry["completion"] == given[entry["row"]]["completion"]) != entry["planted"]
-    assert set(entry["hurts"][0]) == {"query", "prompt", "completion"}
+        assert perplexity[name].value == pytest.approx(np.exp(loss[name].value))
+        assert loss[name].margin_95 is not None and perplexity[name].margin_95 is None
+    entry, given = summary.suspicious[0], answers(30, 1)
+    assert entry.about["prompt"] == given[entry.row]["prompt"]
+    assert (entry.about["completion"] == given[entry.row]["completion"]) != entry.planted
+    assert set(entry.hurts[0].about) == {"query", "prompt", "completion"}
     shown = CliRunner().invoke(app, ["audit", *flags(options(place, finished.folder, plant=0.2, retrain=True))])
     assert shown.exit_code == 0, shown.output
     assert "of the answer's tokens are the model's choice" in shown.output
@@ -234,7 +237,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
             thresher.audit(given)
     again = thresher.audit(given)
     assert (again.folder / "scores.parquet").read_bytes() == (finished.folder / "scores.parquet").read_bytes()
-    assert again.summary["test_loss"] == finished.summary["test_loss"]
+    assert again.summary.measures == finished.summary.measures
 
 
 def test_chats_are_cut_with_a_word_about_it(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -243,9 +246,9 @@ def test_chats_are_cut_with_a_word_about_it(place: Path, tmp_path: Path, caplog:
     train = write_rows(tmp_path / "train.jsonl", chats)
     given = options(place, tmp_path / "run", train=train, validation=train, test=None, max_length=12, epochs=1)
     found = thresher.audit(given | {"plant": 0.2, "plant_kind": "truncate"})
-    assert "of 20 train rows lose" in found.summary["notes"]["cut"]
+    assert "of 20 train rows lose" in found.summary.notes["cut"]
     assert "(over 12 a row)" in caplog.text
-    assert all(entry["prompt"] for entry in found.summary["suspicious"])
+    assert all(entry.about["prompt"] for entry in found.summary.suspicious)
 
 
 def test_what_does_not_fit_the_task_is_refused(place: Path, tmp_path: Path) -> None:
@@ -293,9 +296,9 @@ def test_the_packaged_model_answers_and_is_audited(tmp_path: Path, monkeypatch: 
 
 def test_auto_swaps_completions_as_canaries(place: Path, tmp_path: Path) -> None:
     found = thresher.audit(options(place, tmp_path / "run", detector="auto", canaries=0.1, methods="tracin"))
-    auto = found.summary["auto"]
-    assert auto["canary_kind"] == "swap"
-    assert set(auto["members"]) == {"influence", "training"}
-    assert auto["error_rate"]["queries"] is None
+    auto = told_by_canaries(found)
+    assert auto.canary_kind == "swap"
+    assert set(auto.members) == {"influence", "training"}
+    assert auto.error_rate.queries is None
     assert "suggested" not in found.scores
     assert found.scores["probability_wrong"].between(0, 1).all()

@@ -14,6 +14,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 import thresher
 from audits import Audits
 from folders import reviews
+from summaries import known_of_classes
 from thresher.auditing.cost import FORWARD, passes
 from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig
@@ -47,12 +48,12 @@ def nearest_means(place: Path) -> int:
 def test_a_model_behind_the_probe_is_said_to_be_whatever_ranks_the_rows(
     place: Path, finished: thresher.AuditResult
 ) -> None:
-    entry = finished.summary["knowledge"]
+    entry = known_of_classes(finished)
     assert nearest_means(place) >= 12  # words tell the class, and features of random weights still tell the words
-    assert entry["probe"] >= 12 and entry["probe_learned"]
-    assert entry["only_probe_knows"] and entry["learned"] is False
-    assert "--detector auto would rank rows" in entry["doubt"]
-    assert finished.summary["score"] == "detector/loss"
+    assert entry.probe is not None and entry.probe >= 12 and entry.probe_learned
+    assert entry.only_probe_knows and entry.learned is False
+    assert "--detector auto would rank rows" in (entry.doubt or "")
+    assert finished.summary.score == "detector/loss"
 
 
 def test_the_probe_is_the_one_that_frozen_scores_are_made_of(
@@ -61,7 +62,7 @@ def test_the_probe_is_the_one_that_frozen_scores_are_made_of(
     by_probe = thresher.audit(options(place, tmp_path / "run", detector="probe_frozen"))
     said = [load_file(run.folder / "opinions.safetensors")["probe"] for run in (finished, by_probe)]
     assert torch.equal(*said) and said[0].shape == (80 + QUERIES, 2)
-    assert by_probe.summary["knowledge"]["probe"] == finished.summary["knowledge"]["probe"]
+    assert known_of_classes(by_probe).probe == known_of_classes(finished).probe
     assert "probe_frozen" in by_probe.all_scores["detector"]
     assert not [name for name in finished.all_scores["detector"].values if "frozen" in name or "confident" in name]
     for name in ("detector/loss", "tracin/layers/mean"):
@@ -79,7 +80,7 @@ def test_a_model_without_features_is_only_not_put_beside_a_probe(
         thresher.audit(options(place, tmp_path / "frozen", detector="knn_frozen"))
     monkeypatch.setattr("thresher.auditing.prepare.Job.looks_at", lambda *_: False)  # nor are tuned ones asked for
     found = thresher.audit(options(place, tmp_path / "run"))
-    assert found.summary["knowledge"]["probe"] is None
+    assert known_of_classes(found).probe is None
     assert "not put beside a probe" in caplog.text
 
 

@@ -19,6 +19,7 @@ import thresher
 from audits import Audits, flags
 from folders import answers
 from stopping import Stopping
+from summaries import known_of_answers, made_up, training
 from thresher.auditing.doubts import doubt_of
 from thresher.auditing.pipeline import run
 from thresher.auditing.prepare import prepare
@@ -32,6 +33,7 @@ from thresher.model.adapters import WEIGHTS, without_adapter
 from thresher.model.predict import Predictions
 from thresher.report.knowledge import knowledge_lines
 from thresher.results.clean import clean_run as clean
+from thresher.summary import KnowledgeOfAnswers
 
 
 def said(losses: Any, share: float = 0.5) -> Predictions:
@@ -87,12 +89,13 @@ def test_the_console_says_what_summary_json_says(before: Any) -> None:
     found = known([2.0] * 6, before)
     entry = knowledge_entry(found, doubt_of(found))
     console = Console(width=600, record=True, file=StringIO())
-    console.print(knowledge_lines({"knowledge": entry, "training": {"learning_rate": 0.003}}))
+    assert isinstance(entry, KnowledgeOfAnswers)
+    console.print(knowledge_lines(entry, made_up(knowledge=entry, training=training(0.003))))
     text = console.export_text()
-    assert f"{entry['now']['token_loss']:.3f} a token (perplexity 7.39)" in text and "rate of 0.003" in text
+    assert f"{entry.now.token_loss:.3f} a token (perplexity 7.39)" in text and "rate of 0.003" in text
     assert ("As it came it had one of 1.000 a token" in text) == (before is not None)
     assert ("made 0 answers likelier and 6 less likely" in text) == (before is not None)
-    assert (entry["doubt"] or "") in text
+    assert (entry.doubt or "") in text
 
 
 FAST: dict[str, Any] = {
@@ -122,29 +125,33 @@ def losses_alone(place: Path, model: Any) -> list[float]:
 
 
 def test_an_audit_says_how_much_likelier_the_answers_became(place: Path, finished: thresher.AuditResult) -> None:
-    entry = finished.summary["knowledge"]
+    entry = known_of_answers(finished)
     base = AutoModelForCausalLM.from_pretrained(place / "model")
     before = losses_alone(place, base)
     now = losses_alone(place, PeftModel.from_pretrained(base, str(finished.folder / "model")))
-    assert entry["before"]["query_loss"] == pytest.approx(np.mean(before), rel=1e-4)
-    assert entry["now"]["query_loss"] == pytest.approx(np.mean(now), rel=1e-4)
-    assert entry["likelier"] == sum(after < first for after, first in zip(now, before, strict=True)) == 12
-    assert entry["learned"] is True and entry["doubt"] is None and entry["trained_here"] is True
+    assert entry.before is not None
+    assert entry.before.query_loss == pytest.approx(np.mean(before), rel=1e-4)
+    assert entry.now.query_loss == pytest.approx(np.mean(now), rel=1e-4)
+    assert entry.likelier == sum(after < first for after, first in zip(now, before, strict=True)) == 12
+    assert entry.learned is True and entry.doubt is None and entry.trained_here is True
 
 
 def test_an_adapter_is_compared_with_its_base_and_a_whole_model_with_nothing(
     place: Path, finished: thresher.AuditResult, tmp_path: Path
 ) -> None:
     adapter = str(finished.folder / "model")
-    entry = thresher.audit(options(place, tmp_path / "adapter", adapter=adapter)).summary["knowledge"]
-    expected = finished.summary["knowledge"]
-    assert entry["trained_here"] is False and entry["likelier"] == expected["likelier"]
+    entry = known_of_answers(thresher.audit(options(place, tmp_path / "adapter", adapter=adapter)))
+    expected = known_of_answers(finished)
+    assert entry.trained_here is False and entry.likelier == expected.likelier
     for side in ("now", "before"):
-        assert entry[side] == pytest.approx(expected[side], rel=1e-4)
+        assert getattr(entry, side).model_dump() == pytest.approx(getattr(expected, side).model_dump(), rel=1e-4)
     whole = thresher.audit(options(place, tmp_path / "whole", finetune=False))
-    entry = whole.summary["knowledge"]
-    assert entry["learned"] is None and entry["before"] is None and entry["doubt"] is None
-    assert entry["now"] == pytest.approx(expected["before"], rel=1e-4)  # what nobody trained is what it was
+    entry = known_of_answers(whole)
+    assert entry.learned is None and entry.before is None and entry.doubt is None
+    assert expected.before is not None
+    assert entry.now.model_dump() == pytest.approx(
+        expected.before.model_dump(), rel=1e-4
+    )  # what nobody trained is what it was
     assert not (whole.folder / "as_it_came.safetensors").exists()
 
 
@@ -155,14 +162,14 @@ def test_what_has_not_learned_is_doubted_first_and_at_clean(
     shown = CliRunner().invoke(app, ["audit", *flags(given)])
     assert shown.exit_code == 0, shown.output
     found = thresher.audit(given)
-    entry = found.summary["knowledge"]
-    assert entry["learned"] is False and entry["likelier"] + entry["less_likely"] == 0
-    assert "0 of 12 clean answers likelier" in entry["doubt"]
+    entry = known_of_answers(found)
+    assert entry.learned is False and entry.likelier + entry.less_likely == 0
+    assert entry.doubt is not None and "0 of 12 clean answers likelier" in entry.doubt
     assert "What the model knows" in shown.output
     assert shown.output.index("What the model knows") < shown.output.index("most suspicious rows")
     caplog.clear()
     clean(found.folder, tmp_path / "cleaned.jsonl")
-    assert entry["doubt"] in caplog.text
+    assert entry.doubt in caplog.text
 
 
 def test_the_model_as_it_came_is_asked_once(
@@ -182,7 +189,7 @@ def test_the_model_as_it_came_is_asked_once(
         run(prepare(thresher.AuditConfig(**given)), Stopping("fine-tuning", 40))
     again = thresher.audit(given)
     assert len(asked) == 1
-    assert again.summary["knowledge"] == finished.summary["knowledge"]
+    assert again.summary.knowledge == finished.summary.knowledge
 
 
 def test_without_its_adapter_a_model_is_its_base_and_with_it_again_what_it_was(
@@ -210,6 +217,6 @@ def test_an_adapter_that_was_never_trained_is_doubted(
     tensors = load_file(adapter / WEIGHTS)
     zeros = {name: tensor * ("lora_B" not in name) for name, tensor in tensors.items()}
     save_file(zeros, adapter / WEIGHTS, metadata={"format": "pt"})
-    entry = thresher.audit(options(place, tmp_path / "run", adapter=str(adapter))).summary["knowledge"]
-    assert entry["learned"] is False and entry["likelier"] == entry["less_likely"] == 0
-    assert "without the adapter" in entry["doubt"]
+    entry = known_of_answers(thresher.audit(options(place, tmp_path / "run", adapter=str(adapter))))
+    assert entry.learned is False and entry.likelier == entry.less_likely == 0
+    assert "without the adapter" in (entry.doubt or "")

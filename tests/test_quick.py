@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import thresher
 from audits import Audits, flags
 from folders import answers, classifier_folder, generator_folder, reviews, write_rows
+from summaries import known_of_classes, told_by_canaries
 from thresher.auditing.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
 from thresher.auditing.cost import SHORT, cheaper, passes
 from thresher.auditing.plan import make_plan
@@ -32,13 +33,12 @@ def looked(place: Path) -> thresher.AuditResult:
 
 
 def test_a_look_ranks_rows_and_says_how_sure_it_is_and_trains_nothing(looked: thresher.AuditResult) -> None:
-    summary = looked.summary
     assert len(looked.scores) == 60
     assert "probe_frozen" in looked.all_scores["detector"]
     assert set(looked.all_scores["kind"].values) == {"detector"}
-    rate = summary["auto"]["error_rate"]
-    assert rate["low"] <= rate["estimate"] <= rate["high"]
-    assert summary["knowledge"]["queries"] == 16
+    rate = told_by_canaries(looked).error_rate
+    assert rate.low <= rate.estimate <= rate.high
+    assert known_of_classes(looked).queries == 16
     kept = {file.name for file in looked.folder.rglob("*")}
     assert not {"tensor.zarr", "checkpoint.json", "weights.safetensors", "adapter_config.json"} & kept
 
@@ -184,5 +184,5 @@ def test_a_look_on_a_model_that_knows_nothing_says_that_it_tells_little(
     train = write_rows(tmp_path / "train.jsonl", shuffled)
     with caplog.at_level(logging.WARNING):
         found = thresher.audit(options(place, tmp_path / "run", quick=True) | {"train": train})
-    assert found.summary["knowledge"]["learned"] is False
-    assert "this look tells little" in found.summary["knowledge"]["doubt"]
+    assert known_of_classes(found).learned is False
+    assert "this look tells little" in (known_of_classes(found).doubt or "")

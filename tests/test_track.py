@@ -20,6 +20,7 @@ from tensorboard.plugins.hparams.metadata import SESSION_START_INFO_TAG, parse_s
 
 import thresher
 from audits import Audits
+from summaries import told_by_canaries
 from thresher import track
 from thresher.cli import main
 from thresher.config import LogTo
@@ -61,13 +62,19 @@ def single(value: float) -> float:
 
 def test_tensorboard_reads_back_what_the_summary_says(finished: thresher.AuditResult) -> None:
     summary = finished.summary
-    entry = next(one for one in summary["detection"] if one["score"] == summary["score"])
-    expected = {f"detection/{name}": value for name, value in entry.items() if name != "score"}
-    expected |= {f"accuracy/{rows}": value for rows, value in summary["accuracy"].items()}
-    expected |= {f"error_rate/{name}": summary["auto"]["error_rate"][name] for name in ("estimate", "low", "high")}
-    expected |= {f"seconds/{stage}": value for stage, value in summary["seconds"].items()}
+    entry = next(one for one in summary.detection if one.score == summary.score)
+    rate = told_by_canaries(finished).error_rate
+    expected = {f"detection/{name}": value for name, value in entry.model_dump().items() if name != "score"}
+    expected |= {f"accuracy/{rows}": one.value for rows, one in summary.measures["accuracy"].items()}
+    expected |= {"error_rate/estimate": rate.estimate, "error_rate/low": rate.low, "error_rate/high": rate.high}
+    expected |= {f"seconds/{stage}": value for stage, value in summary.seconds.items()}
     assert len(expected) == 5 + 6 + 3 + 5
     assert results(scalars(finished.folder)) == {name: single(value) for name, value in expected.items()}
+
+
+def of_epochs(result: thresher.AuditResult, name: str) -> list[float]:
+    assert result.summary.training is not None
+    return [getattr(epoch, name) for epoch in result.summary.training.epochs]
 
 
 def test_every_training_has_its_curves(finished: thresher.AuditResult) -> None:
@@ -76,7 +83,7 @@ def test_every_training_has_its_curves(finished: thresher.AuditResult) -> None:
         for loss in ("train_loss", "query_loss"):
             assert [step for step, _ in found[f"{training}/{loss}"]] == list(range(1, EPOCHS + 1))
     for loss in ("train_loss", "query_loss"):  # right answers of two trainings may be as many
-        first = [single(epoch[loss]) for epoch in finished.summary["training"]["epochs"]]
+        first = [single(value) for value in of_epochs(finished, loss)]
         assert [value for _, value in found[f"round_1/{loss}"]] == first
         assert [value for _, value in found[f"round_2/{loss}"]] != first
 
@@ -86,7 +93,7 @@ def test_the_configuration_is_the_runs_hyperparameters(finished: thresher.AuditR
     found = parse_session_start_info_plugin_data(content).hparams
     values = {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
     plain = (bool, int, float, str)
-    config = finished.summary["config"]
+    config = finished.summary.config.model_dump(mode="json")
     assert values == {name: value if isinstance(value, plain) else str(value) for name, value in config.items()}
 
 
@@ -101,7 +108,7 @@ def test_a_run_that_goes_on_tells_all_of_it_once(finished: thresher.AuditResult,
     assert {name: points for name, points in now.items() if "seconds" not in name} == {
         name: points for name, points in before.items() if "seconds" not in name
     }
-    assert results(now)["seconds/retraining"] == single(found.summary["seconds"]["retraining"])
+    assert results(now)["seconds/retraining"] == single(found.summary.seconds["retraining"])
 
 
 def test_logging_is_no_part_of_the_result(finished: thresher.AuditResult, place: Path, tmp_path: Path) -> None:
@@ -114,13 +121,12 @@ def test_logging_is_no_part_of_the_result(finished: thresher.AuditResult, place:
 
 def test_one_training_without_canaries_or_errors(place: Path, tmp_path: Path) -> None:
     given = options(place, tmp_path / "run", log_to="tensorboard", detector="loss", plant=0.0)
-    summary = thresher.audit(given).summary
+    result = thresher.audit(given)
     found = scalars(tmp_path / "run")
-    losses = summary["training"]["epochs"]
     for loss in ("train_loss", "query_loss", "query_right"):
-        points = [(number, single(epoch[loss])) for number, epoch in enumerate(losses, start=1)]
+        points = [(number, single(value)) for number, value in enumerate(of_epochs(result, loss), start=1)]
         assert found.pop(f"training/{loss}") == points
-    assert found == {f"seconds/{stage}": [(0, single(value))] for stage, value in summary["seconds"].items()}
+    assert found == {f"seconds/{stage}": [(0, single(value))] for stage, value in result.summary.seconds.items()}
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "wandb", "mlflow", "trackio"])

@@ -13,6 +13,7 @@ from thresher.auditing.run import RunDirectory, open_finished
 from thresher.config import AuditConfig, make_config
 from thresher.lines import plain
 from thresher.progress import Progress, Shown, Silent, console_of_call
+from thresher.summary import Summary
 from thresher.terminal import open_console
 
 # The table is there at once; what takes torch, and that seconds to import, is imported when it is asked for.
@@ -32,12 +33,13 @@ class AuditResult:
     """A finished audit, read from its run directory.
 
     ``scores`` has the verdicts, one line a training row, in the file's order: ``score`` (larger = helpful), ``rank``
-    (1 = most detrimental), what the model says, and the row's ``text``. ``summary`` is summary.json.
+    (1 = most detrimental), what the model says, and the row's ``text``. ``summary`` is summary.json:
+    ``result.summary.knowledge``, ``result.summary.dropped_rows`` and so on.
     """
 
     folder: Path
     scores: pd.DataFrame
-    summary: dict[str, Any]
+    summary: Summary
 
     @cached_property
     def all_scores(self) -> xr.DataArray:
@@ -57,7 +59,7 @@ class AuditResult:
         from thresher.results.layer_view import refuse_no_tensor
 
         file = TensorFile(RunDirectory(self.folder).tensor)
-        refuse_no_tensor(self.folder, file)
+        refuse_no_tensor(self.folder, file, looked=self.summary.config.quick)
         return file.open()
 
     @property
@@ -112,8 +114,8 @@ class AuditResult:
         return f"AuditResult({self._headline()})"
 
     def _headline(self) -> str:
-        ranked = f"{len(self.scores):,} rows ranked by {self.summary['score']}"
-        return f"{self.folder}: {ranked}, {self.summary['drop']:,} to drop"
+        ranked = f"{len(self.scores):,} rows ranked by {self.summary.score}"
+        return f"{self.folder}: {ranked}, {self.summary.dropped_rows:,} to drop"
 
     def _repr_html_(self) -> str:
         shown = self.lowest().map(lambda value: plain(value) if isinstance(value, str) else value)

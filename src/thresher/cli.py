@@ -217,7 +217,7 @@ def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_
         show_end(open_console(stderr=as_json), result.summary, str(result.folder))
     else:
         show_result(console, result.summary, str(result.folder))
-    _write_json(result.summary, wanted=as_json)
+    _write_json(result.summary.model_dump(mode="json"), wanted=as_json)
 
 
 def _write_json(value: Any, *, wanted: bool) -> None:

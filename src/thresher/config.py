@@ -15,7 +15,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import to_jsonable_python
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from thresher.errors import ConfigError
@@ -326,11 +325,9 @@ NOT_PART_OF_THE_RESULT = ("output", "memory", "log_to", "quick")
 """Options that may differ between a killed run, or a first look, and the one that goes on with it."""
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any], *kinds: type[Section]) -> list[str]:
-    """Which options of ``now`` were others ``before``, both as JSON; one not there yet had its kind's default."""
-    fields = {name: field for kind in kinds for name, field in kind.model_fields.items() if not field.is_required()}
-    was = {name: to_jsonable_python(field.default) for name, field in fields.items()} | dict(before)
-    return [f"{name} was {was.get(name)!r}, now {now[name]!r}" for name in now if was.get(name) != now[name]]
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Which options of ``now`` were others ``before``, both as JSON."""
+    return [f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in now if before.get(name) != now[name]]
 
 
 def make_config(kind: type[S], options: dict[str, Any], file: Path | None = None) -> S:

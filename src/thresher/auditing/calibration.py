@@ -3,59 +3,62 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
-from typing import Any
 
 from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job
-from thresher.calibration.error_rate import ErrorRate
+from thresher.calibration import error_rate
 from thresher.influences.registry import INFLUENCE
 from thresher.scores.names import Configuration
+from thresher.summary import ByChoice, Calibration, ErrorKind, ErrorPair, ErrorRate, Share
 
 BY_DEFAULT = Configuration("datainf", "layers", "vote", 0.3)
 
 
-def calibration(job: Job, decision: Decision) -> dict[str, Any]:
-    """``auto``: the canaries, what they chose, and how sure that makes the ranking; nothing where a score was named."""
+def calibration(job: Job, decision: Decision) -> Calibration | None:
+    """The canaries, what they chose, and how sure that makes the ranking; None where a score was named."""
     choice, sure = decision.choice, decision.confidence
     if choice is None or sure is None:
-        return {}
-    return {
-        "auto": {
-            "canaries": [int(one.wrong.sum()) for one in job.rounds],
-            "canary_kind": job.canary_kind,
-            "learned": job.subject.kind == "lora",
-            "combined": choice.combined,
-            "members": {family: [one.name for one in names] for family, names in choice.stack.members.items()},
-            "weights": dict(choice.stack.weights),
-            "strength_of_prior": choice.stack.strength,
-            "best_single": choice.single.name,
-            "canaries_auroc": choice.auroc,
-            "canaries_auroc_error": choice.auroc_error,
-            "error_rate": _error_rate(sure.rate),
-            "kind": _kind(job, decision),
-            "text_problems": dict(Counter(filter(None, decision.table["text_problem"]))),
-            "more_likely_wrong": sure.more_likely_wrong,
-        }
-    }
+        return None
+    return Calibration(
+        canaries=tuple(int(one.wrong.sum()) for one in job.rounds),
+        canary_kind=job.canary_kind,
+        learned=job.subject.kind == "lora",
+        combined=choice.combined,
+        members={family: tuple(one.name for one in names) for family, names in choice.stack.members.items()},
+        weights=dict(choice.stack.weights),
+        strength_of_prior=choice.stack.strength,
+        best_single=choice.single.name,
+        canaries_auroc=ByChoice.model_validate(choice.auroc),
+        canaries_auroc_error=ByChoice.model_validate(choice.auroc_error),
+        error_rate=_error_rate(sure.rate),
+        kind=_kind(job, decision),
+        text_problems=dict(Counter(filter(None, decision.table["text_problem"]))),
+        more_likely_wrong=sure.more_likely_wrong,
+    )
 
 
-def _kind(job: Job, decision: Decision) -> dict[str, Any] | None:
+def _kind(job: Job, decision: Decision) -> ErrorKind | None:
     """Of what kind errors are, for rows with classes."""
     if decision.choice is None or len(job.subject.classes) < 2:
         return None
     names = {number: name for name, number in job.subject.classes.items()}
-    pairs = [
-        {"label": names[pair.label], "likely": names[pair.likely], "rows": pair.rows, "wrong": pair.wrong}
+    pairs = tuple(
+        ErrorPair(label=names[pair.label], likely=names[pair.likely], rows=pair.rows, wrong=pair.wrong)
         for pair in decision.pairs
-    ]
-    return {"patterned": decision.choice.patterned, "pairs": pairs}
+    )
+    return ErrorKind(patterned=decision.choice.patterned, pairs=pairs)
 
 
-def _error_rate(rate: ErrorRate) -> dict[str, Any]:
-    ways = {"canaries": rate.canaries, "queries": rate.queries}
-    by = {name: share and asdict(share) for name, share in ways.items()}
-    return {**asdict(rate.share), **by, "plausible": rate.plausible, "alike": rate.alike}
+def _error_rate(rate: error_rate.ErrorRate) -> ErrorRate:
+    return ErrorRate(
+        estimate=rate.share.estimate,
+        low=rate.share.low,
+        high=rate.share.high,
+        canaries=Share.model_validate(rate.canaries),
+        queries=None if rate.queries is None else Share.model_validate(rate.queries),
+        plausible=rate.plausible,
+        alike=rate.alike,
+    )
 
 
 def shown_influence(decision: Decision) -> Configuration | None:

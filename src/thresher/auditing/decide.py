@@ -16,7 +16,7 @@ from thresher.arrays import Floats, Indices
 from thresher.auditing.known import knowledge_of
 from thresher.auditing.looks import as_given, read_candidates
 from thresher.auditing.prepare import Job
-from thresher.auditing.run import OTHER_VERSION, RunDirectory
+from thresher.auditing.run import RunDirectory
 from thresher.calibration.candidates import Candidates, side_by_side
 from thresher.calibration.choice import Choice
 from thresher.calibration.confidence import Confidence
@@ -25,7 +25,6 @@ from thresher.calibration.ranking import rank_rows
 from thresher.calibration.repair import SURE, ErrorPair
 from thresher.calibration.stack import of_frozen_features
 from thresher.detectors.texts import text_problems
-from thresher.errors import RunError
 from thresher.evaluate.knowledge import Knowledge
 from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import written
@@ -97,8 +96,6 @@ def _by_canaries(
 
 def _opinions(job: Job, place: RunDirectory) -> Opinions | None:
     rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
-    if rounds[0] and "odds" not in rounds[0]:
-        raise RunError(OTHER_VERSION.format(place.path))
     return Opinions.of([{name: tensor.numpy() for name, tensor in found.items()} for found in rounds])
 
 

@@ -30,9 +30,8 @@ def knowledge_of(job: Job, place: RunDirectory) -> Knowledge | AnswerKnowledge |
     """What the model of the first round knows by the clean queries; None where these have neither class nor answer."""
     query = job.encoded["query"]
     if not isinstance(query.labels, torch.Tensor):
-        now, before = read_predictions(place.predictions, "query"), None
-        if place.as_it_came.exists():  # runs of an earlier version went on without
-            before = read_predictions(place.as_it_came, "query")
+        now = read_predictions(place.predictions, "query")
+        before = read_predictions(place.as_it_came, "query") if job.compares_answers else None
         trained_here = job.subject.kind == "lora"
         return measure_answers(now, before, query.labels, query.row_loss, trained_here=trained_here)
     return _of_classes(job, place) if len(job.subject.classes) > 1 else None

@@ -21,9 +21,9 @@ from thresher.auditing.rounds import frozen_features, run_round, with_alike_cana
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.summary import Findings, results, summarise
 from thresher.calibration.repair import lost_classes
-from thresher.files import write_json
 from thresher.model.finetune import History
 from thresher.progress import Progress, Within
+from thresher.summary import write_summary
 from thresher.track import Tracker, curves, tracking
 
 log = logging.getLogger(__name__)
@@ -79,9 +79,9 @@ def _conclude(job: Job, place: RunDirectory, history: History | None, progress: 
         judged = None
         if job.config.retrain:
             judged = retrained(job, place, training_sets(job, decision), progress, tracker=tracker)
-    summary = summarise(job, place, Findings(decision, history, judged))
-    write_json(place.summary, summary)
-    tracker.numbers(results(summary))
+    found = summarise(job, place, Findings(decision, history, judged))
+    write_summary(place.summary, found)
+    tracker.numbers(results(found))
 
 
 def _warn_of_unlearned(job: Job, place: RunDirectory) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from thresher.arrays import Floats
 from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job, has
-from thresher.auditing.run import OTHER_VERSION, RunDirectory
+from thresher.auditing.run import RunDirectory
 from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibration.canaries import ALIKE, Round
 from thresher.calibration.opinions import opinions_of
@@ -134,8 +134,6 @@ def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) 
     if not job.auto or job.canary_kind != ALIKE:
         return job
     numbers = [str(one.number) for one in job.rounds]
-    if not place.canaries.exists() and place.candidates.exists():
-        raise RunError(OTHER_VERSION.format(place.path))
     if not place.canaries.exists():
         assert frozen is not None  # of a model that is trained here there are features
         labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 import yaml
@@ -16,6 +16,7 @@ from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig, differences
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, read_json, write_json, written
+from thresher.summary import FORMAT, Summary, check_format, read_summary
 
 ROUNDS = "rounds"
 """Folder of all trainings but the first."""
@@ -24,19 +25,17 @@ GUESSED = "labels that the model was asked for"
 """In inputs.json. They hang on the last bits of its numbers, and these on the number of threads."""
 
 
-OTHER_VERSION = "{}: this run was begun by another version of thresher; begin anew with another --output."
-
-
 class RunDirectory:
     """Paths and bookkeeping of one run.
 
-    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read), features.safetensors and (of
-    answers) as_it_came.safetensors, which are of the model before training, canaries.safetensors (their rows and
-    labels), search/ (for a learning rate), then of the first training model/, training/, gradients/ and sums/ over
-    checkpoints (while they are needed), influence.zarr, predictions.safetensors, cancellation.parquet,
-    candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with retraining), of each other one
-    the same in rounds/NUMBER, and of all together all_scores.parquet, scores.parquet (the verdicts on rows),
-    retrained/, summary.json. A tracker puts its local files beside them.
+    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read, and the format of all files here),
+    features.safetensors and (of answers) as_it_came.safetensors, which are of the model before training,
+    canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
+    training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
+    cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with
+    retraining), of each other one the same in rounds/NUMBER, and of all together
+    all_scores.parquet, scores.parquet (the verdicts on rows), retrained/, summary.json. A tracker puts its local files
+    beside them.
 
     Example:
         >>> RunDirectory(Path("runs/a")).scores.as_posix()
@@ -79,13 +78,13 @@ class RunDirectory:
         if self._only_looked_at and not config.quick:
             self._forget_look()
         if not self.config.exists():
-            write_json(self.inputs, dict(inputs))
+            write_json(self.inputs, {"format": FORMAT, **inputs})
             with written(self.config) as temporary:
                 temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
     @property
     def _only_looked_at(self) -> bool:
-        return self.config.exists() and bool(yaml.safe_load(self.config.read_text(encoding="utf-8")).get("quick"))
+        return self.config.exists() and bool(yaml.safe_load(self.config.read_text(encoding="utf-8"))["quick"])
 
     def _forget_look(self) -> None:
         """Take away what a first look left, but for the features."""
@@ -106,21 +105,25 @@ class RunDirectory:
             if others:
                 raise RunError(f"{self.path}: holds other files ({min(others)}); name an empty --output.")
             return
+        self.refuse_format()
         before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        if config.quick and not before.get("quick"):
+        if config.quick and not before["quick"]:
             raise RunError(f"{self.path}: holds a whole audit, and --quick would replace it; name another --output.")
         now = config.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RESULT))
-        differs = differences(before, now, AuditConfig)
-        stored = read_json(self.inputs, {})
-        known = [name for name in inputs if name in stored or name != GUESSED]  # which older runs do not tell
+        differs = differences(before, now)
+        stored = read_json(self.inputs)
         hint = {GUESSED: " (use as many threads as before: OMP_NUM_THREADS)"}
         differs += [
-            f"the contents of {name} changed{hint.get(name, '')}" for name in known if stored.get(name) != inputs[name]
+            f"the contents of {name} changed{hint.get(name, '')}" for name in inputs if stored.get(name) != inputs[name]
         ]
         if differs:
             raise RunError(
                 f"{self.path}: this run was made with other arguments: {'; '.join(differs)}. Name another --output."
             )
+
+    def refuse_format(self) -> None:
+        """Raise :class:`RunError` if the directory's files are of another format."""
+        check_format(self.path, read_json(self.inputs, {}).get("format"))
 
     @contextmanager
     def timed(self, stage: str) -> Generator[None]:
@@ -149,17 +152,16 @@ def read_audited(run: RunDirectory, config: AuditConfig, part: Literal["train", 
     return table
 
 
-def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, dict[str, Any]]:
+def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, Summary]:
     """A finished run: its directory, configuration, verdicts and summary. Raises :class:`RunError` if it is none."""
     run = RunDirectory(path)
     if not run.config.exists():
         raise RunError(f"{path}: this is not a run directory (no config.yaml); name the --output of an audit.")
+    run.refuse_format()
     if not run.summary.exists():
         raise RunError(f"{path}: this audit is not finished; run the same command again to go on.")
-    if not run.all_scores.exists():
-        raise RunError(OTHER_VERSION.format(path))
     config = AuditConfig(**yaml.safe_load(run.config.read_text(encoding="utf-8")))
-    return run, config, pd.read_parquet(run.scores), read_json(run.summary)
+    return run, config, pd.read_parquet(run.scores), read_summary(run.summary)
 
 
 def _is_name(path: str) -> bool:

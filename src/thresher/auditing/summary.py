@@ -1,10 +1,11 @@
-"""summary.json: every number that is shown, with the configuration that made it."""
+"""What the stages of an audit found, gathered for summary.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,19 @@ from thresher.model.losses import correct_rows
 from thresher.model.predict import read_predictions
 from thresher.model.rate_search import read_search
 from thresher.scores.table import hurt_queries, lowest, said_of
-from thresher.tasks.registry import TASKS
+from thresher.summary import (
+    Detected,
+    Epoch,
+    GroupCancellation,
+    KnowledgeOfAnswers,
+    KnowledgeOfClasses,
+    Measured,
+    SpoiledText,
+    Summary,
+    SuspiciousRow,
+    Training,
+    Trial,
+)
 
 SHOWN_ROWS, SHOWN_SPOILED, SHOWN_QUERIES = 10, 5, 2
 
@@ -43,123 +56,140 @@ class Findings:
     judged: dict[str, dict[str, float]] | None
 
 
-def summarise(job: Job, place: RunDirectory, found: Findings) -> dict[str, Any]:
-    """The content of summary.json: ``detection`` where errors were planted, the task's measures of any test rows."""
+def summarise(job: Job, place: RunDirectory, found: Findings) -> Summary:
+    """What the stages found, as summary.json has it."""
     outputs = read_predictions(place.predictions, "query").outputs
     correct = correct_rows(outputs, job.encoded["query"].labels, job.subject.model.config)
-    decision = found.decision
-    summary: dict[str, Any] = {
-        "sign": SIGN,
-        "rows": len(decision.table),
-        "queries": len(correct),
-        "queries_predicted_correctly": int(correct.sum()),
-        **({} if job.config.quick else _sizes(job)),
-        **({"classes": job.subject.classes} if job.subject.classes else {}),
-        "notes": job.notes,
-        **({"knowledge": _knowledge(job, decision.knowledge)} if decision.knowledge else {}),
-        "score": decision.name,
-        "drop": len(decision.dropped),
-        **calibration(job, decision),
-        **({"shown_influence": shown.name} if (shown := shown_influence(decision)) else {}),
-        **_suspicious(job, place, decision),
-    }
-    if found.history is not None:
-        summary["training"] = _training(job, place, found.history)
-    if job.config.plant:
-        summary["planted"] = int(job.planted.sum())
-        summary["plant_kind"] = job.planted_kind
-        summary["detection"] = _detection(decision, job.planted)
-    if place.cancellation.exists():  # none where gradients are projected
-        summary["cancellation"] = _cancellation(pd.read_parquet(place.cancellation))
-    if found.judged is not None:
-        summary["test_rows"] = len(job.encoded["test"])
-        judged = found.judged
-        if job.auto:
-            judged = judged | {"with_canaries": read_json(place.judged)}
-        for key in judged["all_rows"]:
-            summary[key] = {trained_on: values[key] for trained_on, values in judged.items()}
-    return summary | {"seconds": place.seconds, "config": job.config.model_dump(mode="json")}
+    decision, looked, plants = found.decision, job.config.quick, bool(job.config.plant)
+    shown = shown_influence(decision)
+    suspicious, spoiled = _suspicious(job, place, decision)
+    return Summary(
+        sign=SIGN,
+        rows=len(decision.table),
+        queries=len(correct),
+        queries_predicted_correctly=int(correct.sum()),
+        modules=None if looked else len(job.modules),
+        gradient_bytes=None if looked else job.gradient_bytes,
+        tensor_bytes=None if looked else job.tensor_bytes,
+        classes=job.subject.classes,
+        notes=job.notes,
+        knowledge=_knowledge(job, decision.knowledge) if decision.knowledge else None,
+        score=decision.name,
+        dropped_rows=len(decision.dropped),
+        auto=calibration(job, decision),
+        shown_influence=shown and shown.name,
+        suspicious=suspicious,
+        spoiled_texts=spoiled,
+        training=_training(job, place, found.history) if found.history else None,
+        planted=int(job.planted.sum()) if plants else None,
+        plant_kind=job.planted_kind if plants else None,
+        detection=_detection(decision, job.planted) if plants else (),
+        cancellation=_cancellation(place.cancellation),
+        test_rows=len(job.encoded["test"]) if found.judged else None,
+        measures=_measures(job, place, found.judged) if found.judged else {},
+        seconds=place.seconds,
+        config=job.config,
+    )
 
 
-def _sizes(job: Job) -> dict[str, int]:
-    return {"modules": len(job.modules), "gradient_bytes": job.gradient_bytes, "tensor_bytes": job.tensor_bytes}
-
-
-def _knowledge(job: Job, known: Knowledge | AnswerKnowledge) -> dict[str, Any]:
+def _knowledge(job: Job, known: Knowledge | AnswerKnowledge) -> KnowledgeOfClasses | KnowledgeOfAnswers:
     return knowledge_entry(known, doubt_of(known, trained=not job.config.quick, chosen=job.auto))
 
 
-def knowledge_entry(known: Knowledge | AnswerKnowledge, doubt: str | None) -> dict[str, Any]:
+def knowledge_entry(known: Knowledge | AnswerKnowledge, doubt: str | None) -> KnowledgeOfClasses | KnowledgeOfAnswers:
     """How well the model knows the task by the clean queries, with ``learned`` and, where it has not, the ``doubt``."""
-    probe = {"only_probe_knows": known.only_probe_knows} if isinstance(known, Knowledge) else {}
-    return {"learned": known.learned, **probe, "doubt": doubt, **asdict(known)}
+    more = {"learned": known.learned, "doubt": doubt, **asdict(known)}
+    if isinstance(known, Knowledge):
+        return KnowledgeOfClasses.model_validate(more | {"only_probe_knows": known.only_probe_knows})
+    return KnowledgeOfAnswers.model_validate(more)
 
 
-def _training(job: Job, place: RunDirectory, history: History) -> dict[str, Any]:
+def _training(job: Job, place: RunDirectory, history: History) -> Training:
     """Losses by epoch, the kept epoch, counted from 1, the learning rate, and how it was found."""
     search = read_search(place.search)
+    return Training(
+        epochs=tuple(map(Epoch.model_validate, history.epochs)),
+        chosen_epoch=history.chosen + 1,
+        learning_rate=job.config.peak_rate,
+        trials=tuple(map(Trial.model_validate, search.trials)) if search else (),
+    )
+
+
+def _measures(
+    job: Job, place: RunDirectory, judged: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, Measured]]:
+    """Each measure of the task, of every training set; of an audit with canaries also of the first round's training."""
+    if job.auto:
+        judged = {**judged, "with_canaries": read_json(place.judged)}
     return {
-        "epochs": [asdict(epoch) for epoch in history.epochs],
-        "chosen_epoch": history.chosen + 1,
-        "learning_rate": job.config.peak_rate,
-        **({"trials": [asdict(trial) for trial in search.trials]} if search else {}),
+        one.key: {
+            trained_on: Measured(value=values[one.key], margin_95=values.get(f"{one.key}_margin_95"))
+            for trained_on, values in judged.items()
+        }
+        for one in job.task.measures
     }
 
 
-def results(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers that runs are compared by, named by their place in ``summary``.
+def results(found: Summary) -> dict[str, float]:
+    """The numbers that runs are compared by, named by their place in the summary.
 
     What the ranking score finds of planted errors, what the test rows say of each training set, the share of wrong
     labels with its interval, and seconds by stage: each where the run has it.
     """
-    found = {entry["score"]: entry for entry in summary.get("detection", ())}
-    rate = summary["auto"]["error_rate"] if "auto" in summary else {}
-    groups: dict[str, Mapping[str, Any]] = {
-        "detection": {name: value for name, value in found.get(summary["score"], {}).items() if name != "score"},
-        **{one.key: summary.get(one.key, {}) for one in TASKS[summary["config"]["task"]].measures},
-        "error_rate": {name: rate[name] for name in ("estimate", "low", "high") if name in rate},
-        "seconds": summary["seconds"],
+    ranking = [one.model_dump(exclude={"score"}) for one in found.detection if one.score == found.score]
+    groups: dict[str, Mapping[str, float]] = {
+        "detection": ranking[0] if ranking else {},
+        **{name: {rows: one.value for rows, one in values.items()} for name, values in found.measures.items()},
+        "error_rate": found.auto.error_rate.model_dump(include={"estimate", "low", "high"}) if found.auto else {},
+        "seconds": found.seconds,
     }
     return {f"{group}/{name}": value for group, values in groups.items() for name, value in values.items()}
 
 
-def _cancellation(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """C of every layer group, with median, min and max over weights; None where not finite (JSON has no infinity)."""
-    columns = ["name", "cancellation", "median", "min", "max", "weights", "untouched", "infinite"]
-    groups = table.loc[table["kind"] == "group", columns].rename(columns={"name": "group"})
-    return [
-        {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in record.items()}
-        for record in groups.to_dict("records")
-    ]
+def _cancellation(file: Path) -> tuple[GroupCancellation, ...]:
+    """C of every layer group, with median, min and max over weights; none where gradients are projected."""
+    if not file.exists():
+        return ()
+    table: Any = pd.read_parquet(file)
+    groups = table[table["kind"] == "group"].rename(columns={"name": "group"})
+    names = list(GroupCancellation.model_fields)
+    return tuple(
+        GroupCancellation.model_validate(
+            # JSON has no infinity
+            {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in one.items()}
+        )
+        for one in groups[names].to_dict("records")
+    )
 
 
-def _detection(decision: Decision, planted: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+def _detection(decision: Decision, planted: npt.NDArray[np.bool_]) -> tuple[Detected, ...]:
     """NDR@30, AUC-NDR, AUROC, average precision and precision at 50 of every score, of chance and of the oracle."""
     scores = {one.name: values for one, values in decision.scores.items()}
     if decision.choice is not None:
         scores = {"auto": decision.table["score"].to_numpy(), **scores}
-    return [
-        {"score": name, **measured(values, planted)}
+    return tuple(
+        Detected(score=name, **measured(values, planted))
         for name, values in (scores | {"chance": np.zeros(len(planted)), "oracle": oracle(planted)}).items()
-    ]
+    )
 
 
-def _suspicious(job: Job, place: RunDirectory, decision: Decision) -> dict[str, Any]:
-    """``suspicious``, the most detrimental rows, and apart from them rows of ``spoiled_texts``, if any."""
+def _suspicious(
+    job: Job, place: RunDirectory, decision: Decision
+) -> tuple[tuple[SuspiciousRow, ...], tuple[SpoiledText, ...]]:
+    """The most detrimental rows, and apart from them those whose text is spoiled, if any."""
     ranked = lowest(decision.table, 1.0)
     if "text_problem" not in decision.table:
-        return {"suspicious": _described(job, place, decision, ranked[:SHOWN_ROWS])}
-    problems = decision.table["text_problem"].to_numpy()
+        return _described(job, place, decision, ranked[:SHOWN_ROWS]), ()
+    problems: npt.NDArray[np.object_] = decision.table["text_problem"].to_numpy()
     fine = problems[ranked] == ""
-    spoiled = [
-        {"row": row, "text_problem": problems[row], **job.task.describe("train", row)}
+    spoiled = tuple(
+        SpoiledText(row=row, text_problem=str(problems[row]), **job.task.describe("train", row))
         for row in ranked[~fine][:SHOWN_SPOILED].tolist()
-    ]
-    shown = _described(job, place, decision, ranked[fine][:SHOWN_ROWS])
-    return {"suspicious": shown, **({"spoiled_texts": spoiled} if spoiled else {})}
+    )
+    return _described(job, place, decision, ranked[fine][:SHOWN_ROWS]), spoiled
 
 
-def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indices) -> list[dict[str, Any]]:
+def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indices) -> tuple[SuspiciousRow, ...]:
     """Rows with their text, what the model says, and the queries they hurt most."""
     rows = ranked.tolist()
     shown = shown_influence(decision)
@@ -169,11 +199,13 @@ def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indice
             influence = TensorFile(place.round(number).tensor).open()[shown.influence]
             found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
             hurt |= dict(zip(here, found, strict=True))
-    return [
-        {
-            **{name: value for name, value in said_of(decision.table, row).items() if name != "rank"},
-            **job.task.describe("train", row),
-            "hurts": [{"query": query, **job.task.describe("query", query)} for query in hurt.get(row, ())],
-        }
+    return tuple(
+        SuspiciousRow.model_validate(
+            {
+                **{name: value for name, value in said_of(decision.table, row).items() if name != "rank"},
+                **job.task.describe("train", row),
+                "hurts": [{"query": query, **job.task.describe("query", query)} for query in hurt.get(row, ())],
+            }
+        )
         for row in rows
-    ]
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.styled import Styled
@@ -13,8 +12,9 @@ from thresher.auditing.decide import DROP
 from thresher.auditing.plan import Plan
 from thresher.progress import duration
 from thresher.report.detection import calibration_lines, detector_table, influence_table
-from thresher.report.knowledge import knowledge_lines, only_looked
+from thresher.report.knowledge import knowledge_lines
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
+from thresher.summary import GroupCancellation, Summary
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PlainConsole, indented
@@ -52,115 +52,115 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
     console.print()
 
 
-def show_result(console: PlainConsole, summary: Mapping[str, Any], folder: str) -> None:
+def show_result(console: PlainConsole, summary: Summary, folder: str) -> None:
     """What an audit found: what the model knows, what canaries told, tables, the most suspicious rows; and the end."""
     console.print()
-    if "knowledge" in summary:
-        console.print(knowledge_lines(summary))
-        console.print()
-    if "auto" in summary:
-        console.print(calibration_lines(summary))
-        console.print()
-    if "detection" in summary:
-        if not only_looked(summary):
-            console.print(influence_table(summary))
-            console.print()
-        console.print(detector_table(summary))
-        console.print()
-    if "test_rows" in summary:
-        console.print(test_table(summary))
-        console.print()
-    if "spoiled_texts" in summary:
-        console.print(spoiled_texts(summary))
-        console.print()
-    console.print(suspicious_rows(summary))
-    console.print()
-    if "cancellation" in summary:
-        console.print(cancellation_table(summary))
+    for part in _parts(summary):
+        console.print(part)
         console.print()
     show_end(console, summary, folder)
 
 
-def show_end(console: PlainConsole, summary: Mapping[str, Any], folder: str) -> None:
+def _parts(summary: Summary) -> Iterator[RenderableType]:
+    if summary.knowledge:
+        yield knowledge_lines(summary.knowledge, summary)
+    if summary.auto:
+        yield calibration_lines(summary.auto, trained=not summary.config.quick)
+    if summary.detection:
+        if not summary.config.quick:
+            yield influence_table(summary)
+        yield detector_table(summary)
+    if summary.measures:
+        yield test_table(summary)
+    if summary.spoiled_texts:
+        yield spoiled_texts(summary)
+    yield suspicious_rows(summary)
+    if summary.cancellation:
+        yield cancellation_table(summary.cancellation)
+
+
+def show_end(console: PlainConsole, summary: Summary, folder: str) -> None:
     """The lines that end an audit: where the results are, and what to do next."""
-    console.print(f"Ranked {summary['rows']:,} rows by {summary['score']} ({summary['sign']}); results in {folder}.")
-    if only_looked(summary):
+    console.print(f"Ranked {summary.rows:,} rows by {summary.score} ({summary.sign}); results in {folder}.")
+    if summary.config.quick:
         console.print("Next: the same command without --quick, which trains the model and goes on from here;")
-    then = "or:  " if only_looked(summary) else "Next:"
+    then = "or:  " if summary.config.quick else "Next:"
     console.print(f"{then} thresher clean {folder} --output cleaned.jsonl ({_drops(summary)})")
-    if "auto" in summary and "classes" in summary:
+    if summary.auto and summary.classes:
         console.print("      with --relabel it mends labels where it is sure enough")
 
 
-def _drops(summary: Mapping[str, Any]) -> str:
+def _drops(summary: Summary) -> str:
     """How many rows are dropped, and on what ground."""
-    drop = f"drops {summary['drop']:,} rows"
-    if "auto" in summary or summary["config"].get("drop") is not None:
-        return drop
-    return f"{drop}, the lowest {DROP:.0%}: how many are wrong was not estimated, which --detector auto does"
+    drops = f"drops {summary.dropped_rows:,} rows"
+    if summary.auto or summary.config.drop is not None:
+        return drops
+    return f"{drops}, the lowest {DROP:.0%}: how many are wrong was not estimated, which --detector auto does"
 
 
-def cancellation_table(summary: Mapping[str, Any]) -> RenderableType:
+def cancellation_table(groups: Sequence[GroupCancellation]) -> RenderableType:
     """C of every layer group, with median, min and max over its weights."""
-    entries = summary["cancellation"]
     table = Table(title="Cancellation of the training rows' gradients (1 = none)", title_justify="left")
     table.add_column("")
-    for entry in entries:
-        table.add_column(GROUP_TITLES[entry["group"]], justify="right")
+    for one in groups:
+        table.add_column(GROUP_TITLES[one.group], justify="right")
     for title, name in {"of the group": "cancellation", "median weight": "median", "min": "min", "max": "max"}.items():
-        table.add_row(title, *(_ratio(entry[name], entry) for entry in entries))
+        table.add_row(title, *(_ratio(getattr(one, name), one.infinite) for one in groups))
     notes = "How much rows pull the weights in opposite directions; not how well a group tells good rows from bad."
     return Group(table, Styled(notes, "dim"))
 
 
-def test_table(summary: Mapping[str, Any]) -> RenderableType:
+def test_table(summary: Summary) -> RenderableType:
     """What the test rows say of each training set, with a 95 % interval for that many test rows."""
-    first, *others = _task(summary).measures
-    table = Table(title=f"{first.title.capitalize()} on {summary['test_rows']} test rows, trained on")
+    measures = _task(summary).measures
+    first, *others = (summary.measures[one.key] for one in measures)
+    table = Table(title=f"{measures[0].title.capitalize()} on {summary.test_rows} test rows, trained on")
     table.title_justify = "left"
     table.add_column("training set")
-    for title in (first.title, "95 % interval", *(measure.title for measure in others)):
+    for title in (measures[0].title, "95 % interval", *(measure.title for measure in measures[1:])):
         table.add_column(title, justify="right")
     for name, title in TRAINED_ON_TITLES.items():
-        if name in summary[first.key]:
-            margin = summary[f"{first.key}_margin_95"][name]
-            values = [f"{summary[measure.key][name]:{measure.form}}" for measure in (first, *others)]
-            table.add_row(title, values[0], f"± {margin:{first.form}}", *values[1:])
+        if name in first:
+            form, margin = measures[0].form, first[name].margin_95
+            interval = "" if margin is None else f"± {margin:{form}}"
+            rest = zip(measures[1:], others, strict=True)
+            values = [f"{found[name].value:{measure.form}}" for measure, found in rest]
+            table.add_row(title, f"{first[name].value:{form}}", interval, *values)
     return Group(table, Styled("Differences smaller than the intervals may be chance.", "dim"))
 
 
-def spoiled_texts(summary: Mapping[str, Any]) -> RenderableType:
+def spoiled_texts(summary: Summary) -> RenderableType:
     """Some of the rows whose text is none, or of another language."""
     task = _task(summary)
     rows = [
-        indented(f"row {one['row']}, {one['text_problem']}: {task.shown(one, 140)}") for one in summary["spoiled_texts"]
+        indented(f"row {one.row}, {one.text_problem}: {task.shown(one.about, 140)}") for one in summary.spoiled_texts
     ]
     return Group(Styled("Rows whose text is spoiled, the first of them", "italic"), *rows)
 
 
-def suspicious_rows(summary: Mapping[str, Any]) -> RenderableType:
+def suspicious_rows(summary: Summary) -> RenderableType:
     """The most detrimental rows, what the model says, and whom they hurt."""
     task = _task(summary)
-    others = " of the others" * ("spoiled_texts" in summary)
-    title = f"The {len(summary['suspicious'])} most suspicious rows{others}"
+    others = " of the others" * bool(summary.spoiled_texts)
+    title = f"The {len(summary.suspicious)} most suspicious rows{others}"
     parts: list[RenderableType] = [Styled(title, "italic")]
-    for place, entry in enumerate(summary["suspicious"], start=1):
-        planted = {True: ", a planted error", False: ", not a planted error"}.get(entry.get("planted"), "")
-        parts.append(Styled(f"{place:2}. row {entry['row']}, {task.headline(entry)}{planted}", "bold"))
-        parts.append(indented(task.shown(entry, 160)))
-        for query in entry["hurts"]:
-            about = f"hurts query {query['query']}{task.tag(query)}: {task.shown(query, 110)}"
+    for place, one in enumerate(summary.suspicious, start=1):
+        planted = {True: ", a planted error", False: ", not a planted error", None: ""}[one.planted]
+        parts.append(Styled(f"{place:2}. row {one.row}, {task.headline(one.about)}{planted}", "bold"))
+        parts.append(indented(task.shown(one.about, 160)))
+        for query in one.hurts:
+            about = f"hurts query {query.query}{task.tag(query.about)}: {task.shown(query.about, 110)}"
             parts.append(indented(about, "dim"))
     return Group(*parts)
 
 
-def _task(summary: Mapping[str, Any]) -> type[Task]:
-    return TASKS[summary["config"]["task"]]
+def _task(summary: Summary) -> type[Task]:
+    return TASKS[summary.config.task]
 
 
-def _ratio(value: float | None, entry: Mapping[str, Any]) -> str:
+def _ratio(value: float | None, infinite: int) -> str:
     if value is None:
-        return "inf" if entry["infinite"] else "-"  # what JSON has no number for
+        return "inf" if infinite else "-"  # what JSON has no number for
     return f"{value:.1f}" if value < 1000 else f"{value:.1g}"
 
 

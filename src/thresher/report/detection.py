@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
-from thresher.report.knowledge import only_looked
 from thresher.report.titles import GROUP_TITLES
 from thresher.scores.names import DetectorScore, configuration_called, score_called
+from thresher.summary import Calibration, ErrorKind, ErrorRate, Share, Summary
 
 ALIKE = 0.5  # of rows that count among those like the queries; below, the report says so
 SEEN = 0.9  # probability from which on something is said to be so
@@ -19,15 +18,15 @@ SHOWN_PAIRS = 3
 MEASURES = {"ndr30": "found in 30 %", "auroc": "AUROC", "average_precision": "average precision"}
 
 
-def influence_table(summary: Mapping[str, Any]) -> RenderableType:
+def influence_table(summary: Summary) -> RenderableType:
     """Share of planted errors found among the lowest 30 %, by influence, aggregation and layer group."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
-    for entry in summary["detection"]:
-        one = configuration_called(entry["score"])
+    for entry in summary.detection:
+        one = configuration_called(entry.score)
         if one is not None and one.group in GROUP_TITLES:
             name = one.aggregation + (f" {one.k:g} n" if one.k else "")
-            star = "*" if entry["score"] == summary["score"] else " "
-            cells.setdefault((one.influence, name), {})[one.group] = f"{entry['ndr30']:.0%}{star}"
+            star = "*" if entry.score == summary.score else " "
+            cells.setdefault((one.influence, name), {})[one.group] = f"{entry.ndr30:.0%}{star}"
     groups = [group for group in GROUP_TITLES if any(group in row for row in cells.values())]
     table = Table(title=f"Planted errors found among the 30 % of rows with the lowest scores ({_planted(summary)})")
     table.title_justify = "left"
@@ -41,62 +40,58 @@ def influence_table(summary: Mapping[str, Any]) -> RenderableType:
             table.add_section()
         table.add_row("" if influence == before else influence, aggregation, *(row.get(group, "") for group in groups))
         before = influence
-    notes = f"* the score that ranks the rows.  WE: word embedding, CL: classifier.  Scores: {summary['sign']}."
+    notes = f"* the score that ranks the rows.  WE: word embedding, CL: classifier.  Scores: {summary.sign}."
     return Group(table, Styled(notes, "dim"))
 
 
-def detector_table(summary: Mapping[str, Any]) -> RenderableType:
+def detector_table(summary: Summary) -> RenderableType:
     """The same for the ranking, for detectors without influence, and for the influence that finds most."""
-    entries = {entry["score"]: entry for entry in summary["detection"]}
+    entries = {entry.score: entry for entry in summary.detection}
     called = {name: score_called(name) for name in entries if name not in ("auto", "chance", "oracle")}
     influences = [name for name, one in called.items() if one.kind == "influence"]
-    best = max(influences, key=lambda name: entries[name]["ndr30"], default=None)
+    best = max(influences, key=lambda name: entries[name].ndr30, default=None)
     detectors = {name: one.detector for name, one in called.items() if isinstance(one, DetectorScore)}
     table = Table(title=f"Planted errors found by other ways to rank ({_planted(summary)})", title_justify="left")
     table.add_column("score")
     for title in MEASURES.values():
         table.add_column(title, justify="right")
     shown = [name for name in ("auto",) if name in entries]
-    shown += sorted(detectors, key=lambda name: -entries[name]["ndr30"])
-    hindsight = f" (the best of {len(influences)} influences in hindsight)"
+    shown += sorted(detectors, key=lambda name: -entries[name].ndr30)
     for name in [*shown, *([best] if best else []), "chance", "oracle"]:
-        star = "*" if name == summary["score"] else " "
-        title = detectors.get(name, name) + hindsight * (name == best)
-        values = [
-            f"{entries[name][measure]:.0%}" if measure == "ndr30" else f"{entries[name][measure]:.2f}"
-            for measure in MEASURES
-        ]
-        table.add_row(title + star, *values)
+        star = "*" if name == summary.score else " "
+        title = f"{name} (the best of {len(influences)} influences in hindsight)" if name == best else name
+        values = [f"{getattr(entries[name], measure):{'.0%' if measure == 'ndr30' else '.2f'}}" for measure in MEASURES]
+        table.add_row(detectors.get(title, title) + star, *values)
     blind = "; auto did not see which rows were planted" * ("auto" in entries)
     return Group(table, Styled(f"* the score that ranks the rows{blind}.", "dim"))
 
 
-def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
-    """What canaries told about the ranking and about the rows."""
-    auto = summary["auto"]
-    rate, drop = auto["error_rate"], auto["more_likely_wrong"]
-    members = ", ".join(f"{family} {weight:.2f}" for family, weight in auto["weights"].items())
-    made = f"a combination of detectors (weights: {members})" if auto["combined"] else auto["best_single"]
-    kind, other = ("combination", "single") if auto["combined"] else ("single", "combination")
-    rivals = {"single": f"the best single score, on all rows {auto['best_single']}", "combination": "a combination"}
-    found, error = auto["canaries_auroc"][kind], auto["canaries_auroc_error"][kind]
+def calibration_lines(auto: Calibration, *, trained: bool) -> RenderableType:
+    """What canaries told about the ranking and about the rows, of a model ``trained`` on them or only looked at."""
+    rate = auto.error_rate
+    found, error, other = auto.canaries_auroc.single, auto.canaries_auroc_error.single, auto.canaries_auroc.combination
+    made, rival = auto.best_single, "a combination"
+    if auto.combined:
+        members = ", ".join(f"{family} {weight:.2f}" for family, weight in auto.weights.items())
+        made, rival = f"a combination of detectors (weights: {members})", f"the best single score, on all rows {made}"
+        found, other, error = other, found, auto.canaries_auroc_error.combination
     lines = [
-        _canaries(auto, trained=not only_looked(summary)),
+        _canaries(auto, trained=trained),
         f"Ranking: {made}. It tells canaries from other rows with an AUROC of {found:.2f} ± {1.96 * error:.2f} "
-        f"(chosen without the rows that judge it; so chosen {rivals[other]}: {auto['canaries_auroc'][other]:.2f}).",
-        f"Errors: about {rate['estimate']:.0%} of the rows are wrong ({_interval(rate)}{_ways(rate)}); {drop:,} rows "
-        f"are more likely wrong than right.",
+        f"(chosen without the rows that judge it; so chosen {rival}: {other:.2f}).",
+        f"Errors: about {rate.estimate:.0%} of the rows are wrong ({_interval(rate)}{_ways(rate)}); "
+        f"{auto.more_likely_wrong:,} rows are more likely wrong than right.",
     ]
-    if auto.get("kind"):
-        lines.append(_kind(auto["kind"]))
-    if auto.get("text_problems"):  # which older runs do not tell
-        lines.append(_texts(auto["text_problems"]))
-    if rate["alike"] is not None and rate["alike"] < ALIKE:
+    if auto.kind:
+        lines.append(_kind(auto.kind))
+    if auto.text_problems:
+        lines.append(_texts(auto.text_problems))
+    if rate.alike is not None and rate.alike < ALIKE:
         lines.append(
             "Clean queries are of another kind than most rows. What they say of the share of errors is said of rows "
-            f"that look like them, of some {rate['alike']:.0%}."
+            f"that look like them, of some {rate.alike:.0%}."
         )
-    if rate["plausible"] is False:
+    if rate.plausible is False:
         lines.append(
             "The two contradict one another: errors are not like canaries here, or clean queries not like the rows. "
             "Trust the order more than the probabilities."
@@ -104,11 +99,11 @@ def calibration_lines(summary: Mapping[str, Any]) -> RenderableType:
     return Group(*lines)
 
 
-def _canaries(auto: Mapping[str, Any], *, trained: bool) -> str:
-    count = " + ".join(map(str, auto["canaries"]))
-    wrong = "another row's completion" if auto["canary_kind"] == "swap" else "a wrong label"
+def _canaries(auto: Calibration, *, trained: bool) -> str:
+    count = " + ".join(map(str, auto.canaries))
+    wrong = "another row's completion" if auto.canary_kind == "swap" else "a wrong label"
     apart = "no row is ranked by what it was as a canary"
-    if auto["learned"]:
+    if auto.learned:
         seen = "trained on" if trained else "seen by the probe"
         return f"Canaries: {count} rows were {seen} with {wrong}, given by us; {apart}."
     return (
@@ -117,9 +112,9 @@ def _canaries(auto: Mapping[str, Any], *, trained: bool) -> str:
     )
 
 
-def _kind(kind: Mapping[str, Any]) -> str:
+def _kind(kind: ErrorKind) -> str:
     """Whether errors follow a pattern, and which labels stand for which classes."""
-    likely = kind["patterned"]
+    likely = kind.patterned
     if likely > SEEN:
         said = (
             f"errors follow a pattern (probability {likely:.2f}), and clean queries alone tell them from right labels"
@@ -129,8 +124,8 @@ def _kind(kind: Mapping[str, Any]) -> str:
     else:
         said = f"clean queries leave open whether errors follow a pattern (probability {likely:.2f})"
     pairs = [
-        f"of {pair['rows']:,} rows labelled {pair['label']} about {pair['wrong']:,.0f} look like {pair['likely']}"
-        for pair in kind["pairs"][:SHOWN_PAIRS]
+        f"of {pair.rows:,} rows labelled {pair.label} about {pair.wrong:,.0f} look like {pair.likely}"
+        for pair in kind.pairs[:SHOWN_PAIRS]
     ]
     return f"Kind: {said}{'; ' * bool(pairs)}{', '.join(pairs)}."
 
@@ -141,16 +136,16 @@ def _texts(problems: Mapping[str, int]) -> str:
     return f"Texts: {found}. Whatever their label, they are ranked first (--no-check-texts: like any other)."
 
 
-def _interval(share: Mapping[str, Any]) -> str:
-    return f"{share['low']:.0%} to {share['high']:.0%}"
+def _interval(share: Share) -> str:
+    return f"{share.low:.0%} to {share.high:.0%}"
 
 
-def _ways(rate: Mapping[str, Any]) -> str:
-    if rate["queries"] is None:
+def _ways(rate: ErrorRate) -> str:
+    if rate.queries is None:
         return " by how many rows look like canaries"
-    return f"; by canaries alone {_interval(rate['canaries'])}, by clean queries alone {_interval(rate['queries'])}"
+    return f"; by canaries alone {_interval(rate.canaries)}, by clean queries alone {_interval(rate.queries)}"
 
 
-def _planted(summary: Mapping[str, Any]) -> str:
-    chance = next(entry for entry in summary["detection"] if entry["score"] == "chance")
-    return f"{summary['planted']} errors planted; chance finds {chance['ndr30']:.0%}"
+def _planted(summary: Summary) -> str:
+    chance = next(entry for entry in summary.detection if entry.score == "chance")
+    return f"{summary.planted} errors planted; chance finds {chance.ndr30:.0%}"

@@ -63,7 +63,7 @@ def layer_figure(explanations: Sequence[Explanation]) -> Figure:
     )
     caption = (
         "Low = detrimental, high = helpful; in the shaded band that layer alone puts the row among the "
-        f"{first.drop / first.rows:.0%} of lowest rank, the share that the audit drops."
+        f"{first.dropped / first.rows:.0%} of lowest rank, the share that the audit drops."
     )
     figure.supxlabel(fill(caption, 15 * width), fontsize=9, color="0.35")
     return for_notebooks(figure)
@@ -71,7 +71,7 @@ def layer_figure(explanations: Sequence[Explanation]) -> Figure:
 
 def _panel(axes: Axes, found: Explanation) -> None:
     layers = [str(layer) for layer in found.ranks.index]
-    threshold = 100 * found.drop / found.rows
+    threshold = 100 * found.dropped / found.rows
     axes.axhspan(0, threshold, color="0.92", zorder=0)
     axes.axhline(threshold, color="0.55", linewidth=0.8, linestyle="--", zorder=1)
     side = axes.get_yaxis_transform()

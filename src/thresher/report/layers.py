@@ -56,14 +56,14 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
         parts.append(table)
     notes = (
         f"1 = most detrimental; then the share of rows below. A longer bar is a worse rank, red is among the "
-        f"{found.drop:,} lowest.  WE: word embedding, CL: classifier."
+        f"{found.dropped:,} lowest.  WE: word embedding, CL: classifier."
     )
     return Group(*parts, Styled(notes, "dim"))
 
 
 def _who(found: Explanation) -> RenderableType:
     task = TASKS[found.task]
-    verdict = "dropped" if found.rank <= found.drop else "kept"
+    verdict = "dropped" if found.rank <= found.dropped else "kept"
     given = [f"A planted error; the file has{task.tag(found.given)}:", indented(task.shown(found.given, 2000))]
     return Group(
         Styled(f"Row {found.row}, {task.headline(found.about)}", "bold"),
@@ -78,7 +78,7 @@ def _cell(rank: int, found: Explanation, digits: int) -> RenderableType:
     if pd.isna(rank):
         return ""
     below = (rank - 1) / found.rows
-    style = "red" if rank <= found.drop else "dim"
+    style = "red" if rank <= found.dropped else "dim"
     return styled((f"{rank:>{digits},}", style), (f" {below:>4.0%} ", "dim"), (_bar(1 - below), style))
 
 

@@ -47,10 +47,9 @@ def clean_run(
     if guard_formulas and not for_spreadsheets(output):
         raise ConfigError(f"--guard-formulas: {output} is no .csv or .tsv file; only these have cells to guard.")
     run, config, scores, summary = open_finished(folder)
-    doubt = summary.get("knowledge", {}).get("doubt")
-    if doubt:
-        log.warning(doubt)
-    share = summary["drop"] / len(scores) if drop is None else drop
+    if summary.knowledge is not None and summary.knowledge.doubt:
+        log.warning(summary.knowledge.doubt)
+    share = summary.dropped_rows / len(scores) if drop is None else drop
     if not 0 <= share < 1:
         raise ConfigError(f"--drop {share}: write the share of rows to drop, from 0 up to but not including 1.")
     table = read_audited(run, config, "train")

@@ -166,14 +166,14 @@ def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
 def _measured(folder: Path, metric: str) -> dict[str, float]:
     _, _, _, summary = open_finished(folder)
     if metric == ACCURACY:
-        if ACCURACY not in summary:
+        if ACCURACY not in summary.measures:
             raise RunError(f"{folder}: this audit has no accuracy after retraining; use --retrain.")
-        return summary[ACCURACY]
-    if "detection" not in summary:
+        return {rows: one.value for rows, one in summary.measures[ACCURACY].items()}
+    if not summary.detection:
         raise RunError(
             f"{folder}: no errors were planted in this audit, so nothing tells which score is right; use --plant."
         )
-    return {entry["score"]: entry[metric] for entry in summary["detection"] if entry["score"] not in BOUNDS}
+    return {one.score: getattr(one, metric) for one in summary.detection if one.score not in BOUNDS}
 
 
 def _of_table(file: Path, metric: str) -> dict[str, dict[str, float]]:

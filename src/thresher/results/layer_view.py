@@ -19,7 +19,6 @@ from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
-from thresher.files import read_json
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, described
 from thresher.model.names import ModuleName
@@ -29,6 +28,7 @@ from thresher.scores.layers import layer_ranks
 from thresher.scores.names import Configuration
 from thresher.scores.stored import scores_in
 from thresher.scores.table import query_influence, said_of
+from thresher.summary import Summary
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PAGE, as_html
@@ -58,7 +58,7 @@ class Explanation:
     ``ranks`` has one line a layer (``WE``, ``0``, ``1``, ..., ``CL``) and one Int64 column a method: the row's rank
     among all ``rows`` when only that layer's modules are added up by ``aggregation`` (1 = most detrimental; ties share
     the lower rank; <NA> where there is none). ``rank`` is its rank by ``score``, the audit's own, and the audit drops
-    ranks up to ``drop``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
+    ranks up to ``dropped``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
     ``given`` is the row as the file has it, which differs where an error was ``planted``. ``hurts`` begins with the
     query hurt most, ``helps`` with the one helped most, both by ``influence``: a function and its modules.
     """
@@ -72,7 +72,7 @@ class Explanation:
     influence: str
     rank: int
     rows: int
-    drop: int
+    dropped: int
     aggregation: str
     ranks: pd.DataFrame
     hurts: tuple[QueryInfluence, ...]
@@ -92,7 +92,7 @@ class Explanation:
         return layer_figure([self])
 
     def __repr__(self) -> str:
-        verdict = "dropped" if self.rank <= self.drop else "kept"
+        verdict = "dropped" if self.rank <= self.dropped else "kept"
         return f"Explanation(row {self.row}: rank {self.rank:,} of {self.rows:,} by {self.score}, {verdict})"
 
     def _repr_html_(self) -> str:
@@ -107,7 +107,7 @@ class _Run:
 
     place: RunDirectory
     config: AuditConfig
-    summary: Mapping[str, Any]
+    summary: Summary
     scores: pd.DataFrame
     tensor: xr.Dataset
     given: Task
@@ -171,10 +171,10 @@ def _explained(
     return {
         row: Explanation(
             **_about(run, row),
-            score=run.summary["score"],
+            score=run.summary.score,
             influence=f"{shown.influence}/{shown.group}",
             rows=len(run.scores),
-            drop=run.summary["drop"],
+            dropped=run.summary.dropped_rows,
             aggregation=aggregation,
             ranks=ranks[number] + 1,
             hurts=_queries(run, influence[:, number], _negative(influence[:, number], queries)),
@@ -187,24 +187,24 @@ def _explained(
 def _shown(run: _Run) -> Configuration:
     """The influence that the run explains its ranking by."""
     there = [one for one in scores_in(run.place.all_scores) if isinstance(one, Configuration)]
-    return next(one for one in there if one.name == run.summary["shown_influence"])
+    return next(one for one in there if one.name == run.summary.shown_influence)
 
 
 def _open(folder: Path) -> _Run:
     place, config, scores, summary = open_finished(folder)
     file = TensorFile(place.tensor)
-    refuse_no_tensor(folder, file)
+    refuse_no_tensor(folder, file, looked=config.quick)
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")
     tables: dict[Part, Table] = {part: read_audited(place, config, part) for part in parts}
     given = TASKS[config.task].read(tables, config)
     return _Run(place, config, summary, scores, file.open(), given, _trained_on(given, config))
 
 
-def refuse_no_tensor(folder: Path, file: TensorFile) -> None:
-    """Raise :class:`RunError` where a finished run has no influence tensor."""
+def refuse_no_tensor(folder: Path, file: TensorFile, *, looked: bool) -> None:
+    """Raise :class:`RunError` where a finished run has no influence tensor, as one that only ``looked`` has not."""
     if file.path.is_dir():
         return
-    if read_json(RunDirectory(folder).summary)["config"]["quick"]:
+    if looked:
         raise RunError(f"{folder}: a first look computes no influence; run the same command without --quick.")
     raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
 

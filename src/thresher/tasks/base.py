@@ -41,7 +41,7 @@ def told_of_cuts(cuts: Mapping[Part, Cuts], counts: Mapping[Part, int], limit: i
 
 @dataclass(frozen=True)
 class Measure:
-    """A number that test rows are judged by: its key in summary.json, its title, and the format of its value."""
+    """A number that test rows are judged by: its key in summary.json's ``measures``, its title, its value's format."""
 
     key: str
     title: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from thresher.config import AuditConfig, differences, make_config
+from thresher.config import differences, make_config
 from thresher.errors import RunError
 from thresher.files import read_json, written
 from thresher_study.config import Cell, StudyConfig, audit_of, cells
@@ -23,7 +23,7 @@ def open_study(study: StudyConfig) -> None:
     """
     for cell in cells(study):
         before = read_json(views_of(study, cell) / "options.json")
-        differs = [] if before is None else differences(before, made_with(study, cell), AuditConfig, StudyConfig)
+        differs = [] if before is None else differences(before, made_with(study, cell))
         if differs:
             raise RunError(
                 f"{study.output}: {cell.name} was made with other options: {'; '.join(differs)}. Name another --output."
