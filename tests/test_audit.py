@@ -59,7 +59,7 @@ def test_every_score_is_what_its_labels_say_and_verdicts_hold_none(finished: thr
     for one in scores["score"]:
         if one.kind == "influence":
             modules = held.get(str(one.group.values), tensor["group"].values == one.group.values)
-            k = float(one.k) if one.aggregation == "vote" else None
+            k = None if np.isnan(float(one.k)) else float(one.k)
             truth = thresher.aggregate(tensor[str(one.influence.values)][modules], str(one.aggregation.values), k=k)
             np.testing.assert_allclose(scores.sel(score=one), truth, rtol=1e-6, atol=1e-12, err_msg=str(one.values))
     np.testing.assert_allclose(scores.sel(score="detector/loss"), -finished.scores["loss"], rtol=1e-6)

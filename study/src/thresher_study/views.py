@@ -53,7 +53,9 @@ def influence_scores(found: pd.DataFrame) -> list[Configuration]:
     """The scores made of influence among those of :func:`detection`, each once."""
     here: Any = found[found["influence"].notna()]
     lines: list[dict[str, Any]] = here.drop_duplicates("score")[list(PARTS)].to_dict("records")
-    return [Configuration(**line | {"k": None if pd.isna(line["k"]) else line["k"]}) for line in lines]
+    for line in lines:
+        line["k"] = None if pd.isna(line["k"]) else line["k"]
+    return [Configuration(**line) for line in lines]
 
 
 def module_detection(tensor: xr.Dataset, planted: Flags, progress: Progress) -> pd.DataFrame:
