@@ -26,7 +26,7 @@ from detection_rows import FOUR, LEARNED, QUOTES, TEN, has_rows, write_rows
 from thresher.auditing.decide import Decision, decide
 from thresher.auditing.pipeline import run
 from thresher.auditing.prepare import Job, prepare
-from thresher.auditing.retrain import retrained, training_sets
+from thresher.auditing.retrain import retrain, training_sets
 from thresher.auditing.rounds import with_alike_canaries
 from thresher.auditing.run import RunDirectory
 from thresher.config import AuditConfig, PlantKind
@@ -112,7 +112,7 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
             sets["with_canaries"] = lambda rows=job.rounds[0].train: rows
             if cell.first:
                 sets |= _rivals(job, decision)
-            write_json(place.path / "accuracy.json", retrained(job, place, sets, Shown(console)))
+            write_json(place.path / "accuracy.json", retrain(job, place, sets, Shown(console)))
 
 
 @app.command()
@@ -172,7 +172,7 @@ def _out_of_fold(job: Job, folder: Path) -> torch.Tensor:
     outputs: list[tuple[Any, torch.Tensor]] = []
     for number in range(FOLDS):
         kept, judged = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        job.put_back()
+        job.reset_weights()
         place = folder / str(number)
         finetune(
             job.subject, train.take(kept), job.encoded["query"], config, seed=number, folder=place, progress=Silent()

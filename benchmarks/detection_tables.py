@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import log_softmax
 
 from detection_rows import FOUR, LEARNED, TEN
-from thresher.evaluate.detection import measured
+from thresher.evaluate.detection import measure_detection
 from thresher.files import read_json
 from thresher.scores.names import Configuration, DetectorScore, configuration_called, score_called
 from thresher.summary import Summary, read_summary
@@ -143,7 +143,7 @@ def _ceiling(output: Path, folder: Path, about: dict[str, Any]) -> dict[str, flo
     numbers = table["label"].map(_summary(folder).classes.__getitem__).to_numpy()
     outputs = read_tensors(file)[0]["outputs"].numpy()
     scores = log_softmax(outputs, axis=1)[np.arange(len(numbers)), numbers]
-    return measured(scores, table["planted"].to_numpy())
+    return measure_detection(scores, table["planted"].to_numpy())
 
 
 def _by_score(part: pd.DataFrame) -> list[str]:

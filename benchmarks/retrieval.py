@@ -36,7 +36,7 @@ from thresher.data.table import Record, Table, read_table, write_table
 from thresher.errors import DataError
 from thresher.evaluate.detection import auroc, detection_curve
 from thresher.influences.registry import INFLUENCE
-from thresher.influences.tensor import described
+from thresher.influences.tensor import read_modules
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Shown
 from thresher.scores.layers import layer_name, layers_in
@@ -130,7 +130,7 @@ def _shared_words(query: Sequence[Record], train: Sequence[Record]) -> npt.NDArr
 
 def _read(tensor: xr.Dataset) -> Iterator[tuple[str, xr.DataArray, dict[int, ModuleName]]]:
     """Every function with the modules that it has a value on, by number; each pooling of hidden states is one."""
-    modules = described(tensor)
+    modules = read_modules(tensor)
     for method in METHODS:
         defined = {number: module for number, module in enumerate(modules) if INFLUENCE[method].defined_on(module)}
         poolings = [f" {pooling}" for pooling in ("last", "mean")] if method == "repsim" else [""]

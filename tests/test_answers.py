@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import processors
 
 from folders import CHAT_TEMPLATE, WORDS, tokenizer
-from thresher.data.answers import _rendered, encode_dialogues, writes_date  # pyright: ignore[reportPrivateUsage]
+from thresher.data.answers import _render, encode_dialogues, writes_date  # pyright: ignore[reportPrivateUsage]
 from thresher.data.dialogues import DialogueColumns, Dialogues, find_dialogue_columns, read_dialogues
 from thresher.data.encode import IGNORED, Cuts, EncodedRows
 from thresher.data.table import Table
@@ -188,5 +188,5 @@ def test_a_chat_column_of_another_name_is_read_where_it_is_named() -> None:
 def test_a_template_is_told_the_same_day_every_day() -> None:
     dated = speaker("{{ strftime_now('%d %b %Y') }} " + CHAT_TEMPLATE)
     assert writes_date(dated) and not writes_date(speaker(CHAT_TEMPLATE))
-    rendered = _rendered(dialogues([{"messages": [*ASKED, *SAID]}]), 0, dated)[0]
+    rendered = _render(dialogues([{"messages": [*ASKED, *SAID]}]), 0, dated)[0]
     assert rendered.startswith("26 Jul 2024 ")

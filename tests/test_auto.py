@@ -33,7 +33,7 @@ from thresher.calibration import choice
 from thresher.calibration.candidates import side_by_side
 from thresher.calibration.choice import WITNESSES, choose
 from thresher.calibration.confidence import SURE
-from thresher.calibration.repair import mended
+from thresher.calibration.repair import split_relabels
 from thresher.cli import app
 from thresher.config import AuditConfig
 from thresher.detectors.families import ORDER, OWN
@@ -352,7 +352,7 @@ def test_empty_texts_come_first_and_no_label_mends_them(emptied: thresher.AuditR
     assert (np.diff(table.sort_values("rank")["q_value"]) >= -1e-12).all()
     job, place = again(emptied, tmp_path)
     decision = decide(job, place)
-    relabel, drop = mended(decision.table, decision.dropped)
+    relabel, drop = split_relabels(decision.table, decision.dropped)
     assert set(np.flatnonzero(planted)) <= set(drop)
     assert not planted[relabel].any()
     assert told_by_canaries(emptied).text_problems == {"empty": 16}
@@ -418,9 +418,9 @@ def test_of_three_classes_the_suggested_one_is_another_and_less_sure_than_that_a
     }
     found = thresher.audit(given | {"validation": write_rows(tmp_path / "clean.jsonl", rows[:12][::-1])})
     scores = found.scores
-    mended = scores["suggested"].notna()
-    assert set(scores["suggested"][mended]) <= set(scores["label"]) == {"x", "y", "z"}
-    assert (scores["suggested"] != scores["label"])[mended].all()
+    split_relabels = scores["suggested"].notna()
+    assert set(scores["suggested"][split_relabels]) <= set(scores["label"]) == {"x", "y", "z"}
+    assert (scores["suggested"] != scores["label"])[split_relabels].all()
     share = scores["suggestion_confidence"] / scores["probability_wrong"]  # of the likelier one of two others
     assert share.between(0.5 - 1e-6, 1 - 1e-6).all()
 

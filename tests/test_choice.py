@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from simulated import MANY, NAMES, simulated
-from thresher.auditing.looks import as_given
+from thresher.auditing.looks import rounds_as_given
 from thresher.auditing.run import RunDirectory
 from thresher.calibration.candidates import Candidates, ScoredRound, normal, side_by_side
 from thresher.calibration.choice import FOLDS, STRENGTHS, WITNESSES, Pattern, auroc_error, choose, folds
@@ -97,9 +97,9 @@ def test_rows_are_looked_up_in_the_first_round_in_which_they_are_as_given(tmp_pa
         place.round(number).path.mkdir(parents=True, exist_ok=True)
         frame = pd.DataFrame({"row": range(6), "canary": np.isin(np.arange(6), canaries)})
         frame.to_parquet(place.round(number).candidates)
-    assert as_given(place, [4, 0, 3, 1]) == {0: [0, 3], 1: [4, 1]}
-    assert as_given(place, [5, 2]) == {0: [5, 2]}
-    assert as_given(place, []) == {}
+    assert rounds_as_given(place, [4, 0, 3, 1]) == {0: [0, 3], 1: [4, 1]}
+    assert rounds_as_given(place, [5, 2]) == {0: [5, 2]}
+    assert rounds_as_given(place, []) == {}
 
 
 def test_a_strong_prior_is_kept_and_families_without_candidates_are_skipped() -> None:

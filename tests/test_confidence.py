@@ -15,7 +15,7 @@ from thresher.calibration.candidates import Candidates
 from thresher.calibration.choice import Pattern
 from thresher.calibration.confidence import SURE, confidence
 from thresher.calibration.error_rate import MOST, RARE, ErrorRate, Known, Posterior, Share, error_rate
-from thresher.calibration.repair import error_pairs, mended, suggest
+from thresher.calibration.repair import error_pairs, split_relabels, suggest
 
 CASES = [(2, 0.1), (2, 0.3), (4, 0.1), (4, 0.35), (0, 0.2)]
 
@@ -264,7 +264,7 @@ def test_pairs_are_of_rows_that_are_likely_wrong_and_of_classes_that_are_likely(
 
 def test_rows_are_relabelled_where_the_suggestion_is_more_likely_right_than_not() -> None:
     table = pd.DataFrame({"suggestion_confidence": [0.9, 0.5, 0.1, 0.51, 0.7]})
-    relabelled, dropped = mended(table, np.array([3, 1, 0, 2]))
+    relabelled, dropped = split_relabels(table, np.array([3, 1, 0, 2]))
     assert relabelled.tolist() == [3, 0]
     assert dropped.tolist() == [1, 2]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from thresher.data.encode import EncodedRows, length_batches
-from thresher.data.examples import Columns, find_classes, find_columns, read_examples, relabelled
+from thresher.data.examples import Columns, change_labels, find_classes, find_columns, read_examples
 from thresher.data.packaged import critic_quotes, packaged_model
 from thresher.data.table import Table, fingerprint, read_table, write_table
 from thresher.errors import DataError
@@ -163,22 +163,22 @@ def test_rows_that_cannot_be_used_are_named(row: dict[str, Any], message: str) -
 def test_other_labels_are_written_as_the_file_writes_them(tmp_path: Path) -> None:
     columns = Columns(("text",), "label")
     rows = [{"text": "a", "label": 1.0, "id": 3}, {"label": 0.0, "text": "b"}, {"text": "c", "label": 0.0}]
-    found = relabelled(table(rows), columns, {0: "0", 2: "1", 1: "2"})
+    found = change_labels(table(rows), columns, {0: "0", 2: "1", 1: "2"})
     assert [record["label"] for record in found.records] == [0.0, "2", 1.0]  # no row says how the class 2 is written
     assert list(found.records[0].items()) == [("text", "a"), ("label", 0.0), ("id", 3)]
     assert list(found.records[1]) == ["label", "text"]
     assert [record["label"] for record in rows] == [1.0, 0.0, 0.0]
-    names = relabelled(table([{"text": "a", "label": " spam"}, {"text": "b", "label": "ham "}]), columns, {0: "ham"})
+    names = change_labels(table([{"text": "a", "label": " spam"}, {"text": "b", "label": "ham "}]), columns, {0: "ham"})
     assert [record["label"] for record in names.records] == ["ham ", "ham "]
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": np.array([1, 0, 0], np.int8)})
     frame.to_parquet(tmp_path / "rows.parquet")
-    write_table(relabelled(read_table(str(tmp_path / "rows.parquet")), columns, {1: "1"}), tmp_path / "new.parquet")
+    write_table(change_labels(read_table(str(tmp_path / "rows.parquet")), columns, {1: "1"}), tmp_path / "new.parquet")
     pd.testing.assert_frame_equal(
         pd.read_parquet(tmp_path / "new.parquet"), frame.assign(label=np.array([1, 1, 0], np.int8))
     )
     jsonl(tmp_path / "rows.jsonl", ["", {"text": "a", "label": 0}, {"text": "b", "label": 1}])
     read = read_table(str(tmp_path / "rows.jsonl"))
-    assert relabelled(read, columns, {0: "1"}).where(1) == read.where(1)
+    assert change_labels(read, columns, {0: "1"}).where(1) == read.where(1)
 
 
 @pytest.mark.parametrize("generates", [False, True])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thresher.detectors.duplicates import ALIKE, CHARACTERS, contradicted, find_copies
+from thresher.detectors.duplicates import ALIKE, CHARACTERS, find_contradictions, find_copies
 
 SENTENCES = [
     "the quick brown fox jumps over the lazy dog and then sleeps for a long while in the shade of the old oak",
@@ -77,4 +77,4 @@ def test_a_contradiction_is_a_copy_with_another_label(rows: list[tuple[int, str]
     keys = [key for key, _ in rows]
     copies = np.array([keys.index(key) for key in keys], dtype=np.int64)
     expected = [any(k == key and other != label for k, other in rows) for key, label in rows]
-    assert contradicted(copies, [label for _, label in rows]).tolist() == expected
+    assert find_contradictions(copies, [label for _, label in rows]).tolist() == expected

@@ -19,7 +19,7 @@ import thresher
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app, main
 from thresher.errors import ThresherError
-from thresher.influences.tensor import described, filled, labelled
+from thresher.influences.tensor import fill_frame, make_frame, read_modules
 from thresher.model.names import ModuleName
 from thresher.progress import Silent
 from thresher.report.layer_plot import layer_figure, save_plot
@@ -149,7 +149,7 @@ def test_a_layer_that_says_nothing_is_blank_and_not_rank_0() -> None:
     modules = [ModuleName(f"layer.{n}", "layer", n, "query", "A", "1", 4) for n in (1, 0, 2)]
     values = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
     values[0], values[2] = 0.5, np.nan
-    tensor = filled(labelled(modules, np.ones(4, dtype=bool), 6), {"tracin": values})
+    tensor = fill_frame(make_frame(modules, np.ones(4, dtype=bool), 6), {"tracin": values})
     for how in ("mean", "rank", "vote"):
         (ranks,) = layer_ranks(tensor, ["tracin"], [4], how, 0.5, progress=Silent())
         assert list(ranks.index) == ["0", "1", "2"]
@@ -160,9 +160,9 @@ def test_a_layer_that_says_nothing_is_blank_and_not_rank_0() -> None:
 
 def test_modules_are_read_back_as_they_were_labelled(run: Path) -> None:
     tensor = xr.open_zarr(run / "influence.zarr", chunks=None)
-    modules = described(tensor)
+    modules = read_modules(tensor)
     as_given = {"row": np.arange(ROWS), "canary": np.zeros(ROWS, dtype=bool)}  # no canaries where a score is named
-    assert labelled(modules, tensor["correct"].values, ROWS, **as_given).identical(tensor.drop_vars(METHODS))
+    assert make_frame(modules, tensor["correct"].values, ROWS, **as_given).identical(tensor.drop_vars(METHODS))
 
 
 def command(*arguments: object) -> Any:

@@ -12,7 +12,7 @@ import torch
 from stopping import Stopping
 from thresher.config import Recipe
 from thresher.errors import ModelError
-from thresher.model.finetune import Epoch, History, finetune, learning_rate, said_while_training, shuffled_batches
+from thresher.model.finetune import Epoch, History, finetune, learning_rate, read_epoch_predictions, shuffled_batches
 from thresher.model.predict import predict
 from thresher.progress import Progress, Silent
 from training import data, subject
@@ -123,7 +123,7 @@ def test_what_was_said_while_training_is_kept_row_by_row(tmp_path: Path) -> None
             part.p = 0.0
     expected = predict(one, rows, 32)
     history = finetune(one, rows, data(6, 2), still, seed=0, folder=tmp_path, progress=Silent())
-    said = said_while_training(tmp_path)
+    said = read_epoch_predictions(tmp_path)
     assert len(said) == 2
     for epoch, found in zip(history.epochs, said, strict=True):
         torch.testing.assert_close(found.losses, expected.losses, rtol=1e-4, atol=1e-5)

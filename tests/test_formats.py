@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 import pytest
 
-from thresher.data.examples import find_classes, find_columns, read_examples, relabelled
+from thresher.data.examples import change_labels, find_classes, find_columns, read_examples
 from thresher.data.formats import endings
-from thresher.data.formulas import guarded
+from thresher.data.formulas import guard_cells
 from thresher.data.table import Table, fingerprint, read_table, write_table
 from thresher.errors import DataError
 
@@ -90,7 +90,7 @@ def test_names_of_classes_come_with_the_rows(tmp_path: Path, form: str) -> None:
     assert find_classes(read, columns) == tuple(NAMES)
     found = read_examples(read, columns, {name: place for place, name in enumerate(NAMES)}, trained_on="them")
     assert found.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    mended = relabelled(read, columns, {0: "contradiction"})
+    mended = change_labels(read, columns, {0: "contradiction"})
     assert [record["label"] for record in mended.records] == [2, 1, 2, 0, 1, 2]
     write_table(mended, tmp_path / "cleaned.parquet")
     if form == "parquet":
@@ -123,7 +123,7 @@ def test_names_that_are_numbers_themselves_are_counted_from_zero() -> None:
 @pytest.mark.parametrize("value", ["=1", "+a", "-a", "@a", "\t=1", "\ra", "-2+3+cmd|' /C calc'!A0", "=", "-1\n"])
 def test_formulas_are_told_from_numbers_and_text(value: str) -> None:
     table = Table("x", [{"a": value, "@b": 3}, {"a": None, "@b": "plain = text"}], ("a", "@b"))
-    safe, count = guarded(table)
+    safe, count = guard_cells(table)
     assert safe.columns == ("a", "'@b")
     assert safe.records == [{"a": f"'{value}", "'@b": 3}, {"a": None, "'@b": "plain = text"}]
     assert count == 2
@@ -132,7 +132,7 @@ def test_formulas_are_told_from_numbers_and_text(value: str) -> None:
 @pytest.mark.parametrize("value", ["-5", "+1.5e-3", "-.5", "-5.", "a=1", "", " =1", "'=1", 5, -5, None, [1]])
 def test_what_is_no_formula_is_left(value: Any) -> None:
     table = Table("x", [{"a": value}], ("a",))
-    assert guarded(table) == (table, 0)
+    assert guard_cells(table) == (table, 0)
 
 
 def test_half_a_character_beside_the_text_is_written_as_json_writes_it(tmp_path: Path) -> None:

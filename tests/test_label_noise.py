@@ -14,8 +14,8 @@ from sklearn.metrics import average_precision_score
 from thresher.detectors import label_noise
 from thresher.detectors.error_law import Law, even_law, posterior
 from thresher.detectors.evidence import Evidence, Features
-from thresher.detectors.label_noise import LabelNoise, Told, learn_label_noise, noise, noise_of, told_share
-from thresher.detectors.probe import FOLDS, Probe, out_of_fold, prepared
+from thresher.detectors.label_noise import LabelNoise, Told, estimate_share, learn_label_noise, noise, noise_of
+from thresher.detectors.probe import FOLDS, Probe, out_of_fold, standardise
 
 Kind = Literal["none", "uniform", "one-way", "circular"]
 ROWS, QUERIES, WIDTH = 400, 100, 10
@@ -274,7 +274,7 @@ def test_of_labels_as_given_the_probabilities_are_those_of_logistic_regression(
         monkeypatch.setattr(label_noise, name, value)
     made, fold = world(7, "uniform", classes, rows=120, queries=40, apart=1.5), folds_of(120, 40)
     dealt(monkeypatch, fold)
-    inputs = prepared(np.concatenate([made.found.train, made.found.query]))
+    inputs = standardise(np.concatenate([made.found.train, made.found.query]))
     labels, counts = np.concatenate([made.labels, made.query_labels]), np.repeat([1.0, weight], [120, 40])
     found = made.learned().classes
     for number in range(FOLDS):
@@ -292,7 +292,7 @@ def unrelated(seed: int) -> World:
 
 
 def told(made: World, found: LabelNoise, seed: int) -> Told | None:
-    return told_share(found, made.labels, made.query_labels, seed, np.ones(len(made.labels), bool))
+    return estimate_share(found, made.labels, made.query_labels, seed, np.ones(len(made.labels), bool))
 
 
 def test_queries_tell_no_share_where_features_say_nothing() -> None:
@@ -320,7 +320,7 @@ def test_the_share_of_errors_lies_within_what_queries_tell(kind: Kind) -> None:
 def test_only_rows_that_count_are_counted() -> None:
     made, found = simulated(0, "uniform", 4)
     for counted in (made.wrong, ~made.wrong):
-        said = told_share(found, made.labels, made.query_labels, 0, counted)
+        said = estimate_share(found, made.labels, made.query_labels, 0, counted)
         assert said is not None and said.share == pytest.approx(found.wrong[counted].mean())
     assert found.wrong[made.wrong].mean() > found.wrong[~made.wrong].mean() + 0.4
 

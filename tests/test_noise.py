@@ -20,9 +20,9 @@ from thresher.auditing.run import RunDirectory
 from thresher.config import AuditConfig
 from thresher.data.examples import Examples
 from thresher.data.noise.answers import plant_texts
-from thresher.data.noise.draw import drawn
+from thresher.data.noise.draw import draw_rows
 from thresher.data.noise.kinds import PLANTED, plant_errors
-from thresher.data.noise.labels import CONFUSED, SPREAD, WRONG, confused
+from thresher.data.noise.labels import CONFUSED, SPREAD, WRONG, confuse_labels
 from thresher.data.noise.texts import FINNISH, NOTHING
 from thresher.errors import ConfigError, RunError
 from thresher.progress import Silent
@@ -97,7 +97,7 @@ def law(weights: Any, count: int) -> Any:
 
 def test_rows_are_drawn_by_their_weights() -> None:
     weights = np.repeat([0.0, 0.5, 1.0, 5.0], 5000)
-    rows = drawn(weights, 6000, np.random.default_rng(0))
+    rows = draw_rows(weights, 6000, np.random.default_rng(0))
     assert len(set(rows.tolist())) == 6000
     found = np.bincount(rows // 5000, minlength=4) / 5000
     assert found[0] == 0
@@ -107,7 +107,7 @@ def test_rows_are_drawn_by_their_weights() -> None:
 @pytest.mark.parametrize("classes", [2, 4, 7])
 def test_each_class_has_its_own_rate_and_is_taken_for_its_own_other(classes: int) -> None:
     labels = np.arange(4000 * classes) % classes
-    new = confused(labels, 800 * classes, np.random.default_rng(3))
+    new = confuse_labels(labels, 800 * classes, np.random.default_rng(3))
     table = np.zeros((classes, classes))
     np.add.at(table, (labels, new), 1)
     wrong = table - np.diag(np.diag(table))

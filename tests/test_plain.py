@@ -22,7 +22,7 @@ from awkward import EVIL, SEEN, harmless, obeyed
 from thresher.errors import ConfigError, first_line, trace
 from thresher.lines import one_line, plain, plain_lines
 from thresher.progress import Shown
-from thresher.terminal import PlainConsole, indented, show_warnings, styled
+from thresher.terminal import PlainConsole, apply_style, indent, show_warnings
 
 SOURCE = Path(thresher.__file__).parent
 
@@ -93,7 +93,7 @@ def test_whatever_way_a_string_is_shown_it_is_shown_as_it_is() -> None:
     console.print("asked " + EVIL, markup=True, emoji=True, highlight=True)
     console.print("style " + EVIL, style="red", soft_wrap=True)
     console.print(table)
-    console.print(Group("group " + EVIL, indented("indent " + EVIL), styled(("part " + EVIL, "red"))))
+    console.print(Group("group " + EVIL, indent("indent " + EVIL), apply_style(("part " + EVIL, "red"))))
     shown = harmless(stream.getvalue())
     assert shown.count(SEEN + "\\nerror: forged") == shown.count(":warning:") == 13
 
@@ -110,7 +110,7 @@ def test_cells_are_as_wide_as_what_is_shown() -> None:
 
 def test_a_broken_line_of_a_row_does_not_begin_as_ours() -> None:
     console = PlainConsole(file=(stream := io.StringIO()), width=20)
-    console.print(indented("a long enough text error: forged"))
+    console.print(indent("a long enough text error: forged"))
     assert all(line.startswith("    ") for line in stream.getvalue().splitlines())
 
 

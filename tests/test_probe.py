@@ -46,7 +46,7 @@ def test_the_probe_equals_scikit_learn_fold_by_fold(classes: int, width: int) ->
     best = min(losses, key=lambda strength: losses[strength])
     assert probe.STRENGTHS[0] < best < probe.STRENGTHS[-1]
     np.testing.assert_allclose(out_of_fold(features, labels, classes, 0), by_strength[best], atol=2e-3)
-    kept = probe.held_out(made)
+    kept = probe.predict_held_out(made)
     assert kept.shape == (3, 75, classes)
     for split, found in enumerate(kept):  # rows and queries in the same folds, the first of which chooses for all
         fold = stratified_folds(labels, 5, np.random.default_rng([0, split]))
@@ -55,7 +55,7 @@ def test_the_probe_equals_scikit_learn_fold_by_fold(classes: int, width: int) ->
 
 def test_the_score_of_the_probe_is_the_mean_of_three_splits() -> None:
     made = evidence(30)
-    kept = probe.held_out(made)
+    kept = probe.predict_held_out(made)
     assert not np.allclose(kept[0], kept[1])
     np.testing.assert_allclose(kept.sum(-1), 1)
     np.testing.assert_allclose(probe_frozen(made), np.log(kept[:, np.arange(30), made.labels]).mean(0))
@@ -63,7 +63,7 @@ def test_the_score_of_the_probe_is_the_mean_of_three_splits() -> None:
 
 def test_rows_and_queries_with_right_labels_are_judged_alike() -> None:
     made = evidence(300, queries=300, apart=1.5)
-    kept = probe.held_out(flipped(made, *range(0, 300, 6)))
+    kept = probe.predict_held_out(flipped(made, *range(0, 300, 6)))
     right = np.arange(300) % 6 > 0
     given, clean = kept[:, np.arange(300), made.labels], kept[:, 300 + np.arange(300), made.query_labels]
     assert given[:, right].mean() == pytest.approx(clean.mean(), abs=0.03)
@@ -106,7 +106,7 @@ def test_a_class_that_a_training_part_lacks_has_a_small_probability() -> None:
 def test_confident_is_what_cleanlab_says() -> None:
     rank = pytest.importorskip("cleanlab.rank")
     made = flipped(evidence(50, apart=2), 3, 8, 30)
-    kept = probe.held_out(made)
+    kept = probe.predict_held_out(made)
     of_rows = kept.mean(0)[:50]
     truth = rank.get_label_quality_scores(made.labels, of_rows, adjust_pred_probs=True)
     np.testing.assert_array_equal(detect(made)["confident"], truth)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from thresher.data.examples import Examples
-from thresher.data.noise.texts import emptied, foreign
+from thresher.data.noise.texts import empty_texts, foreign
 from thresher.data.packaged import critic_quotes
 from thresher.detectors.texts import text_problems
 
@@ -69,7 +69,7 @@ def test_among_critics_quotes_they_are_found_and_hardly_anything_else(share: flo
     quotes = critic_quotes(1000, 200, 0, seed=1)
     texts, queries = ([(str(row["text"]),) for row in part.records] for part in (quotes.train, quotes.validation))
     train = Examples(texts, np.zeros(1000, dtype=np.int64))
-    for kind, spoil, found in (("empty", emptied, 1.0), ("foreign", foreign, long_enough)):
+    for kind, spoil, found in (("empty", empty_texts, 1.0), ("foreign", foreign, long_enough)):
         spoiled = spoil(train, round(share * 1000), np.random.default_rng(0)).texts
         planted = np.array([old != new for old, new in zip(texts, spoiled, strict=True)])
         said = text_problems(spoiled, queries)

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from thresher.auditing.run import RunDirectory, open_finished
+from thresher.auditing.run import RunDirectory, read_finished
 from thresher.config import AuditConfig, make_config
 from thresher.lines import plain
 from thresher.progress import Progress, Shown, Silent, console_of_call
@@ -167,5 +167,5 @@ def open(folder: str | Path) -> AuditResult:
     Raises:
         RunError: If the folder is no run directory, or the audit is not finished.
     """
-    _, _, scores, summary = open_finished(Path(folder))
+    _, _, scores, summary = read_finished(Path(folder))
     return AuditResult(Path(folder), scores, summary)

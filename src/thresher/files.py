@@ -16,7 +16,7 @@ UNFINISHED = ".part"
 
 
 @contextmanager
-def written(target: Path) -> Generator[Path]:
+def atomic_write(target: Path) -> Generator[Path]:
     """Yield a temporary path beside ``target``; on leaving without an error it takes the place of ``target``.
 
     Raises :class:`RunError` where the disk refuses.
@@ -60,7 +60,7 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:
 
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON."""
-    with written(target) as temporary:
+    with atomic_write(target) as temporary:
         text = json_text(value)
         # A file name that is no UTF-8 has halves of characters, which are left as JSON escapes.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

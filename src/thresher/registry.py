@@ -121,7 +121,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self._read = True  # what is loaded here may read, or add to, this registry
         before = dict(self._records)
         try:
-            for point in _ordered(entry_points(group=self.group)):
+            for point in _order(entry_points(group=self.group)):
                 self._load(point)
         except BaseException:
             self._read, self._records = False, before  # whoever reads it next is told the same
@@ -146,5 +146,5 @@ def choices(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-def _ordered(points: Iterable[EntryPoint]) -> list[EntryPoint]:
+def _order(points: Iterable[EntryPoint]) -> list[EntryPoint]:
     return sorted(points, key=lambda point: point.name)

@@ -12,12 +12,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from thresher.files import written
+from thresher.files import atomic_write
 
 
 def write_tensors(target: Path, tensors: Mapping[str, torch.Tensor], notes: Any = None) -> None:
     """Write named tensors as safetensors; ``notes`` is any JSON value kept in the header."""
-    with written(target) as temporary:
+    with atomic_write(target) as temporary:
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary, metadata={"notes": json.dumps(notes)})
 

@@ -3,7 +3,7 @@
 Rich reads ``[/b]`` as markup and ``:warning:`` as an emoji wherever a text is printed or put into a table, and passes
 on what a terminal obeys. Every such text goes through :meth:`PlainConsole.render_str`, so it is made plain there and
 nowhere else. Whoever shows something hands over strings, and styles them by :class:`rich.styled.Styled` or
-:func:`styled`, never by markup.
+:func:`apply_style`, never by markup.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ def as_html(*shown: RenderableType) -> str:
     return console.export_html(inline_styles=True, code_format="<pre style='line-height:1.2'>{code}</pre>")
 
 
-def styled(*parts: tuple[str, str]) -> Text:
+def apply_style(*parts: tuple[str, str]) -> Text:
     """Texts with a style each, one after the other in a line."""
     return Text.assemble(*((plain(text), style) for text, style in parts))
 
 
-def indented(text: str, style: str = "") -> RenderableType:
+def indent(text: str, style: str = "") -> RenderableType:
     """A text from the user's rows, set off from our own lines: no line that it is broken into begins as one of ours."""
     return Padding(Styled(text, style), (0, 0, 0, 4), expand=False)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from thresher.evaluate.detection import measured
+from thresher.evaluate.detection import measure_detection
 from thresher_study.results import Results
 
 GROUPS = ("WE", "1", "2", "3", "4", "CL", "layers", "all")
@@ -69,7 +69,7 @@ def _scores(number: int, rows: int) -> pd.DataFrame:
 def _detection(run: dict[str, Any], scores: pd.DataFrame) -> list[dict[str, Any]]:
     nothing = {"influence": None, "group": None, "aggregation": None, "k": None}
     ones = [*configurations(), {"score": "detector/loss"} | nothing]
-    return [run | one | measured(scores[one["score"]], scores["planted"]) for one in ones]
+    return [run | one | measure_detection(scores[one["score"]], scores["planted"]) for one in ones]
 
 
 def _accuracy(detection: pd.DataFrame, runs: list[dict[str, Any]], retrained: str) -> pd.DataFrame:

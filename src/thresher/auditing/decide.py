@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from thresher.arrays import Floats, Indices
 from thresher.auditing.known import knowledge_of
-from thresher.auditing.looks import as_given, read_candidates
+from thresher.auditing.looks import read_candidates, rounds_as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
 from thresher.calibration.candidates import Candidates, side_by_side
@@ -27,7 +27,7 @@ from thresher.calibration.stack import of_frozen_features
 from thresher.detectors.texts import text_problems
 from thresher.evaluate.knowledge import Knowledge
 from thresher.evaluate.likelihood import AnswerKnowledge
-from thresher.files import written
+from thresher.files import atomic_write
 from thresher.influences.tensor import SIGN
 from thresher.model.predict import Predictions, read_predictions
 from thresher.scores.names import ScoreName, resolve
@@ -60,13 +60,13 @@ class Decision:
 def decide(job: Job, place: RunDirectory) -> Decision:
     """Rank the rows, and write all_scores.parquet and scores.parquet: one line a training row, in the file's order."""
     rounds = [read_candidates(place.round(one.number)) for one in job.rounds]
-    said = job.task.said(job.subject, job.encoded["train"], _said(job, place))
+    said = job.task.said(job.subject, job.encoded["train"], _predictions_as_given(job, place))
     known = knowledge_of(job, place)
     if job.auto:
         return replace(_by_canaries(job, place, side_by_side(rounds), said, known), knowledge=known)
     scores = rounds[0].scores
     one = resolve(job.config.detector, scores, job.config.k)
-    table = _written(job, place, one.name, scores[one], said, scores)
+    table = _write_verdicts(job, place, one.name, scores[one], said, scores)
     return Decision(one.name, table, scores, lowest(table, job.config.drop or DROP), knowledge=known)
 
 
@@ -89,7 +89,7 @@ def _by_canaries(
     scores = {one: every.merged(every.column(one)) for one in every.names}
     if not choice.combined:
         scores[choice.single] = -ranking.suspicion  # in the unit of the ranking that was judged
-    table = _written(job, place, choice.name, -ranking.suspicion, {**said, **found}, scores)
+    table = _write_verdicts(job, place, choice.name, -ranking.suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
     return Decision(choice.name, table, scores, lowest(table, share), choice, sure, ranking.pairs)
 
@@ -105,7 +105,7 @@ def _text_problems(job: Job) -> npt.NDArray[np.object_]:
     return text_problems(job.task.texts("train"), job.task.texts("query"))
 
 
-def _written(
+def _write_verdicts(
     job: Job,
     place: RunDirectory,
     name: str,
@@ -122,17 +122,17 @@ def _written(
     columns["text"] = [" | ".join(texts) for texts in job.task.texts("train")]
     write_scores(place.all_scores, scores, {"row": columns["row"]})
     arrow = pa.table(columns).replace_schema_metadata({"sign": SIGN, "score": name})
-    with written(place.scores) as temporary:
+    with atomic_write(place.scores) as temporary:
         pq.write_table(arrow, temporary)
     return pd.read_parquet(place.scores)
 
 
-def _said(job: Job, place: RunDirectory) -> Predictions:
+def _predictions_as_given(job: Job, place: RunDirectory) -> Predictions:
     """What the model of the first round in which it was no canary says of each row."""
     first = read_predictions(place.predictions, "train")
     count = len(job.encoded["train"])  # copies of rows come after them
     losses, outputs = first.losses[:count].clone(), first.outputs[:count].clone()
-    for number, rows in as_given(place, range(count)).items():
+    for number, rows in rounds_as_given(place, range(count)).items():
         found = read_predictions(place.round(number).predictions, "train") if number else first
         losses[rows], outputs[rows] = found.losses[rows], found.outputs[rows]
     return Predictions(losses, outputs)

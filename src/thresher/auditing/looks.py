@@ -25,7 +25,7 @@ def read_candidates(place: RunDirectory) -> ScoredRound:
     return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(place.candidates))
 
 
-def as_given(place: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:
+def rounds_as_given(place: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:
     """For each round the rows to look up in it: of every row the first round in which it was no canary."""
     left, found, number = list(rows), dict[int, list[int]](), 0
     while left:

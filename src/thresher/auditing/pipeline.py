@@ -16,8 +16,8 @@ from thresher.auditing.doubts import doubt_of
 from thresher.auditing.known import ask_before_training, knowledge_of
 from thresher.auditing.prepare import Job
 from thresher.auditing.quick import look
-from thresher.auditing.retrain import retrained, training_sets
-from thresher.auditing.rounds import frozen_features, run_round, with_alike_canaries, with_found_rate
+from thresher.auditing.retrain import retrain, training_sets
+from thresher.auditing.rounds import find_learning_rate, frozen_features, run_round, with_alike_canaries
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.summary import Findings, results, summarise
 from thresher.calibration.repair import lost_classes
@@ -45,7 +45,7 @@ def run(job: Job, progress: Progress) -> Path:
 def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) -> None:
     """Every stage that is not finished, up to summary.json."""
     tracker.parameters(job.config.model_dump(mode="json"))
-    with place.timed("features"):
+    with place.time_stage("features"):
         frozen = frozen_features(job, place, progress)
         ask_before_training(job, place)
         job = with_alike_canaries(job, place, frozen)
@@ -56,13 +56,13 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
         _conclude(job, place, None, progress, tracker)
         return
     if job.searches:
-        with place.timed("learning rate"):
-            job = with_found_rate(job, place, progress)
+        with place.time_stage("learning rate"):
+            job = find_learning_rate(job, place, progress)
     histories: list[History | None] = []
     for one in job.rounds:
         shown = Within(progress, f"round {one.number + 1} of {len(job.rounds)}") if job.auto else progress
         told = curves(tracker, f"round_{one.number + 1}" if job.auto else "training")
-        histories.append(run_round(job, one, place.round(one.number), frozen, shown, place.timed, told))
+        histories.append(run_round(job, one, place.round(one.number), frozen, shown, place.time_stage, told))
         if one.number == 0:
             _warn_of_unlearned(job, place)
     _conclude(job, place, histories[0], progress, tracker)
@@ -70,15 +70,15 @@ def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) ->
 
 def _conclude(job: Job, place: RunDirectory, history: History | None, progress: Progress, tracker: Tracker) -> None:
     """From all rounds to summary.json."""
-    with place.timed("scores"):
+    with place.time_stage("scores"):
         decision = decide(job, place)
     lost = lost_classes(decision.table, np.setdiff1d(decision.table["row"], decision.dropped), decision.dropped[:0])
     if lost:
         log.warning("Dropping what this audit says to drop would leave no row of class %s.", ", ".join(lost))
-    with place.timed("retraining"):
+    with place.time_stage("retraining"):
         judged = None
         if job.config.retrain:
-            judged = retrained(job, place, training_sets(job, decision), progress, tracker=tracker)
+            judged = retrain(job, place, training_sets(job, decision), progress, tracker=tracker)
     found = summarise(job, place, Findings(decision, history, judged))
     write_summary(place.summary, found)
     tracker.numbers(results(found))

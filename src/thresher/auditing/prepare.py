@@ -119,7 +119,7 @@ class Job:
         """The shares of the rows that Vote is tried with."""
         return _ks(self.config)
 
-    def looks_at(self, features: Which) -> bool:
+    def needs_features(self, features: Which) -> bool:
         """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
         there = usable(partial(has, self.subject))
         asked = [one for one in there if self.auto or self.config.detector in (one, DetectorScore(one).name)]
@@ -135,7 +135,7 @@ class Job:
         """Whether what the model is to know is measured beside a probe on features of the model as it came."""
         return has(self.subject, "frozen") and has(self.subject, "classes")
 
-    def put_back(self) -> None:
+    def reset_weights(self) -> None:
         """Give the trainable weights the values that they had before any fine-tuning."""
         with torch.no_grad():
             for name, parameter in self.subject.model.named_parameters():
@@ -222,13 +222,13 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     guess = partial(task.guess, subject, longest, config)
     rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, guess)
-    notes = encoding.notes | _repeated(task, tables)
+    notes = encoding.notes | _warn_of_repeats(task, tables)
     return Job(
         config, tables, task, encoding.rows, notes, flags, subject, modules, rounds, initial, checkpoints, longest
     )
 
 
-def _repeated(task: Task, parts: Collection[Part]) -> dict[str, str]:
+def _warn_of_repeats(task: Task, parts: Collection[Part]) -> dict[str, str]:
     """Clean rows that are also training rows, warned of and noted: what is learned by heart counts as known there."""
     places = {_plain(texts): row for row, texts in reversed(list(enumerate(task.texts("train"))))}
     told: list[str] = []

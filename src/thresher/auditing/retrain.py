@@ -13,9 +13,9 @@ from torch import Tensor
 from thresher.arrays import Indices
 from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job, prepare
-from thresher.auditing.rounds import with_found_rate
+from thresher.auditing.rounds import find_learning_rate
 from thresher.auditing.run import RunDirectory
-from thresher.calibration.repair import mended
+from thresher.calibration.repair import split_relabels
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.files import read_json, write_json
@@ -51,10 +51,10 @@ def retrain_on(
     job, place = prepare(config), RunDirectory(config.output)
     train = job.encoded["train"]
     encoded: dict[str, RowsOf] = {name: partial(train.take, rows) for name, rows in sets.items()}
-    return retrained(with_found_rate(job, place, progress), place, encoded, progress, every_epoch=every_epoch)
+    return retrain(find_learning_rate(job, place, progress), place, encoded, progress, every_epoch=every_epoch)
 
 
-def retrained(
+def retrain(
     job: Job,
     place: RunDirectory,
     sets: Mapping[str, RowsOf],
@@ -77,7 +77,7 @@ def retrained(
         if file.exists():
             retell(place.retrained / name, told)
         else:
-            job.put_back()
+            job.reset_weights()
             history = finetune(
                 job.subject,
                 rows(),
@@ -116,15 +116,15 @@ def training_sets(job: Job, decision: Decision) -> Mapping[str, RowsOf]:
         sets["dropped"] = lambda: train.without(decision.dropped)
         sets["dropped_at_random"] = lambda: train.without(at_random)
         if "suggested" in decision.table:
-            sets["relabelled"] = lambda: _relabelled(job, decision)
+            sets["relabelled"] = lambda: _relabel(job, decision)
     if job.config.plant:
         sets["errors_removed"] = lambda: train.take(np.flatnonzero(~job.planted))
     return sets
 
 
-def _relabelled(job: Job, decision: Decision) -> EncodedRows:
+def _relabel(job: Job, decision: Decision) -> EncodedRows:
     train = job.encoded["train"]
-    relabel, drop = mended(decision.table, decision.dropped)
+    relabel, drop = split_relabels(decision.table, decision.dropped)
     labels = train.labels
     assert isinstance(labels, Tensor)
     labels = labels.clone()

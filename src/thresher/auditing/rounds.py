@@ -26,21 +26,21 @@ from thresher.calibration.canaries import ALIKE, Round
 from thresher.calibration.opinions import opinions_of
 from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
-from thresher.detectors.label_noise import learn_label_noise, told_share
-from thresher.detectors.probe import held_out
+from thresher.detectors.label_noise import estimate_share, learn_label_noise
+from thresher.detectors.probe import predict_held_out
 from thresher.detectors.registry import detect
 from thresher.errors import ModelError, RunError
 from thresher.evaluate.cancellation import store_cancellation
-from thresher.files import write_json, written
+from thresher.files import atomic_write, write_json
 from thresher.gradients.store import Side
 from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
 from thresher.influences.compute import module_matrices
 from thresher.influences.gather import gather
-from thresher.influences.tensor import TensorFile, labelled
+from thresher.influences.tensor import TensorFile, make_frame
 from thresher.model.checkpoints import Checkpoint, read_checkpoints
 from thresher.model.classes import CLASSES_FILE
 from thresher.model.features import pooled_features
-from thresher.model.finetune import CHECKPOINTS, History, Told, finetune, said_while_training
+from thresher.model.finetune import CHECKPOINTS, History, Told, finetune, read_epoch_predictions
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.quiet import quiet
@@ -64,7 +64,7 @@ def run_round(
     stage's seconds are counted; ``told`` hears of the training's epochs. Returns its history, if it was ours.
     """
     with timed("fine-tuning"):
-        history = _finetuned(job, one, place, progress, told)
+        history = _finetune(job, one, place, progress, told)
     with timed("influence"):
         _influence(job, one, place, progress)
     with timed("scores"):
@@ -73,7 +73,7 @@ def run_round(
             scores: dict[ScoreName, Floats] = {}
             scores |= score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
             with progress.stage("detectors", 1) as advance:
-                scored_by = evidence if job.looks_at("frozen") else replace(evidence, frozen=None)
+                scored_by = evidence if job.needs_features("frozen") else replace(evidence, frozen=None)
                 scores |= {DetectorScore(name): values for name, values in detect(scored_by).items()}
                 advance(1)
             if job.config.retrain:
@@ -81,17 +81,17 @@ def run_round(
             if job.auto:
                 write_tensors(place.opinions, tensors_of(opinions_of(evidence, one.wrong)))
             elif frozen is not None:  # for what the model knows
-                write_tensors(place.opinions, {"probe": _said_by_probe(evidence)})
+                write_tensors(place.opinions, {"probe": _ask_probe(evidence)})
             write_candidates(place, one, scores)
     return history
 
 
-def with_found_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
+def find_learning_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
     """The job with the learning rate that short trainings find, where the user gives none."""
     if not job.searches:
         return job
     train, query = job.encoded["train"], job.encoded["query"]
-    trainer = RateTrainer(job.subject, train, query, job.config, job.put_back, job.config.seed)
+    trainer = RateTrainer(job.subject, train, query, job.config, job.reset_weights, job.config.seed)
     found = find_rate(trainer, place.search, progress)
     return replace(job, config=job.config.model_copy(update={"learning_rate": found.rate}))
 
@@ -107,7 +107,7 @@ def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Featur
     try:
         return _features(job, place, progress)
     except ModelError as error:
-        if job.looks_at("frozen"):
+        if job.needs_features("frozen"):
             raise
         log.warning("%s What the model knows is not put beside a probe.", error)
         return None
@@ -117,7 +117,7 @@ def _features(job: Job, place: RunDirectory, progress: Progress) -> Features:
     sides: tuple[Side, ...] = ("train", "query")
     tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
     if not place.features.exists() or read_tensors(place.features, ())[1] != tokens:
-        job.put_back()
+        job.reset_weights()
         apart = {side: job.task.apart(job.subject, side, job.longest) for side in sides}
         with progress.stage("features", sum(len(rows) for texts in apart.values() for rows in texts)) as advance:
             found = {side: torch.from_numpy(_joined_features(job, texts, advance)) for side, texts in apart.items()}
@@ -138,7 +138,7 @@ def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) 
         assert frozen is not None  # of a model that is trained here there are features
         labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
         noise = learn_label_noise(frozen, labels, truth, len(job.subject.classes), job.config.seed)
-        told = told_share(noise, labels, truth, job.config.seed, np.ones(len(labels), bool))
+        told = estimate_share(noise, labels, truth, job.config.seed, np.ones(len(labels), bool))
         counts = [int(one.wrong.sum()) for one in job.rounds]
         chosen = draw_alike(noise, labels, counts, job.config.seed, EVENLY if told else 1.0)
         tensors = dict(zip(numbers, (torch.from_numpy(np.stack(one)) for one in chosen), strict=True))
@@ -161,10 +161,10 @@ def _evidence(job: Job, one: Round, place: RunDirectory, frozen: Features | None
     train, query = one.train, job.encoded["query"]
     now = read_predictions(place.predictions, "train")
     tuned = None
-    if job.looks_at("tuned"):
+    if job.needs_features("tuned"):
         features = [pooled_features(job.subject, rows, job.config.batch_size) for rows in (train, query)]
         tuned = Features(*features)
-    said = said_while_training(place.training) if job.subject.kind == "lora" else []
+    said = read_epoch_predictions(place.training) if job.subject.kind == "lora" else []
     return Evidence(
         labels=train.classes.numpy(),
         classes=now.outputs.shape[1] if has(job.subject, "classes") else 0,
@@ -185,14 +185,14 @@ def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
     return torch.stack(list(said)).numpy() if said else now[None][:0].numpy()
 
 
-def _said_by_probe(evidence: Evidence) -> torch.Tensor:
-    return torch.from_numpy(held_out(evidence).mean(0))
+def _ask_probe(evidence: Evidence) -> torch.Tensor:
+    return torch.from_numpy(predict_held_out(evidence).mean(0))
 
 
-def _finetuned(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:
+def _finetune(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:
     if job.subject.kind != "lora":
         return None
-    job.put_back()
+    job.reset_weights()
     history = finetune(
         job.subject,
         one.train,
@@ -225,7 +225,7 @@ def _influence(job: Job, one: Round, place: RunDirectory, progress: Progress) ->
     summed = None
     if SUMMED in config.methods:
         weights = job.kept.weights
-        frame = labelled(weights.modules, np.zeros(len(data["query"]), dtype=bool), len(data["train"]))
+        frame = make_frame(weights.modules, np.zeros(len(data["query"]), dtype=bool), len(data["train"]))
         sums = CheckpointSum(model, weights.modules, checkpoints, partial(gathered, weights))
         summed = sums.on_disk(place.sums, frame, progress).open()[SUMMED]
     store = gathered(
@@ -238,10 +238,10 @@ def _influence(job: Job, one: Round, place: RunDirectory, progress: Progress) ->
     write_predictions(place.predictions, predictions)
     plain = job.kept.weights.modules and not config.projection and not config.optimizer_aware
     if plain and not place.cancellation.exists():
-        with written(place.cancellation) as temporary:
+        with atomic_write(place.cancellation) as temporary:
             store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
     correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
-    frame = labelled(job.modules, correct, len(one.train), row=one.rows, canary=one.wrong)
+    frame = make_frame(job.modules, correct, len(one.train), row=one.rows, canary=one.wrong)
     file.create(frame, config.methods)
     with progress.stage("influence of modules", len(job.modules)) as advance:
         advance(file.finished_modules)

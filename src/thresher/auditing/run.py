@@ -15,7 +15,7 @@ import yaml
 from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig, differences
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
-from thresher.files import UNFINISHED, read_json, write_json, written
+from thresher.files import UNFINISHED, atomic_write, read_json, write_json
 from thresher.summary import FORMAT, Summary, check_format, read_summary
 
 ROUNDS = "rounds"
@@ -79,7 +79,7 @@ class RunDirectory:
             self._forget_look()
         if not self.config.exists():
             write_json(self.inputs, {"format": FORMAT, **inputs})
-            with written(self.config) as temporary:
+            with atomic_write(self.config) as temporary:
                 temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
     @property
@@ -126,7 +126,7 @@ class RunDirectory:
         check_format(self.path, read_json(self.inputs, {}).get("format"))
 
     @contextmanager
-    def timed(self, stage: str) -> Generator[None]:
+    def time_stage(self, stage: str) -> Generator[None]:
         """Add the time that a stage takes to what earlier calls of the same command took for it, if they ended it."""
         started = time.monotonic()
         try:
@@ -143,7 +143,7 @@ class RunDirectory:
         return read_json(self._seconds, {})
 
 
-def read_audited(run: RunDirectory, config: AuditConfig, part: Literal["train", "query"]) -> Table:
+def read_audited_rows(run: RunDirectory, config: AuditConfig, part: Literal["train", "query"]) -> Table:
     """The rows that were audited, as they were. Raises :class:`RunError` if they have changed since."""
     source, split = (config.train, "train") if part == "train" else (config.validation, "validation")
     table = read_table(source, split)
@@ -152,7 +152,7 @@ def read_audited(run: RunDirectory, config: AuditConfig, part: Literal["train", 
     return table
 
 
-def open_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, Summary]:
+def read_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, Summary]:
     """A finished run: its directory, configuration, verdicts and summary. Raises :class:`RunError` if it is none."""
     run = RunDirectory(path)
     if not run.config.exists():

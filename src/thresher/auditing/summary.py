@@ -16,11 +16,11 @@ from thresher.arrays import Indices
 from thresher.auditing.calibration import calibration, shown_influence
 from thresher.auditing.decide import Decision
 from thresher.auditing.doubts import doubt_of
-from thresher.auditing.looks import as_given
+from thresher.auditing.looks import rounds_as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
 from thresher.detectors.baselines import oracle
-from thresher.evaluate.detection import measured
+from thresher.evaluate.detection import measure_detection
 from thresher.evaluate.knowledge import Knowledge
 from thresher.evaluate.likelihood import AnswerKnowledge
 from thresher.files import read_json
@@ -168,7 +168,7 @@ def _detection(decision: Decision, planted: npt.NDArray[np.bool_]) -> tuple[Dete
     if decision.choice is not None:
         scores = {"auto": decision.table["score"].to_numpy(), **scores}
     return tuple(
-        Detected(score=name, **measured(values, planted))
+        Detected(score=name, **measure_detection(values, planted))
         for name, values in (scores | {"chance": np.zeros(len(planted)), "oracle": oracle(planted)}).items()
     )
 
@@ -179,23 +179,23 @@ def _suspicious(
     """The most detrimental rows, and apart from them those whose text is spoiled, if any."""
     ranked = lowest(decision.table, 1.0)
     if "text_problem" not in decision.table:
-        return _described(job, place, decision, ranked[:SHOWN_ROWS]), ()
+        return _describe_rows(job, place, decision, ranked[:SHOWN_ROWS]), ()
     problems: npt.NDArray[np.object_] = decision.table["text_problem"].to_numpy()
     fine = problems[ranked] == ""
     spoiled = tuple(
         SpoiledText(row=row, text_problem=str(problems[row]), **job.task.describe("train", row))
         for row in ranked[~fine][:SHOWN_SPOILED].tolist()
     )
-    return _described(job, place, decision, ranked[fine][:SHOWN_ROWS]), spoiled
+    return _describe_rows(job, place, decision, ranked[fine][:SHOWN_ROWS]), spoiled
 
 
-def _described(job: Job, place: RunDirectory, decision: Decision, ranked: Indices) -> tuple[SuspiciousRow, ...]:
+def _describe_rows(job: Job, place: RunDirectory, decision: Decision, ranked: Indices) -> tuple[SuspiciousRow, ...]:
     """Rows with their text, what the model says, and the queries they hurt most."""
     rows = ranked.tolist()
     shown = shown_influence(decision)
     hurt: dict[int, list[int]] = {}
     if shown is not None:
-        for number, here in as_given(place, rows).items():
+        for number, here in rounds_as_given(place, rows).items():
             influence = TensorFile(place.round(number).tensor).open()[shown.influence]
             found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
             hurt |= dict(zip(here, found, strict=True))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from thresher.arrays import Indices
 from thresher.calibration.arrays import Calibrated
-from thresher.calibration.repair import mended
+from thresher.calibration.repair import split_relabels
 from thresher.errors import ConfigError, DataError
 from thresher.scores.table import lowest
 
@@ -35,7 +35,7 @@ def act_on(table: pd.DataFrame, share: float, *, relabel: bool) -> Action:
     """
     dropped, relabelled = lowest(table, share), np.empty(0, np.int64)
     if relabel:
-        relabelled, dropped = mended(table, dropped)
+        relabelled, dropped = split_relabels(table, dropped)
     return Action(np.setdiff1d(np.arange(len(table)), dropped), relabelled, dropped)
 
 

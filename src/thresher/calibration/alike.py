@@ -17,7 +17,7 @@ import numpy as np
 from thresher.arrays import Floats, Indices
 from thresher.calibration.canaries import Round
 from thresher.data.encode import EncodedRows
-from thresher.data.noise.draw import drawn
+from thresher.data.noise.draw import draw_rows
 from thresher.detectors.error_law import even_law
 from thresher.detectors.label_noise import LabelNoise
 
@@ -43,7 +43,7 @@ def draw_alike(
     rng = np.random.default_rng([seed, 8])
     law = _law(noise, labels, evenly)
     often = (1 - noise.wrong) * law.sum(axis=1)[labels]
-    rows = drawn(often.clip(np.finfo(float).tiny), sum(counts), rng)
+    rows = draw_rows(often.clip(np.finfo(float).tiny), sum(counts), rng)
     chances = law[labels[rows]] / law[labels[rows]].sum(axis=1, keepdims=True)
     wrong = (chances.cumsum(axis=1) < rng.random((len(rows), 1))).sum(axis=1).clip(0, len(law) - 1)
     found: list[tuple[Indices, Indices]] = []
@@ -53,10 +53,12 @@ def draw_alike(
     return found
 
 
-def with_canaries(rounds: Sequence[Round], train: EncodedRows, drawn: Sequence[tuple[Indices, Indices]]) -> list[Round]:
+def with_canaries(
+    rounds: Sequence[Round], train: EncodedRows, draw_rows: Sequence[tuple[Indices, Indices]]
+) -> list[Round]:
     """The rounds, their rows ``train`` but for the canaries ``drawn`` for each."""
     found: list[Round] = []
-    for one, (rows, wrong) in zip(rounds, drawn, strict=True):
+    for one, (rows, wrong) in zip(rounds, draw_rows, strict=True):
         labels = train.classes.numpy().copy()
         labels[rows] = wrong
         found.append(replace(one, train=train.relabelled(labels), wrong=np.isin(one.rows, rows)))

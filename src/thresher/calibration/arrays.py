@@ -220,7 +220,7 @@ def _without(candidates: Candidates, labels: Labels, opinions: Opinions | None, 
     if opinions is not None and opinions.pattern is not None:
         known = opinions.known
         share = None if known is None else _share_by_queries(known.share, known.error)
-        law, truth = opinions.merged_pattern(candidates), opinions.merged(candidates)
+        law, truth = opinions.merge_pattern(candidates), opinions.merged(candidates)
         assert law is not None
         rate = share or Share(float(expit(law.odds).mean()), np.nan, np.nan)
         sure = along(suspicion, expit(law.odds), ErrorRate(rate, rate, share))

@@ -72,25 +72,23 @@ def choose(candidates: Candidates, seed: int, pattern: Pattern | None = None) ->
 
     pattern = pattern or Pattern(np.zeros(len(candidates.row)), 0.0)
     fold = folds(candidates, seed)
-    by_strength = {strength: _held_out(candidates, fold, strength) for strength in STRENGTHS}
+    by_strength = {strength: _fit_held_out(candidates, fold, strength) for strength in STRENGTHS}
     strength = _strongest(by_strength, candidates.canary)
     follows = pattern.odds + WITNESSES * witnesses(candidates)
-    mixed = _mixed(by_strength[strength], follows, pattern.likely)
-    held_out = {"combination": mixed, "single": _best_held_out(candidates, fold)}
+    mixed = _mix(by_strength[strength], follows, pattern.likely)
+    held_out = {"combination": mixed, "single": _pick_held_out(candidates, fold)}
     auroc = {name: float(roc_auc_score(candidates.canary, values)) for name, values in held_out.items()}
     errors = {name: auroc_error(value, candidates.canary) for name, value in auroc.items()}
     combined = pattern.likely > 0.5 or auroc["single"] <= auroc["combination"] + errors["combination"]
     everything = np.ones(len(candidates.row), dtype=bool)
     stack = fit_stack(candidates, everything, strength)
     single = candidates.names[int(found_canaries(candidates, everything).argmax())]
-    raw = (
-        _mixed(stack.suspicion(candidates), follows, pattern.likely) if combined else -normal(candidates.column(single))
-    )
+    raw = _mix(stack.suspicion(candidates), follows, pattern.likely) if combined else -normal(candidates.column(single))
     kept = held_out["combination" if combined else "single"]
     return Choice(combined, stack, single, auroc, errors, raw, kept, pattern.likely)
 
 
-def _mixed(combined: Floats, follows: Floats, likely: float) -> Floats:
+def _mix(combined: Floats, follows: Floats, likely: float) -> Floats:
     return likely * follows + (1 - likely) * combined
 
 
@@ -100,12 +98,12 @@ def folds(candidates: Candidates, seed: int) -> Indices:
     return stratified_folds(ever, FOLDS, np.random.default_rng([seed, 4]))[candidates.row]
 
 
-def _held_out(candidates: Candidates, fold: Indices, strength: float) -> Floats:
+def _fit_held_out(candidates: Candidates, fold: Indices, strength: float) -> Floats:
     """The combination's log odds of every look, fitted without the look's fold, [M]."""
     return _by_fold(fold, lambda used: fit_stack(candidates, used, strength).suspicion(candidates))
 
 
-def _best_held_out(candidates: Candidates, fold: Indices) -> Floats:
+def _pick_held_out(candidates: Candidates, fold: Indices) -> Floats:
     """Normal deviate of the candidate that is best without the look's fold, [M]; larger = more suspicious."""
     return _by_fold(fold, lambda used: -normal(candidates.places[:, int(found_canaries(candidates, used).argmax())]))
 

@@ -108,15 +108,15 @@ def error_rate(suspicion: Floats, canary: Flags, known: Known | None, classes: i
     pi = most * ((np.arange(STEPS) + 0.5) / STEPS) ** 1.5  # finer where it is small
     prior = RARE * np.log1p(-pi) + 0.5 * np.log(np.arange(STEPS) + 0.5)  # with the width of the grid's cells
     by_canaries, links = _profile(suspicion, canary, pi, classes)
-    weights = _normalised(prior + by_canaries)
+    weights = _normalise(prior + by_canaries)
     share = canaries = _share(pi, weights)
     queries = alike = None
     if known is not None:
         alike, by_queries = known.alike, known.log_likelihood(pi)
-        alone = _normalised(prior + by_queries)
+        alone = _normalise(prior + by_queries)
         queries = _share(pi, alone)
         agree = _overlap(canaries, queries)
-        weights = _normalised(prior + by_canaries + by_queries) if agree else alone
+        weights = _normalise(prior + by_canaries + by_queries) if agree else alone
         share = _share(pi, weights)
         if not agree:
             share = Share(share.estimate, min(canaries.low, share.low), max(canaries.high, share.high))
@@ -146,7 +146,7 @@ def _profile(suspicion: Floats, canary: Flags, pi: Floats, classes: int) -> tupl
     return likelihood, links
 
 
-def _normalised(log_weights: Floats) -> Floats:
+def _normalise(log_weights: Floats) -> Floats:
     weights = np.exp(log_weights - log_weights.max())
     return weights / weights.sum()
 

@@ -14,8 +14,8 @@ from thresher.calibration.candidates import Candidates
 from thresher.calibration.choice import Pattern
 from thresher.calibration.error_rate import Known
 from thresher.detectors.evidence import Evidence
-from thresher.detectors.label_noise import WHICH, noise_of, told_share
-from thresher.detectors.probe import held_out, query_likeness
+from thresher.detectors.label_noise import WHICH, estimate_share, noise_of
+from thresher.detectors.probe import predict_held_out, query_likeness
 
 Said = Mapping[str, npt.NDArray[Any]]
 
@@ -35,7 +35,7 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
     opinions: dict[str, npt.NDArray[Any]] = {f"truth_{which}": noise.truth for which, noise in learned.items()}
     told = {
-        which: told_share(noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
+        which: estimate_share(noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
         for which, noise in learned.items()
     }
     gains = np.array([0.0 if one is None else one.gain for one in told.values()])
@@ -48,7 +48,7 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     by_frozen = told["frozen"]
     if by_frozen is not None:
         opinions["share"] = np.array([by_frozen.share, by_frozen.error])
-    opinions["probe"] = held_out(evidence).mean(0)
+    opinions["probe"] = predict_held_out(evidence).mean(0)
     opinions["query_likeness"] = query_likeness(evidence)
     return opinions
 
@@ -88,7 +88,7 @@ class Opinions:
         """What is said by frozen features alone: for a model that has learned less than a probe on them."""
         return replace(self, judges=self.judges[:1])
 
-    def merged_pattern(self, candidates: Candidates) -> Pattern | None:
+    def merge_pattern(self, candidates: Candidates) -> Pattern | None:
         """What the law says of each row as it was given."""
         return self.pattern and replace(self.pattern, odds=candidates.merged(self.pattern.odds))
 
@@ -98,6 +98,6 @@ class Opinions:
         merged = np.exp(np.stack([candidates.merged(column) for column in logs.T], axis=1))
         return merged / merged.sum(axis=1, keepdims=True)
 
-    def merged_known(self, candidates: Candidates) -> Known | None:
+    def merge_known(self, candidates: Candidates) -> Known | None:
         """What they tell of the share of errors, with a number a row that was seen as it was given."""
         return self.known and replace(self.known, density=candidates.merged(self.known.density)[candidates.seen])

@@ -51,10 +51,10 @@ def rank_rows(
         opinions: What clean queries tell.
     """
     choice, seen = choose(candidates, seed, opinions and opinions.pattern), candidates.seen
-    posterior = error_rate(choice.held_out, candidates.canary, opinions and opinions.merged_known(candidates), classes)
+    posterior = error_rate(choice.held_out, candidates.canary, opinions and opinions.merge_known(candidates), classes)
     suspicion, labels, spoiled = candidates.merged(choice.suspicion)[seen], labels[seen], spoiled[seen]
     suspicion[spoiled] += np.ptp(suspicion) + 1  # before all others, in their order
-    pattern = opinions.merged_pattern(candidates) if opinions is not None and choice.combined else None
+    pattern = opinions.merge_pattern(candidates) if opinions is not None and choice.combined else None
     sure = confidence(suspicion, posterior, spoiled, pattern and replace(pattern, odds=pattern.odds[seen]))
     if opinions is None:
         return _for_all(Ranking(suspicion, choice, sure), seen)

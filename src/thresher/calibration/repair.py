@@ -58,7 +58,7 @@ def _others(labels: Indices, opinions: Floats) -> Floats:
     return others
 
 
-def mended(table: pd.DataFrame, dropped: Indices) -> tuple[Indices, Indices]:
+def split_relabels(table: pd.DataFrame, dropped: Indices) -> tuple[Indices, Indices]:
     """Of the rows to drop those to relabel instead, whose suggestion is more likely right than not, and the others."""
     sure = table["suggestion_confidence"].to_numpy()[dropped] > SURE
     return dropped[sure], dropped[~sure]

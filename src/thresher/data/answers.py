@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from thresher.config import RowLoss
-from thresher.data.dialogues import Dialogues, Message, joined
+from thresher.data.dialogues import Dialogues, Message, join_texts
 from thresher.data.encode import IGNORED, Cuts, EncodedRows
 from thresher.errors import DataError, ModelError, first_line
 
@@ -33,7 +33,7 @@ def writes_date(tokenizer: Any) -> bool:
     return isinstance(template, str) and _ASKS_DATE.search(template) is not None
 
 
-def _dated(asked: re.Match[str]) -> str:
+def _pin_date(asked: re.Match[str]) -> str:
     return repr(TEMPLATE_DATE.strftime(asked[2]))
 
 
@@ -83,9 +83,9 @@ def encode_dialogues(
 
 
 def _completions(dialogues: Dialogues, tokenizer: Any) -> list[_Tokens]:
-    texts = [joined(row.prompt, row.answer) for row in dialogues.rows]
+    texts = [join_texts(row.prompt, row.answer) for row in dialogues.rows]
     answers = [(len(text) - len(row.answer), len(text)) for text, row in zip(texts, dialogues.rows, strict=True)]
-    found = _tokenized(tokenizer, texts, [[answer] for answer in answers], special=True)
+    found = _tokenize(tokenizer, texts, [[answer] for answer in answers], special=True)
     for tokens in found:
         if tokens.ids[-1] == tokenizer.eos_token_id:  # in the completion, or put there by the tokenizer
             tokens.learned[-1] = True
@@ -102,32 +102,32 @@ def _chats(dialogues: Dialogues, tokenizer: Any) -> list[_Tokens]:
             "with; use an instruction-tuned model, or rows of prompt and completion."
         )
     if isinstance(template, str) and _MARKS_ANSWERS.search(template):
-        return [_marked(dialogues, row, tokenizer) for row in range(len(dialogues))]
-    rendered = [_rendered(dialogues, row, tokenizer) for row in range(len(dialogues))]
-    found = _tokenized(tokenizer, [text for text, _ in rendered], [answers for _, answers in rendered], special=False)
+        return [_mark_answers(dialogues, row, tokenizer) for row in range(len(dialogues))]
+    rendered = [_render(dialogues, row, tokenizer) for row in range(len(dialogues))]
+    found = _tokenize(tokenizer, [text for text, _ in rendered], [answers for _, answers in rendered], special=False)
     ends = {token for token, about in tokenizer.added_tokens_decoder.items() if about.special}
     for tokens in found:
         _end_with(tokens, ends, tokenizer.eos_token_id)
     return found
 
 
-def _marked(dialogues: Dialogues, row: int, tokenizer: Any) -> _Tokens:
+def _mark_answers(dialogues: Dialogues, row: int, tokenizer: Any) -> _Tokens:
     """By a template that marks what the assistant says."""
-    found = _templated(dialogues, row, tokenizer, dialogues.rows[row].messages, return_assistant_tokens_mask=True)
+    found = _apply_template(dialogues, row, tokenizer, dialogues.rows[row].messages, return_assistant_tokens_mask=True)
     return _Tokens(list(found["input_ids"]), [bool(said) for said in found["assistant_masks"]])
 
 
-def _rendered(dialogues: Dialogues, row: int, tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
+def _render(dialogues: Dialogues, row: int, tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
     """The text of a chat, and where its answers are: what each adds to the conversation up to it."""
     messages = dialogues.rows[row].messages
-    text: str = _templated(dialogues, row, tokenizer, messages, tokenize=False)
+    text: str = _apply_template(dialogues, row, tokenizer, messages, tokenize=False)
     answers: list[tuple[int, int]] = []
     for turn, message in enumerate(messages):
         if message["role"] == "assistant":
-            before: str = _templated(
+            before: str = _apply_template(
                 dialogues, row, tokenizer, messages[:turn], tokenize=False, add_generation_prompt=True
             )
-            said: str = _templated(dialogues, row, tokenizer, messages[: turn + 1], tokenize=False)
+            said: str = _apply_template(dialogues, row, tokenizer, messages[: turn + 1], tokenize=False)
             if not (text.startswith(said) and said.startswith(before)):
                 raise ModelError(
                     f"{dialogues.table.where(row)}: the tokenizer's chat template writes message {turn} in another "
@@ -138,9 +138,9 @@ def _rendered(dialogues: Dialogues, row: int, tokenizer: Any) -> tuple[str, list
     return text, answers
 
 
-def _templated(dialogues: Dialogues, row: int, tokenizer: Any, messages: Sequence[Message], **how: Any) -> Any:
+def _apply_template(dialogues: Dialogues, row: int, tokenizer: Any, messages: Sequence[Message], **how: Any) -> Any:
     if writes_date(tokenizer):
-        how["chat_template"] = _ASKS_DATE.sub(_dated, tokenizer.chat_template)
+        how["chat_template"] = _ASKS_DATE.sub(_pin_date, tokenizer.chat_template)
     try:
         return tokenizer.apply_chat_template([dict(message) for message in messages], return_dict=True, **how)
     except Exception as error:  # templates are programs of their own, and refuse in their own ways
@@ -148,7 +148,7 @@ def _templated(dialogues: Dialogues, row: int, tokenizer: Any, messages: Sequenc
         raise DataError(f"{where}: the chat template cannot write this chat ({first_line(error)}).") from None
 
 
-def _tokenized(
+def _tokenize(
     tokenizer: Any, texts: list[str], answers: Sequence[Sequence[tuple[int, int]]], *, special: bool
 ) -> list[_Tokens]:
     encoded = tokenizer(texts, add_special_tokens=special, return_offsets_mapping=True, verbose=False)

@@ -115,7 +115,7 @@ def _is_chat(table: Table, column: str) -> bool:
     if column == CHAT_COLUMNS[0]:
         return True
     value = table.records[0].get(column)
-    return _is_messages(value) and any(_spelled(one).get("role") == "assistant" for one in value)
+    return _is_messages(value) and any(_spell(one).get("role") == "assistant" for one in value)
 
 
 def _is_messages(value: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
@@ -132,7 +132,8 @@ def refuse_missing(table: Table, names: Sequence[str]) -> None:
 def read_dialogues(table: Table, columns: DialogueColumns) -> Dialogues:
     """Every row as a dialogue.
 
-    Parts of a prompt are :func:`joined`. What follows the last answer of a chat is left out: nothing is learned from
+    Parts of a prompt are joined (:func:`join_texts`). What follows the last answer of a chat is left out: nothing is
+    learned from
     it. Raises :class:`DataError` naming the row for an empty or missing text, or a chat without an answer.
     """
     if columns.chat:
@@ -148,14 +149,14 @@ def _plain(table: Table, row: int, columns: DialogueColumns) -> Dialogue:
     for column in others:
         part = table.records[row].get(column)
         if part is not None and str(part).strip():  # the input beside an instruction may be empty
-            prompt = joined(prompt, text_value(table, row, column))
+            prompt = join_texts(prompt, text_value(table, row, column))
     value = table.records[row].get(columns.completion)
     number = isinstance(value, int) or (isinstance(value, float) and not isnan(value))
     answer = str(value) if number else text_value(table, row, columns.completion)
     return Dialogue(({"role": "user", "content": prompt}, {"role": "assistant", "content": answer}))
 
 
-def joined(left: str, right: str) -> str:
+def join_texts(left: str, right: str) -> str:
     """Two texts one after the other, with a line break where no white space parts them."""
     return left + right if left[-1:].isspace() or right[:1].isspace() else f"{left}\n{right}"
 
@@ -175,7 +176,7 @@ def _chat(table: Table, row: int, columns: Sequence[str]) -> Dialogue:
 
 
 def _message(table: Table, row: int, value: Any) -> Message:
-    fields = _spelled(value)
+    fields = _spell(value)
     for name in ("role", "content"):
         if not isinstance(fields.get(name), str):
             raise DataError(
@@ -187,7 +188,7 @@ def _message(table: Table, row: int, value: Any) -> Message:
     return {name: part for name, part in fields.items() if part is not None}
 
 
-def _spelled(value: Any) -> dict[str, Any]:
+def _spell(value: Any) -> dict[str, Any]:
     """A message's fields as chat templates call them, whether it is written their way or ShareGPT's."""
     fields: dict[str, Any] = dict(value) if isinstance(value, Mapping) else {}
     if "role" in fields or "from" not in fields:

@@ -107,11 +107,11 @@ def spelled_alike(classes: Sequence[str]) -> list[tuple[str, ...]]:
     """Groups of class names that differ by upper and lower case, or in the width of letters, only."""
     groups: dict[str, list[str]] = {}
     for name in classes:
-        groups.setdefault(folded(name), []).append(name)
+        groups.setdefault(fold_name(name), []).append(name)
     return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
-def folded(name: str) -> str:
+def fold_name(name: str) -> str:
     """A class name without what tells spellings of it apart."""
     return unicodedata.normalize("NFKC", name).casefold()
 
@@ -143,7 +143,7 @@ def read_examples(table: Table, columns: Columns, classes: Mapping[str, int], *,
     return Examples(texts, labels)
 
 
-def relabelled(table: Table, columns: Columns, classes: Mapping[int, str]) -> Table:
+def change_labels(table: Table, columns: Columns, classes: Mapping[int, str]) -> Table:
     """The table with other classes in some rows, by row number, each written as the file writes that class.
 
     A class that no row has is written by its number where the table numbers its classes, else by its name.

@@ -19,7 +19,7 @@ def for_spreadsheets(target: Path) -> bool:
     return ending(target).removesuffix(PACKED) in FORMS
 
 
-def guarded(table: Table) -> tuple[Table, int]:
+def guard_cells(table: Table) -> tuple[Table, int]:
     """A table whose formulas a spreadsheet shows as text, and how many there were.
 
     Args:

@@ -50,7 +50,7 @@ def packaged_generator() -> Path:
 MODELS: Mapping[str, Callable[[], Path]] = {"minilm": packaged_model, "smollm2": packaged_generator}
 
 
-def unpacked(model: str) -> str:
+def unpack(model: str) -> str:
     """The path behind ``packaged:NAME``; any other name of a model as it is.
 
     Raises :class:`ModelError` for a name that is not known, :class:`DataError` where the package is not installed.

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from thresher.data.formats import FORMATS, Contents, Record, ending, endings, read_file, write_file
 from thresher.errors import DataError, first_line
-from thresher.files import written
+from thresher.files import atomic_write
 
 _METADATA = b"huggingface"
 
@@ -66,10 +66,10 @@ def read_table(source: str, split: str = "train") -> Table:
         table = _read_folder(source, split)
     elif ending(path) in endings():
         if not path.is_file():
-            raise DataError(f"{source}: there is no such file; give a {_known()} file or a hub id.")
+            raise DataError(f"{source}: there is no such file; give a {_find_names()} file or a hub id.")
         table = _of_file(source, read_file(path))
     elif path.is_file():
-        raise DataError(f"{source}: cannot tell the format from '{ending(path)}'; use {_known()}.")
+        raise DataError(f"{source}: cannot tell the format from '{ending(path)}'; use {_find_names()}.")
     else:
         table = _read_hub(source, split)
     if len(table) == 0:
@@ -81,15 +81,15 @@ def write_table(table: Table, target: Path) -> None:
     """Write all rows and columns, in their order, in the format that the ending of ``target`` names."""
     form = ending(target)
     if form not in endings():
-        raise DataError(f"{target}: cannot write '{form}'; name a {_known()} file.")
-    with written(target) as temporary:
+        raise DataError(f"{target}: cannot write '{form}'; name a {_find_names()} file.")
+    with atomic_write(target) as temporary:
         try:
             write_file(temporary, Contents(table.records, table.columns, schema=table.schema), form)
         except DataError as error:
             raise DataError(f"{target}: {error}") from None
 
 
-def _known() -> str:
+def _find_names() -> str:
     return f"{', '.join(FORMATS)} (text files also .gz)"
 
 
@@ -126,7 +126,7 @@ def _read_folder(source: str, split: str) -> Table:
     """A folder of data files, or one that ``save_to_disk`` wrote: one data set, or several by split."""
     folder = Path(source)
     if not ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
-        return _loaded(source, source, None, split)
+        return _load(source, source, None, split)
     from datasets import Dataset, load_from_disk
 
     try:
@@ -146,10 +146,10 @@ def _read_folder(source: str, split: str) -> Table:
 def _read_hub(source: str, split: str) -> Table:
     name, *rest = source.split(":")
     config = rest[0] if rest and rest[0] else None
-    return _loaded(source, name, config, rest[1] if len(rest) > 1 else split)
+    return _load(source, name, config, rest[1] if len(rest) > 1 else split)
 
 
-def _loaded(source: str, name: str, config: str | None, split: str) -> Table:
+def _load(source: str, name: str, config: str | None, split: str) -> Table:
     from datasets import load_dataset
 
     try:

@@ -8,7 +8,7 @@ import numpy as np
 
 from thresher.arrays import Floats, Labels
 from thresher.detectors.evidence import Evidence
-from thresher.detectors.probe import held_out
+from thresher.detectors.probe import predict_held_out
 
 
 def confident(evidence: Evidence) -> Floats:
@@ -19,7 +19,7 @@ def confident(evidence: Evidence) -> Floats:
     from cleanlab.rank import get_label_quality_scores
 
     quality: Any = get_label_quality_scores(
-        evidence.labels, held_out(evidence)[:, : len(evidence.labels)].mean(0), adjust_pred_probs=True
+        evidence.labels, predict_held_out(evidence)[:, : len(evidence.labels)].mean(0), adjust_pred_probs=True
     )
     return quality
 

@@ -63,7 +63,7 @@ def find_copies(texts: Texts) -> Indices:
     return first
 
 
-def contradicted(copies: Indices, labels: Sequence[object] | npt.NDArray[np.generic]) -> Flags:
+def find_contradictions(copies: Indices, labels: Sequence[object] | npt.NDArray[np.generic]) -> Flags:
     """Mark the rows of which a copy has another label.
 
     Args:

@@ -50,8 +50,8 @@ class Law:
 
     def fitted(self, chances: Floats, labels: Labels) -> Law:
         """Both laws found again, from these, on rows ``chances`` [n, C] and ``labels`` [n]; as likely as before."""
-        even = _settled(chances, labels, self.even, _even)
-        return Law(even, _settled(chances, labels, self.pattern, _pattern), self.patterned)
+        even = _settle(chances, labels, self.even, _even)
+        return Law(even, _settle(chances, labels, self.pattern, _pattern), self.patterned)
 
     def learned(self, chances: Floats, labels: Labels, fold: Labels) -> Law:
         """Both laws found again, and how likely each is by rows of each ``fold`` [n] under laws of the others."""
@@ -78,7 +78,7 @@ def even_law(share: float, classes: int) -> Floats:
     return law
 
 
-def _settled(chances: Floats, labels: Labels, law: Floats, counted: Callable[[Floats, Labels], Floats]) -> Floats:
+def _settle(chances: Floats, labels: Labels, law: Floats, counted: Callable[[Floats, Labels], Floats]) -> Floats:
     for _ in range(SETTLE):
         law = counted(posterior(chances, law, labels), labels)
     return law

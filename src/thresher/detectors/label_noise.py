@@ -27,7 +27,7 @@ from scipy.special import log_softmax, softmax
 from thresher.arrays import Flags, Floats, Labels
 from thresher.detectors.error_law import STEADY, Law, even_law
 from thresher.detectors.evidence import Evidence, Features, Singles, Which
-from thresher.detectors.probe import FOLDS, Probe, prepared
+from thresher.detectors.probe import FOLDS, Probe, standardise
 from thresher.folds import stratified_folds
 
 WHICH: tuple[Which, ...] = ("frozen", "tuned")
@@ -89,8 +89,8 @@ def learn_label_noise(
     if rows is not None:
         first, same = np.unique(rows, return_index=True, return_inverse=True)[1:]
         fold[: len(labels)] = fold[first][same]
-    inputs = prepared(np.concatenate([found.train, found.query]))
-    strength, _ = Probe(inputs, given, classes).regularised(fold)
+    inputs = standardise(np.concatenate([found.train, found.query]))
+    strength, _ = Probe(inputs, given, classes).choose_regularisation(fold)
     model = _Folded(inputs, fold, np.where(np.arange(len(given)) < len(labels), 1.0, QUERY_WEIGHT), LOOSER * strength)
     aims = np.eye(classes)[given]
     law = _first_law(model.fit(aims)[len(labels) :], query_labels)
@@ -114,7 +114,7 @@ class Told:
     gain: float
 
 
-def told_share(noise: LabelNoise, labels: Labels, query_labels: Labels, seed: int, counted: Flags) -> Told | None:
+def estimate_share(noise: LabelNoise, labels: Labels, query_labels: Labels, seed: int, counted: Flags) -> Told | None:
     """How many of the rows ``counted`` [n] are wrong: their mean, and how it varies as rows and queries are redrawn.
 
     f stays as it is; what makes it as sure as right, and T, are found again for each of ``DRAWS`` bootstrap draws. None

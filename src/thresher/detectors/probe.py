@@ -27,13 +27,13 @@ SMALLEST = 1e-12
 def probe_frozen(evidence: Evidence) -> Floats:
     """Log out-of-fold probability of the row's label, the mean over three splits, [n]."""
     rows = np.arange(len(evidence.labels))
-    return np.log(held_out(evidence)[:, rows, evidence.labels]).mean(0)
+    return np.log(predict_held_out(evidence)[:, rows, evidence.labels]).mean(0)
 
 
 _KEPT: WeakKeyDictionary[Evidence, Floats] = WeakKeyDictionary()
 
 
-def held_out(evidence: Evidence) -> Floats:
+def predict_held_out(evidence: Evidence) -> Floats:
     """Out-of-fold probabilities of every row, and after them of every query, by three splits, [3, n + Q, C].
 
     Rows and queries are dealt into the same folds: the clean queries help to judge the rows, and both are judged alike,
@@ -74,7 +74,7 @@ def out_of_fold(features: Singles, labels: Labels, classes: int, seed: int, fold
 
 def _by_splits(features: Singles, labels: Labels, classes: int, seed: int, splits: int, folds: int = FOLDS) -> Floats:
     dealt = [stratified_folds(labels, folds, np.random.default_rng([seed, split])) for split in range(splits)]
-    return Probe(prepared(features), labels, classes).by_splits(dealt)
+    return Probe(standardise(features), labels, classes).by_splits(dealt)
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,10 @@ class Probe:
 
     def by_splits(self, splits: Sequence[Labels]) -> Floats:
         """Out-of-fold probabilities by every split, [S, n, C]; the first also chooses the regularisation."""
-        strength, first = self.regularised(splits[0])
+        strength, first = self.choose_regularisation(splits[0])
         return np.stack([first, *(self.by_fold(fold, strength) for fold in splits[1:])])
 
-    def regularised(self, fold: Labels) -> tuple[float, Floats]:
+    def choose_regularisation(self, fold: Labels) -> tuple[float, Floats]:
         """The regularisation whose out-of-fold loss is least, and the probabilities by it, [n, C]."""
         chosen, best, least = 0.0, np.empty(0), np.inf
         for strength in STRENGTHS:
@@ -128,7 +128,7 @@ class Probe:
         return found / found.sum(1, keepdims=True)
 
 
-def prepared(features: Singles) -> Singles:
+def standardise(features: Singles) -> Singles:
     """Standardised columns; the first principal components where there are more than ``WIDTH``."""
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler

@@ -59,8 +59,8 @@ def _foreign(rows: Texts, queries: Texts) -> Flags:
 
     of_queries = list(map(_words, queries))
     vocabulary = Counter(word for words in of_queries for word in words)
-    usual_known, usual_words = _known(of_queries, vocabulary, 2)
-    known, words = _known(list(map(_words, rows)), vocabulary, 1)
+    usual_known, usual_words = _count_known(of_queries, vocabulary, 2)
+    known, words = _count_known(list(map(_words, rows)), vocabulary, 1)
     if not usual_words.any():
         return np.zeros(len(rows), dtype=bool)
     p = usual_known.sum() / usual_words.sum()
@@ -74,7 +74,7 @@ def _foreign(rows: Texts, queries: Texts) -> Flags:
     return foreign & (foreign.mean() <= MOST)
 
 
-def _known(words: Sequence[set[str]], vocabulary: Counter[str], times: int) -> tuple[Indices, Indices]:
+def _count_known(words: Sequence[set[str]], vocabulary: Counter[str], times: int) -> tuple[Indices, Indices]:
     """How many of each row's ``words`` at least so many queries have, and how many it has, [n] each."""
     known = [sum(vocabulary[word] >= times for word in row) for row in words]
     return np.array(known, dtype=np.int64), np.array([len(row) for row in words], dtype=np.int64)

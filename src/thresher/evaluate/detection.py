@@ -65,7 +65,7 @@ def auroc(scores: Any, noise: Any) -> float:
     """Probability that a noisy row scores lower than a clean one."""
     from sklearn.metrics import roc_auc_score
 
-    values, flags = _checked(scores, noise)
+    values, flags = _check(scores, noise)
     return float(roc_auc_score(flags, -values))
 
 
@@ -73,7 +73,7 @@ def average_precision(scores: Any, noise: Any) -> float:
     """Mean, over noisy rows, of the precision at the depth where the row is found."""
     from sklearn.metrics import average_precision_score
 
-    values, flags = _checked(scores, noise)
+    values, flags = _check(scores, noise)
     return float(average_precision_score(flags, -values))
 
 
@@ -97,21 +97,21 @@ ACCURACY = "accuracy"
 """What scores are compared by besides: of test rows, after retraining without the rows of lowest score."""
 
 
-def measured(scores: Any, noise: Any) -> dict[str, float]:
+def measure_detection(scores: Any, noise: Any) -> dict[str, float]:
     """Every one of ``METRICS``."""
     return {name: metric(scores, noise) for name, metric in METRICS.items()}
 
 
 def detection_curve(scores: Any, noise: Any) -> Floats:
     """D_t for t = 1..n: the share of the noisy rows among the lowest t scores, [n]."""
-    values, flags = _checked(scores, noise)
+    values, flags = _check(scores, noise)
     order = np.argsort(values, kind="stable")
     _, group, sizes = np.unique(values[order], return_inverse=True, return_counts=True)
     noisy = np.bincount(group, weights=flags[order])
     return np.cumsum((noisy / sizes)[group]) / flags.sum()
 
 
-def _checked(scores: Any, noise: Any) -> tuple[Floats, npt.NDArray[np.bool_]]:
+def _check(scores: Any, noise: Any) -> tuple[Floats, npt.NDArray[np.bool_]]:
     values, flags = np.asarray(scores, dtype=np.float64), np.asarray(noise, dtype=bool)
     if values.shape != flags.shape or values.ndim != 1:
         raise DataError(f"Scores of shape {values.shape} and noise flags of shape {flags.shape} do not fit together.")

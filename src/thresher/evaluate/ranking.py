@@ -55,7 +55,7 @@ def means(outcomes: pd.DataFrame) -> pd.DataFrame:
 
     The margin is NaN with one run.
     """
-    values = _checked(outcomes)
+    values = _check(outcomes)
     runs = len(values)
     margin = np.full(values.shape[1], np.nan)
     if runs > 1:
@@ -65,7 +65,7 @@ def means(outcomes: pd.DataFrame) -> pd.DataFrame:
 
 def win_shares(outcomes: pd.DataFrame) -> pd.DataFrame:
     """The share of runs in which a's value is strictly greater than b's, [a, b] (method.md 5); 0 on the diagonal."""
-    values = _checked(outcomes)
+    values = _check(outcomes)
     shares = [(column[:, None] > values).mean(axis=0) for column in values.T]
     return pd.DataFrame(np.array(shares), index=outcomes.columns, columns=outcomes.columns)
 
@@ -93,7 +93,7 @@ def fronts(outcomes: pd.DataFrame) -> pd.Series:
 
 def friedman(outcomes: pd.DataFrame) -> Friedman:
     """Whether the configurations differ at all (Friedman 1937); where all are equal in every run, 0 with p = 1."""
-    values = _checked(outcomes)
+    values = _check(outcomes)
     mean_ranks = pd.Series(stats.rankdata(-values, axis=1).mean(axis=0), index=outcomes.columns)
     runs, configurations = values.shape
     if configurations < 3 or runs < 2:
@@ -113,7 +113,7 @@ def nemenyi(outcomes: pd.DataFrame) -> pd.DataFrame:
         raise ConfigError(NEMENYI_MISSING)
     from scikit_posthocs import posthoc_nemenyi_friedman
 
-    found = np.asarray(posthoc_nemenyi_friedman(_checked(outcomes)))
+    found = np.asarray(posthoc_nemenyi_friedman(_check(outcomes)))
     return pd.DataFrame(found, index=outcomes.columns, columns=outcomes.columns)
 
 
@@ -124,7 +124,7 @@ def wilcoxon_holm(outcomes: pd.DataFrame, reference: str) -> pd.DataFrame:
     runs without a difference left out; 1 where there is a difference in none. ``p_holm`` is corrected by :func:`holm`.
     Raises :class:`DataError` if there is no such column.
     """
-    values = _checked(outcomes)
+    values = _check(outcomes)
     if reference not in outcomes.columns:
         raise DataError(f"There is no configuration '{reference}' to compare with.")
     place = list(outcomes.columns).index(reference)
@@ -175,7 +175,7 @@ def _spearman(x: pd.Series, y: pd.Series) -> float:
     return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
-def _checked(outcomes: pd.DataFrame) -> Floats:
+def _check(outcomes: pd.DataFrame) -> Floats:
     values = outcomes.to_numpy(dtype=np.float64)
     if values.size == 0:
         raise DataError("Ranking configurations needs at least one run and one configuration.")

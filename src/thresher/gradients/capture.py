@@ -27,7 +27,7 @@ from thresher.gradients.agreement import agreeing
 from thresher.gradients.forms import Form, in_form, matrix_ids, table_ids
 from thresher.gradients.forward import head_rows, pooled_states
 from thresher.gradients.head import Head, find_head
-from thresher.gradients.rows import RowGradients, added, concatenated, squared_norms
+from thresher.gradients.rows import RowGradients, added, concatenate, squared_norms
 from thresher.gradients.rowwise import plain_gradients
 from thresher.gradients.rules import Rule, entering, precise, rule_for
 from thresher.model.inputs import accepted_inputs
@@ -231,7 +231,7 @@ class GradientPass:
         parameters = {name: self._parameters[name] for name in names}
         singles = [data.batch(row, self.pad_id, self.device) for row in batch.rows[:, None]]
         rows = [plain_gradients(self.model, parameters, single, self._options) for single in singles]
-        gradients = {name: concatenated([row[name] for row, _ in rows]) for name in names}
+        gradients = {name: concatenate([row[name] for row, _ in rows]) for name in names}
         for name, gradient in gradients.items():
             if isinstance(gradient, Tensor):
                 gradients[name] = in_form(gradient, parameters[name].shape, self.forms, name)

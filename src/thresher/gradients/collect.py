@@ -11,7 +11,7 @@ from torch import Tensor
 from thresher.arrays import Indices
 from thresher.data.encode import EncodedRows, length_batches
 from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteError
-from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, concatenated
+from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, concatenate
 from thresher.gradients.store import GradientStore, Side
 from thresher.progress import Progress
 
@@ -66,24 +66,24 @@ def _block(
     for start in range(0, len(rows), batch_size):
         batch = data.batch(rows[start : start + batch_size], one_pass.pad_id, one_pass.device)
         found = one_pass.gradients(data, batch)
-        modules = {name: _scaled(_single(gradients), scales.get(name)) for name, gradients in found.modules.items()}
+        modules = {name: _scale(_single(gradients), scales.get(name)) for name, gradients in found.modules.items()}
         parts.append(BatchGradients(modules, found.losses.float().cpu(), found.outputs.float().cpu()))
     return BatchGradients(
-        {name: concatenated([part.modules[name] for part in parts]) for name in parts[0].modules},
+        {name: concatenate([part.modules[name] for part in parts]) for name in parts[0].modules},
         torch.cat([part.losses for part in parts]),
         torch.cat([part.outputs for part in parts]),
     )
 
 
 def _single(gradients: RowGradients) -> RowGradients:
-    return _moved(gradients) if isinstance(gradients, Tensor) else gradients.mapped(_moved)
+    return _move(gradients) if isinstance(gradients, Tensor) else gradients.map_tensors(_move)
 
 
-def _moved(tensor: Tensor) -> Tensor:
+def _move(tensor: Tensor) -> Tensor:
     return (tensor.float() if tensor.is_floating_point() else tensor).cpu()
 
 
-def _scaled(gradients: RowGradients, scale: Tensor | None) -> RowGradients:
+def _scale(gradients: RowGradients, scale: Tensor | None) -> RowGradients:
     if scale is None or isinstance(gradients, HeadRows):
         return gradients
     if isinstance(gradients, TokenGradients):

@@ -38,12 +38,12 @@ class Sketch:
 
     def project(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """Both factors' last dimension brought down to k."""
-        return _projected(left, self.left), _projected(right, self.right)
+        return _project(left, self.left), _project(right, self.right)
 
     def dense(self, gradients: Tensor, shape: tuple[int, int]) -> Tensor:
         """The same projection of gradients that are multiplied out already, [B, a * b] -> [B, k * k]."""
-        by_side = _projected(gradients.reshape(-1, *shape), self.right)  # [B, a, k]
-        return _projected(by_side.mT, self.left).mT.flatten(1)
+        by_side = _project(gradients.reshape(-1, *shape), self.right)  # [B, a, k]
+        return _project(by_side.mT, self.left).mT.flatten(1)
 
 
 Form = Literal["dense", "factored"] | Sketch
@@ -113,5 +113,5 @@ def _sketch(name: str, shape: tuple[int, ...], k: int, device: torch.device) -> 
     return Sketch(sides[0], sides[1])
 
 
-def _projected(factor: Tensor, projection: Tensor | None) -> Tensor:
+def _project(factor: Tensor, projection: Tensor | None) -> Tensor:
     return factor if projection is None else factor @ projection.to(factor.dtype).T

@@ -15,7 +15,7 @@ from thresher.errors import ModelError
 from thresher.gradients.capture import GradientPass
 from thresher.gradients.forms import Form
 from thresher.model.quantise import differentiable
-from thresher.model.tied import untied
+from thresher.model.tied import untie
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def gradient_pass(
         for parameter in parameters:
             parameter.requires_grad_(False)
         text_config.pad_token_id = _pad_id(model, data, pad_before)
-        with untied(model), differentiable(model):
+        with untie(model), differentiable(model):
             one_pass = GradientPass(model, names, text_config.pad_token_id, forms or {})
             try:
                 one_pass.open(max(data, key=lambda part: int(np.ptp(part.lengths))))

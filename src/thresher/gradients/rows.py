@@ -35,7 +35,7 @@ class Entries:
         """The tensors by name."""
         return {name: getattr(self, name) for name in self.parts()}
 
-    def mapped(self: E, change: Callable[[Tensor], Tensor]) -> E:
+    def map_tensors(self: E, change: Callable[[Tensor], Tensor]) -> E:
         """The same entries with every tensor changed."""
         return type(self)(rows=self.rows, **{name: change(tensor) for name, tensor in self.tensors().items()})
 
@@ -191,14 +191,14 @@ def added(first: RowGradients, second: RowGradients) -> RowGradients:
     raise TypeError("a module is used both as an embedding and as a matrix")
 
 
-def concatenated(blocks: Sequence[RowGradients]) -> RowGradients:
+def concatenate(blocks: Sequence[RowGradients]) -> RowGradients:
     """Blocks of rows one after another; all of one form."""
     if isinstance(blocks[0], Tensor):
         return torch.cat([block for block in blocks if isinstance(block, Tensor)])
-    return _joined([block for block in blocks if not isinstance(block, Tensor)])
+    return _join([block for block in blocks if not isinstance(block, Tensor)])
 
 
-def _joined(blocks: Sequence[E]) -> E:
+def _join(blocks: Sequence[E]) -> E:
     starts = [0]
     for block in blocks:
         starts.append(starts[-1] + block.rows)

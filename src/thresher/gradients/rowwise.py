@@ -35,7 +35,7 @@ def plain_gradients(
             if loss.requires_grad:  # else the model uses none of these parameters
                 loss.sum().backward()  # unlike autograd.grad, this goes through every kind of checkpointing
         found = {
-            name: _shaped(p, p.grad, sparse=id(p) in embeddings, terms=terms.get(id(p)))
+            name: _shape(p, p.grad, sparse=id(p) in embeddings, terms=terms.get(id(p)))
             for name, p in parameters.items()
         }
     finally:
@@ -69,7 +69,7 @@ def _bias_terms(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Gen
             handle.remove()
 
 
-def _shaped(parameter: nn.Parameter, gradient: Tensor | None, *, sparse: bool, terms: Tensor | None) -> RowGradients:
+def _shape(parameter: nn.Parameter, gradient: Tensor | None, *, sparse: bool, terms: Tensor | None) -> RowGradients:
     full = precise(torch.zeros_like(parameter) if gradient is None else gradient).detach()
     if terms is not None and is_noise(full, terms.sqrt(), parameter.dtype):
         full = torch.zeros_like(full)

@@ -23,7 +23,7 @@ from thresher.gradients.store import GradientStore
 from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE, Method, check_methods
 from thresher.influences.tensor import TensorFile
-from thresher.model.checkpoints import Checkpoint, checkpoint_of, load_checkpoint, read_checkpoints, weights_restored
+from thresher.model.checkpoints import Checkpoint, checkpoint_of, load_checkpoint, read_checkpoints, restore_weights
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Within
 
@@ -41,9 +41,9 @@ class CheckpointSum:
 
     def into(self, total: npt.NDArray[np.float32], progress: Progress) -> None:
         """Add the sum to ``total`` [module, Q, N]."""
-        with weights_restored(self.model, self.checkpoints):
+        with restore_weights(self.model, self.checkpoints):
             for checkpoint in self.checkpoints:
-                store = self._gathered(checkpoint, None, progress)
+                store = self._gather(checkpoint, None, progress)
                 try:
                     for number, module in enumerate(self.modules):
                         total[number] += _term(store, module, checkpoint)
@@ -57,10 +57,10 @@ class CheckpointSum:
         """
         files = [TensorFile(folder / f"sum-{number:03d}.zarr") for number in range(len(self.checkpoints))]
         done = max((number for number, file in enumerate(files) if file.complete), default=-1)
-        with weights_restored(self.model, self.checkpoints[done + 1 :]):
+        with restore_weights(self.model, self.checkpoints[done + 1 :]):
             for number in range(done + 1, len(files)):
                 gradients = folder / f"gradients-{number:03d}"
-                store = self._gathered(self.checkpoints[number], gradients, progress)
+                store = self._gather(self.checkpoints[number], gradients, progress)
                 files[number].create(frame, (SUMMED,))
                 before = files[number - 1].open()[SUMMED] if number else None
                 for place in range(files[number].finished_modules, len(self.modules)):
@@ -73,9 +73,9 @@ class CheckpointSum:
                     files[number - 1].remove()
         return files[-1]
 
-    def _gathered(self, checkpoint: Checkpoint, folder: Path | None, progress: Progress) -> GradientStore:
+    def _gather(self, checkpoint: Checkpoint, folder: Path | None, progress: Progress) -> GradientStore:
         load_checkpoint(self.model, checkpoint)
-        with _named(checkpoint):
+        with _name(checkpoint):
             return self.gather(
                 folder=folder,
                 progress=Within(progress, f"step {checkpoint.step}"),
@@ -134,7 +134,7 @@ def _term(store: GradientStore, module: ModuleName, checkpoint: Checkpoint) -> n
 
 
 @contextmanager
-def _named(checkpoint: Checkpoint) -> Generator[None]:
+def _name(checkpoint: Checkpoint) -> Generator[None]:
     try:
         yield
     except GradientError as error:

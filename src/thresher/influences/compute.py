@@ -22,7 +22,7 @@ from thresher.influences.gather import MEMORY, gather, plan_gradients, select_mo
 from thresher.influences.pairing import Pairing
 from thresher.influences.pairings import pairing
 from thresher.influences.registry import InfluenceFunction, Method, Methods, check_methods
-from thresher.influences.tensor import filled, labelled
+from thresher.influences.tensor import fill_frame, make_frame
 from thresher.model.checkpoints import Checkpoint
 from thresher.model.inputs import encoded_rows
 from thresher.model.losses import correct_rows
@@ -179,4 +179,4 @@ def _influence(model: nn.Module, train: Any, query: Any, asked: _Asked) -> xr.Da
                 values[method][number] = matrix
     finally:
         store.close()
-    return filled(labelled(modules, correct, len(data["train"])), values, asked.methods)
+    return fill_frame(make_frame(modules, correct, len(data["train"])), values, asked.methods)

@@ -20,7 +20,7 @@ from thresher.model.adapters import adapter_parameters
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.model.quantise import is_packed
 from thresher.model.states import head_module, hidden_modules
-from thresher.model.tied import output_head, untied
+from thresher.model.tied import output_head, untie
 from thresher.progress import Progress
 
 MEMORY = 4 * 2**30
@@ -42,7 +42,7 @@ def select_modules(model: nn.Module, pattern: str | None, methods: Methods) -> l
 
 
 def _parameters(model: nn.Module, pattern: str | None) -> list[ModuleName]:
-    with untied(model):
+    with untie(model):
         return describe(model, _matching(model, pattern))
 
 
@@ -96,11 +96,11 @@ def plan_gradients(
     model: nn.Module, modules: Sequence[ModuleName], *, length: float, projection: int = 0
 ) -> GradientPlan:
     """How the gradients of rows of ``length`` tokens are kept."""
-    with untied(model):
-        return _planned(model, modules, length, projection)
+    with untie(model):
+        return _plan(model, modules, length, projection)
 
 
-def _planned(model: nn.Module, modules: Sequence[ModuleName], length: float, projection: int) -> GradientPlan:
+def _plan(model: nn.Module, modules: Sequence[ModuleName], length: float, projection: int) -> GradientPlan:
     weights = [module.name for module in modules if module.kind == "weight"]
     device = next(model.parameters()).device
     forms = choose_forms(model, weights, length=length, projection=projection, device=device)

@@ -19,11 +19,11 @@ def exact(pair: Pairing) -> Tensor:
         return torch.zeros_like(pair.dots)
     if isinstance(pair, MatrixPairing) and pair.coordinates() < pair.rows:
         v, g = pair.whole("query").double(), pair.whole("train").double()
-        return (_solved(pair.second_moment() / pair.rows, at, v.T).T @ g.T).float()
-    return _solved(pair.train_gram.double() / pair.rows, at, pair.dots.double().T).T.float()
+        return (_solve(pair.second_moment() / pair.rows, at, v.T).T @ g.T).float()
+    return _solve(pair.train_gram.double() / pair.rows, at, pair.dots.double().T).T.float()
 
 
-def _solved(matrix: Tensor, at: float, right: Tensor) -> Tensor:
+def _solve(matrix: Tensor, at: float, right: Tensor) -> Tensor:
     """(matrix + at I)^-1 right for a symmetric matrix with no negative eigenvalue."""
     matrix.diagonal().add_(at)
     return torch.cholesky_solve(right, torch.linalg.cholesky(matrix))

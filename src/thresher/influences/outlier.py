@@ -23,7 +23,7 @@ def outlier_svm(pair: Pairing) -> Tensor:
     Radial kernel exp(-|a - b|^2 / (p var)), var the variance of the class's gradient entries, nu = .5 (Schoelkopf et
     al. 2001; scikit-learn's defaults). Negative = outside. 0 where a class has fewer than two queries.
     """
-    return _judged(pair, _svm)
+    return _judge(pair, _svm)
 
 
 def outlier_lof(pair: Pairing) -> Tensor:
@@ -32,10 +32,10 @@ def outlier_lof(pair: Pairing) -> Tensor:
     Novelty detection with up to 20 neighbours (Breunig et al. 2000; scikit-learn's default). Negative = outside. 0
     where a class has fewer than two queries.
     """
-    return _judged(pair, _lof)
+    return _judge(pair, _lof)
 
 
-def _judged(pair: Pairing, judge: Judge) -> Tensor:
+def _judge(pair: Pairing, judge: Judge) -> Tensor:
     query_labels, train_labels = pair.labels("query").numpy(), pair.labels("train").numpy()
     among, across = pair.query_gram.double().numpy(), pair.dots.double().numpy()
     squares, train_squares = np.diagonal(among), pair.train_squares.double().numpy()

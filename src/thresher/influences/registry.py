@@ -204,10 +204,10 @@ def _by_name(methods: Sequence[Method]) -> dict[str, InfluenceFunction]:
     if unknown or not methods:
         names = ", ".join(dict.fromkeys(unknown))
         raise ConfigError(f"There is no influence function '{names}'; choose from {', '.join(INFLUENCE)}.")
-    return dict(_named(method) for method in methods)
+    return dict(_name(method) for method in methods)
 
 
-def _named(method: Method) -> tuple[str, InfluenceFunction]:
+def _name(method: Method) -> tuple[str, InfluenceFunction]:
     if isinstance(method, str):
         return method, INFLUENCE[method]
     record = method if isinstance(method, InfluenceFunction) else _passed_in(method)

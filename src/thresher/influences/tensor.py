@@ -25,7 +25,7 @@ DIMS = ("module", "query", "train")
 SIGN = "larger = helpful, lower = detrimental"
 
 
-def labelled(
+def make_frame(
     modules: Sequence[ModuleName],
     correct: npt.NDArray[np.bool_],
     train: int,
@@ -51,14 +51,14 @@ def labelled(
     )
 
 
-def described(tensor: xr.Dataset) -> list[ModuleName]:
-    """The tensor's modules, in its order: what :func:`labelled` wrote."""
+def read_modules(tensor: xr.Dataset) -> list[ModuleName]:
+    """The tensor's modules, in its order: what :func:`make_frame` wrote."""
     fields = ["module", "block", "layer", "projection", "factor", "group", "size"]
     fields += ["kind"] if "kind" in tensor.coords else []  # before there were other kinds, all were weights
     return [ModuleName(*values) for values in zip(*(tensor[field].values.tolist() for field in fields), strict=True)]
 
 
-def filled(
+def fill_frame(
     frame: xr.Dataset,
     values: Mapping[str, npt.NDArray[np.float32]],
     functions: Mapping[str, InfluenceFunction] = INFLUENCE,

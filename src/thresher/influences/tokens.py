@@ -28,12 +28,12 @@ class TokenPairing(Pairing):
 
     def products(self, first: Side, second: Side) -> Tensor:
         """Inner products of the rows of two sides, [rows of first, rows of second]."""
-        return self._matched[0] if (first, second) == ("query", "train") else self._meet(first, second)[0]
+        return self._match[0] if (first, second) == ("query", "train") else self._meet(first, second)[0]
 
     @property
     def top_token_dots(self) -> Tensor:
         """V G^T over the tokens that both rows keep of their own ten largest, [Q, N]."""
-        return self._matched[1]
+        return self._match[1]
 
     def through_train(self, weights: Tensor) -> Tensor:
         """W G G^T as a sum over tokens of (W_t G_t) G_t^T."""
@@ -44,7 +44,7 @@ class TokenPairing(Pairing):
         return result.T
 
     @cached_property
-    def _matched(self) -> tuple[Tensor, Tensor]:
+    def _match(self) -> tuple[Tensor, Tensor]:
         return self._meet("query", "train")
 
     def _meet(self, first: Side, second: Side) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...], base: str
         _warn_of_other_base(Path(adapter), base)
         _resize(model, Path(adapter))
     try:
-        with quiet(), _unwrapped(adapter) as folder:
+        with quiet(), _unwrap(adapter) as folder:
             found: Any = PeftModel.from_pretrained(model, folder, is_trainable=True)
             given: dict[str, Tensor] = load_peft_weights(folder, device="cpu")
     except KeyError as error:  # of a layer that was trained whole
@@ -84,7 +84,7 @@ def _resize(model: Any, adapter: Path) -> None:
 
 
 @contextmanager
-def _unwrapped(adapter: str) -> Generator[str]:
+def _unwrap(adapter: str) -> Generator[str]:
     """The adapter's folder, or a copy whose tensors are named without wrappers, where that leaves them distinct."""
     names = {
         name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in saved_shapes(Path(adapter))
@@ -105,7 +105,7 @@ def _place(model: Any, given: Mapping[str, Tensor], adapter: str) -> None:
     with quiet():
         wanted: dict[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     also = model.state_dict()  # whole layers that were saved beside the adapter
-    mended = _mended(given, wanted)
+    mended = _mend(given, wanted)
     foreign = sorted(name for name in given if mended.get(name, name) not in wanted and name not in also)
     lacking = sorted(set(wanted) - {mended.get(name, name) for name in given})
     if foreign:
@@ -123,7 +123,7 @@ def _place(model: Any, given: Mapping[str, Tensor], adapter: str) -> None:
         set_peft_model_state_dict(model, {mended.get(name, name): tensor for name, tensor in given.items()})
 
 
-def _mended(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
+def _mend(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
     """The model's name of each tensor that is called otherwise, where exactly one of the same shape is meant."""
     places: dict[tuple[str, ...], list[str]] = {}
     for name in wanted:

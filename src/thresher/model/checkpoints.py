@@ -65,7 +65,7 @@ def read_checkpoints(folder: str | Path, *, optimizer_aware: bool = False) -> li
     """
     numbered = {int(found[1]): path for path in Path(folder).glob("*") if (found := _NUMBERED.fullmatch(path.name))}
     checkpoints = [
-        _kept(path, step, optimizer_aware) if (path / ABOUT).is_file() else _saved(path, step, optimizer_aware)
+        _keep(path, step, optimizer_aware) if (path / ABOUT).is_file() else _read_saved(path, step, optimizer_aware)
         for step, path in sorted(numbered.items())
         if path.is_dir() and not _unfinished(path)
     ]
@@ -108,7 +108,7 @@ def refuse_unfit(model: nn.Module, checkpoints: Sequence[Checkpoint]) -> None:
 
 
 @contextmanager
-def weights_restored(model: nn.Module, checkpoints: Sequence[Checkpoint]) -> Generator[None]:
+def restore_weights(model: nn.Module, checkpoints: Sequence[Checkpoint]) -> Generator[None]:
     """Put back, on leaving, every weight that loading one of the checkpoints may change. Takes a copy of them."""
     places = {place.data_ptr(): place for point in checkpoints for place in _places(model, point).values()}
     before = {pointer: place.to("cpu", copy=True) for pointer, place in places.items()}
@@ -131,14 +131,14 @@ def checkpoint_of(model: nn.Module, checkpoints: Sequence[Checkpoint]) -> Checkp
     )
 
 
-def _kept(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
+def _keep(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
     about = read_json(folder / ABOUT)
     if optimizer_aware and not about["second_moments"]:
         raise ModelError(f"{folder}: the training's optimizer was not AdamW, so it has no second moments to scale by.")
     return Checkpoint(folder, step, float(about["learning_rate"]), bool(about["second_moments"]), optimizer_aware)
 
 
-def _saved(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
+def _read_saved(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
     if not any((folder / name).is_file() for name in (_ADAPTER, _WHOLE, _INDEX)):
         raise ModelError(
             f"{folder}: holds neither {_ADAPTER} nor {_WHOLE}; save checkpoints as safetensors (no pickle is opened)."

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thresher.data.examples import folded
+from thresher.data.examples import fold_name
 from thresher.errors import DataError, ModelError
 from thresher.files import read_json
 from thresher.model.adapters import of_whole_layer, saved_shapes
@@ -51,7 +51,7 @@ def class_numbers(
     count = len(names) if adapter is None else _outputs(Path(adapter)) or len(names)
     if count < 2:
         raise ModelError("The model predicts one number, not classes; audit such a model with thresher.influence.")
-    if count == len(names) and len(_matched(names, classes)) == len(classes):
+    if count == len(names) and len(_match(names, classes)) == len(classes):
         return Numbering(_known(names, classes, "the model's"))
     unnamed = generic or count != len(names)
     if unnamed and count == len(declared):
@@ -78,7 +78,7 @@ def class_numbers(
 
 def _known(names: dict[str, int], classes: Sequence[str], whose: str) -> dict[str, int]:
     """The numbers under the data's own spelling of the names."""
-    matched = _matched(names, classes)
+    matched = _match(names, classes)
     for name in classes:
         if name not in matched:
             raise DataError(
@@ -92,11 +92,11 @@ def _known(names: dict[str, int], classes: Sequence[str], whose: str) -> dict[st
     return {spelled.get(name, name): number for name, number in names.items()}
 
 
-def _matched(names: Mapping[str, int], classes: Sequence[str]) -> dict[str, str]:
+def _match(names: Mapping[str, int], classes: Sequence[str]) -> dict[str, str]:
     """Which of the model's ``names`` each class is: the same, or the only one but for case and form of letters."""
-    alike = {folded(name): name for name in names}
-    fold = len(alike) == len(names) and len({folded(name) for name in classes}) == len(classes)
-    meant = {name: name if name in names or not fold else alike.get(folded(name), "") for name in classes}
+    alike = {fold_name(name): name for name in names}
+    fold = len(alike) == len(names) and len({fold_name(name) for name in classes}) == len(classes)
+    meant = {name: name if name in names or not fold else alike.get(fold_name(name), "") for name in classes}
     return {name: known for name, known in meant.items() if known in names}
 
 

@@ -83,7 +83,7 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
     """Train the trainable parameters with AdamW; leave the model at its best epoch on the queries, in eval mode.
 
     State goes to ``folder`` after each epoch, and what is found there is taken up; so does what the model said of each
-    row as it trained on it (:func:`said_while_training`), and if the recipe keeps checkpoints, each epoch's in
+    row as it trained on it (:func:`read_epoch_predictions`), and if the recipe keeps checkpoints, each epoch's in
     ``checkpoints``. ``told`` hears of every epoch when it ends, and first of those of an earlier call. Raises
     :class:`DivergedError` where the loss is no longer finite.
     """
@@ -124,7 +124,7 @@ def retell(folder: Path, told: Told) -> None:
             told(number, epoch)
 
 
-def said_while_training(folder: Path) -> list[Predictions]:
+def read_epoch_predictions(folder: Path) -> list[Predictions]:
     """Losses and outputs of every row in the state in which the model trained on it, epoch by epoch.
 
     They cost nothing, and show how fast a row was learned. ``folder`` is that of a finished :func:`finetune`.

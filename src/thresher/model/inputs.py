@@ -66,16 +66,16 @@ def _token_labels(label: Tensor, mask: Tensor, where: str) -> Tensor:
 
 def accepted_inputs(model: torch.nn.Module) -> set[str]:
     """Names of the arguments that the model's ``forward`` takes, seen through a PEFT wrapper."""
-    return set(inspect.signature(_unwrapped(model).forward).parameters)
+    return set(inspect.signature(_unwrap(model).forward).parameters)
 
 
 def generates(model: torch.nn.Module) -> bool:
     """Whether the model is a causal LM, seen through a PEFT wrapper."""
-    can_generate = getattr(_unwrapped(model), "can_generate", None)
+    can_generate = getattr(_unwrap(model), "can_generate", None)
     return can_generate is not None and bool(can_generate())
 
 
-def _unwrapped(model: torch.nn.Module) -> Any:
+def _unwrap(model: torch.nn.Module) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
 
 

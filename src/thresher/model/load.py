@@ -17,7 +17,7 @@ from thresher.errors import ModelError, first_line
 from thresher.model.adapters import load_adapter
 from thresher.model.classes import Numbering, class_numbers
 from thresher.model.names import attention_projections, head_modules
-from thresher.model.quantise import moved, packing
+from thresher.model.quantise import move_model, packing
 from thresher.model.quiet import quiet
 from thresher.model.source import model_folder
 from thresher.model.tokenizer import load_tokenizer, set_padding
@@ -89,7 +89,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declare
         named = class_numbers(settings, classes, config.adapter, declared)
         _tell_other_problem(settings, source)
     torch.manual_seed(seed)  # a new head is drawn at random
-    with quiet(), _explained(source, CLASSIFIER):
+    with quiet(), _explain(source, CLASSIFIER):
         tokenizer = load_tokenizer(source, config.adapter)
         model, info = AutoModelForSequenceClassification.from_pretrained(
             source,
@@ -106,7 +106,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declare
     if kind == "whole" and untrained:
         raise ModelError(f"{source}: no trained weights for {', '.join(untrained)}; say --finetune to train them.")
     set_padding(model, tokenizer, source)
-    model = _placed(model, config, untrained)
+    model = _place(model, config, untrained)
     return Subject(model, tokenizer, named.numbers, kind, untrained, named.assumed, head)
 
 
@@ -120,7 +120,7 @@ def check_model(source: str, task: TaskName = "classify") -> None:
 
 def _read_settings(source: str, what: str) -> Any:
     """The configuration of a model. Raises :class:`ModelError` that says it cannot be loaded as ``what``."""
-    with quiet(), _explained(source, what):
+    with quiet(), _explain(source, what):
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
@@ -134,7 +134,7 @@ def load_generator(config: ModelConfig) -> Subject:
     kind = _kind(config, trained=False)
     settings = _read_settings(source, GENERATOR)
     packed = _packing(config, kind, settings, classifies=False)
-    with quiet(), _explained(source, GENERATOR):
+    with quiet(), _explain(source, GENERATOR):
         tokenizer = load_tokenizer(source, config.adapter)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -148,7 +148,7 @@ def load_generator(config: ModelConfig) -> Subject:
     _untrained_parts((), source, info["missing_keys"])
     _refuse_looking_ahead(model, source)
     set_padding(model, tokenizer, source)
-    return Subject(_placed(model, config, ()), tokenizer, {}, kind, learns="CAUSAL_LM")
+    return Subject(_place(model, config, ()), tokenizer, {}, kind, learns="CAUSAL_LM")
 
 
 @torch.no_grad()
@@ -258,12 +258,12 @@ def _tell_other_problem(settings: Any, source: str) -> None:
         )
 
 
-def _placed(model: Any, config: ModelConfig, untrained: tuple[str, ...]) -> nn.Module:
+def _place(model: Any, config: ModelConfig, untrained: tuple[str, ...]) -> nn.Module:
     """The model with its adapter, if one is named, on its device."""
     if config.adapter is not None:
         model = load_adapter(model, config.adapter, untrained, config.model)
     with _using_device(config) as device:
-        return moved(model, device)
+        return move_model(model, device)
 
 
 @contextmanager
@@ -281,7 +281,7 @@ def best_device() -> str:
 
 
 @contextmanager
-def _explained(source: str, wanted: str) -> Generator[None]:
+def _explain(source: str, wanted: str) -> Generator[None]:
     try:
         yield
     except Exception as error:  # the library raises many kinds: files, keys, architectures, network

@@ -13,7 +13,7 @@ from thresher.config import Recipe
 from thresher.errors import ModelError, first_line
 from thresher.model.load import Subject
 from thresher.model.names import attention_projections
-from thresher.model.quantise import moved
+from thresher.model.quantise import move_model
 
 
 def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
@@ -49,7 +49,7 @@ def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
         ) from None
     if not recipe.base_dropout:
         _drop_only_in_lora(model)
-    return replace(subject, model=moved(model, device))
+    return replace(subject, model=move_model(model, device))
 
 
 def _drop_only_in_lora(model: nn.Module) -> None:

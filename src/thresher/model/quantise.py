@@ -67,7 +67,7 @@ def precision(model: nn.Module) -> float:
     return max(eps, ROUNDING_8BIT) if eight else eps
 
 
-def moved(model: nn.Module, device: torch.device) -> nn.Module:
+def move_model(model: nn.Module, device: torch.device) -> nn.Module:
     """The model on the device; a packed one was loaded there, and stays."""
     return model if any(is_packed(p) for p in model.parameters()) else model.to(device)
 

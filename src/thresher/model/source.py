@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from thresher.data.packaged import PACKAGED, unpacked
+from thresher.data.packaged import PACKAGED, unpack
 from thresher.errors import ModelError
 
 GGUF = ".gguf"
@@ -15,7 +15,7 @@ TEMPLATES = ("chat_template*", "*.jinja")
 
 def model_folder(source: str) -> str:
     """The folder, or hub id, to load the model from. Raises :class:`ModelError` for a folder without a model."""
-    source = unpacked(source)
+    source = unpack(source)
     if source.endswith(GGUF):
         from thresher.model.gguf import unpacked_folder  # which imports torch
 
@@ -37,7 +37,7 @@ def model_fingerprint(source: str) -> str:
 
 def same_weights(one: str, other: str) -> bool:
     """Whether two sources hold the same weights; by their last name alone where one of them is not here."""
-    paths = [Path(unpacked(source)) for source in (one, other)]
+    paths = [Path(unpack(source)) for source in (one, other)]
     if paths[0] == paths[1] or Path(other).suffix == GGUF:
         return True
     if all(path.exists() for path in paths):
@@ -46,7 +46,7 @@ def same_weights(one: str, other: str) -> bool:
 
 
 def _hash(source: str, *patterns: str) -> str:
-    path = Path(unpacked(source))
+    path = Path(unpack(source))
     if not path.exists():
         return source
     found = {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}

@@ -24,7 +24,7 @@ def output_head(model: nn.Module) -> tuple[str, nn.Module] | None:
 
 
 @contextmanager
-def untied(model: nn.Module) -> Generator[None]:
+def untie(model: nn.Module) -> Generator[None]:
     """Give a tied head a parameter of its own over the same storage, for the duration.
 
     ``named_parameters()`` then names both, and autograd tells what comes through the head from what comes through the

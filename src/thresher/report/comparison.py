@@ -14,7 +14,7 @@ from rich.table import Table
 from thresher.errors import ConfigError
 from thresher.evaluate.detection import ACCURACY
 from thresher.evaluate.ranking import NEMENYI_MISSING
-from thresher.files import write_json, written
+from thresher.files import atomic_write, write_json
 from thresher.report.titles import METRIC_TITLES
 from thresher.terminal import PlainConsole
 
@@ -49,11 +49,11 @@ def save_comparison(found: Comparison, target: Path) -> None:
     if target.suffix.lower() == ".json":
         write_json(target, comparison_json(found))
         return
-    with written(target) as temporary:
+    with atomic_write(target) as temporary:
         if target.suffix.lower() == ".csv":
             found.table.to_csv(temporary, index_label="score")
         else:
-            temporary.write_text("\n".join(_markdown(found)) + "\n", encoding="utf-8")
+            temporary.write_text("\n".join(_to_markdown(found)) + "\n", encoding="utf-8")
 
 
 def _title(found: Comparison) -> str:
@@ -117,7 +117,7 @@ def _notes(found: Comparison) -> str:
     )
 
 
-def _markdown(found: Comparison) -> list[str]:
+def _to_markdown(found: Comparison) -> list[str]:
     headers = _headers(found)
     lines: Sequence[Sequence[str]] = [headers, ["---", *["---:"] * (len(headers) - 1)], *_cells(found)]
     table = ["| " + " | ".join(cells) + " |" for cells in lines]

@@ -17,7 +17,7 @@ from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.summary import GroupCancellation, Summary
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
-from thresher.terminal import PlainConsole, indented
+from thresher.terminal import PlainConsole, indent
 
 
 def show_plan(console: PlainConsole, plan: Plan) -> None:
@@ -132,9 +132,7 @@ def test_table(summary: Summary) -> RenderableType:
 def spoiled_texts(summary: Summary) -> RenderableType:
     """Some of the rows whose text is none, or of another language."""
     task = _task(summary)
-    rows = [
-        indented(f"row {one.row}, {one.text_problem}: {task.shown(one.about, 140)}") for one in summary.spoiled_texts
-    ]
+    rows = [indent(f"row {one.row}, {one.text_problem}: {task.shown(one.about, 140)}") for one in summary.spoiled_texts]
     return Group(Styled("Rows whose text is spoiled, the first of them", "italic"), *rows)
 
 
@@ -147,10 +145,10 @@ def suspicious_rows(summary: Summary) -> RenderableType:
     for place, one in enumerate(summary.suspicious, start=1):
         planted = {True: ", a planted error", False: ", not a planted error", None: ""}[one.planted]
         parts.append(Styled(f"{place:2}. row {one.row}, {task.headline(one.about)}{planted}", "bold"))
-        parts.append(indented(task.shown(one.about, 160)))
+        parts.append(indent(task.shown(one.about, 160)))
         for query in one.hurts:
             about = f"hurts query {query.query}{task.tag(query.about)}: {task.shown(query.about, 110)}"
-            parts.append(indented(about, "dim"))
+            parts.append(indent(about, "dim"))
     return Group(*parts)
 
 

@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from thresher.errors import ConfigError
-from thresher.files import written
+from thresher.files import atomic_write
 from thresher.lines import one_line
 from thresher.report.figures import check_matplotlib, for_notebooks
 from thresher.tasks.registry import TASKS
@@ -37,7 +37,7 @@ def check_plot(target: Path) -> None:
 def save_plot(explanations: Sequence[Explanation], target: Path) -> None:
     """Write :func:`layer_figure` as the format that the suffix of ``target`` names."""
     figure = layer_figure(explanations)
-    with written(target) as temporary, warnings.catch_warnings():
+    with atomic_write(target) as temporary, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks is drawn as boxes
         figure.savefig(temporary, format=target.suffix.lower()[1:], dpi=150)
 

@@ -12,7 +12,7 @@ from rich.styled import Styled
 from rich.table import Table
 
 from thresher.tasks.registry import TASKS
-from thresher.terminal import PlainConsole, indented, styled
+from thresher.terminal import PlainConsole, apply_style, indent
 
 if TYPE_CHECKING:
     from thresher.results.layer_view import Explanation, QueryInfluence
@@ -23,10 +23,10 @@ _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
 
 def show_explanation(console: PlainConsole, found: Explanation) -> None:
     """Who the row is, where it stands at every layer, and whom it hurts and helps."""
-    console.print(explained(found, console.width))
+    console.print(explanation_lines(found, console.width))
 
 
-def explained(found: Explanation, width: int) -> RenderableType:
+def explanation_lines(found: Explanation, width: int) -> RenderableType:
     """What :func:`show_explanation` shows, within ``width`` columns."""
     parts: list[RenderableType] = [_who(found), "", layer_table(found, width)]
     if found.hurts or found.helps:
@@ -64,10 +64,10 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
 def _who(found: Explanation) -> RenderableType:
     task = TASKS[found.task]
     verdict = "dropped" if found.rank <= found.dropped else "kept"
-    given = [f"A planted error; the file has{task.tag(found.given)}:", indented(task.shown(found.given, 2000))]
+    given = [f"A planted error; the file has{task.tag(found.given)}:", indent(task.shown(found.given, 2000))]
     return Group(
         Styled(f"Row {found.row}, {task.headline(found.about)}", "bold"),
-        indented(task.shown(found.about, 2000)),
+        indent(task.shown(found.about, 2000)),
         *given * found.planted,
         f"Rank {found.rank:,} of {found.rows:,} (1 = most detrimental) by {found.score}, the score of the audit: "
         f"{verdict}.",
@@ -79,7 +79,7 @@ def _cell(rank: int, found: Explanation, digits: int) -> RenderableType:
         return ""
     below = (rank - 1) / found.rows
     style = "red" if rank <= found.dropped else "dim"
-    return styled((f"{rank:>{digits},}", style), (f" {below:>4.0%} ", "dim"), (_bar(1 - below), style))
+    return apply_style((f"{rank:>{digits},}", style), (f" {below:>4.0%} ", "dim"), (_bar(1 - below), style))
 
 
 def _bar(share: float) -> str:

@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from thresher.auditing.run import open_finished, read_audited
+from thresher.auditing.run import read_audited_rows, read_finished
 from thresher.calibration.act import act_on
 from thresher.calibration.repair import lost_classes
-from thresher.data.examples import find_columns, relabelled
-from thresher.data.formulas import for_spreadsheets, guarded
+from thresher.data.examples import change_labels, find_columns
+from thresher.data.formulas import for_spreadsheets, guard_cells
 from thresher.data.table import write_table
 from thresher.errors import ConfigError
 
@@ -46,25 +46,25 @@ def clean_run(
     """
     if guard_formulas and not for_spreadsheets(output):
         raise ConfigError(f"--guard-formulas: {output} is no .csv or .tsv file; only these have cells to guard.")
-    run, config, scores, summary = open_finished(folder)
+    run, config, scores, summary = read_finished(folder)
     if summary.knowledge is not None and summary.knowledge.doubt:
         log.warning(summary.knowledge.doubt)
     share = summary.dropped_rows / len(scores) if drop is None else drop
     if not 0 <= share < 1:
         raise ConfigError(f"--drop {share}: write the share of rows to drop, from 0 up to but not including 1.")
-    table = read_audited(run, config, "train")
+    table = read_audited_rows(run, config, "train")
     if relabel and "suggested" not in scores:
         raise ConfigError(f"--relabel: {folder} suggests no labels; audit rows with classes by --detector auto.")
     action, changed = act_on(scores, share, relabel=relabel), table
     kept, changes = action.kept, action.relabelled
     if relabel:
         columns = find_columns(table, config.text_column, config.label_column)
-        changed = relabelled(table, columns, {int(row): str(scores.loc[row, "suggested"]) for row in changes})
+        changed = change_labels(table, columns, {int(row): str(scores.loc[row, "suggested"]) for row in changes})
     lost = lost_classes(scores, kept, changes)
     if lost:
         log.warning("No row is left of class %s; look at these rows, or give --drop a smaller share.", ", ".join(lost))
     written = changed.take(kept.tolist())
-    safe, formulas = guarded(written) if for_spreadsheets(output) else (written, 0)
+    safe, formulas = guard_cells(written) if for_spreadsheets(output) else (written, 0)
     write_table(safe if guard_formulas else written, output)
     planted = int(scores["planted"].to_numpy().sum()) if "planted" in scores else 0
     return Cleaned(output, len(kept), len(changes), len(action.dropped), planted, formulas)

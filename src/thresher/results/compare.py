@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from thresher.auditing.run import open_finished
+from thresher.auditing.run import read_finished
 from thresher.errors import ConfigError, DataError, RunError, first_line
 from thresher.evaluate.detection import ACCURACY, METRICS
 from thresher.evaluate.ranking import Friedman, friedman, fronts, means, nemenyi, wilcoxon_holm, win_rate
@@ -127,7 +127,7 @@ def compare_outcomes(
     if len(chosen) < 2:
         raise ConfigError(f"There is only {chosen[0]} to compare; name another --score, or runs that share more.")
     kept: Any = outcomes[chosen]
-    return _compared(kept, metric, reference or chosen[0], len(order))
+    return _compare(kept, metric, reference or chosen[0], len(order))
 
 
 def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
     found: dict[str, dict[str, float]] = {}
     for folder in folders:
         table = folder.suffix.lower() in TABLES and not folder.is_dir()
-        found |= _of_table(folder, metric) if table else {str(folder): _measured(folder, metric)}
+        found |= _of_table(folder, metric) if table else {str(folder): _read_measures(folder, metric)}
     if len(found) < 2:
         raise ConfigError(
             "One run says nothing of chance; name two run directories or more, or a table of several runs."
@@ -163,8 +163,8 @@ def outcomes_of(folders: Sequence[Path], metric: str) -> pd.DataFrame:
     return pd.DataFrame(values, index=list(found), columns=shared)
 
 
-def _measured(folder: Path, metric: str) -> dict[str, float]:
-    _, _, _, summary = open_finished(folder)
+def _read_measures(folder: Path, metric: str) -> dict[str, float]:
+    _, _, _, summary = read_finished(folder)
     if metric == ACCURACY:
         if ACCURACY not in summary.measures:
             raise RunError(f"{folder}: this audit has no accuracy after retraining; use --retrain.")
@@ -225,7 +225,7 @@ def _check(outcomes: pd.DataFrame, option: str, name: str) -> None:
         raise ConfigError(f"{option} {name}: not among the {outcomes.shape[1]} scores that all these runs have{hint}.")
 
 
-def _compared(outcomes: pd.DataFrame, metric: str, reference: str, shared: int) -> Comparison:
+def _compare(outcomes: pd.DataFrame, metric: str, reference: str, shared: int) -> Comparison:
     tested = friedman(outcomes)
     table = means(outcomes).assign(front=fronts(outcomes), win_rate=win_rate(outcomes), mean_rank=tested.mean_ranks)
     pairs = None

@@ -12,15 +12,15 @@ import pandas as pd
 import xarray as xr
 
 from thresher.arrays import Floats
-from thresher.auditing.looks import as_given
+from thresher.auditing.looks import rounds_as_given
 from thresher.auditing.prepare import planted, planted_kind
-from thresher.auditing.run import RunDirectory, open_finished, read_audited
+from thresher.auditing.run import RunDirectory, read_audited_rows, read_finished
 from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
 from thresher.influences.registry import INFLUENCE
-from thresher.influences.tensor import TensorFile, described
+from thresher.influences.tensor import TensorFile, read_modules
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
 from thresher.scores.aggregate import AGGREGATIONS
@@ -96,9 +96,9 @@ class Explanation:
         return f"Explanation(row {self.row}: rank {self.rank:,} of {self.rows:,} by {self.score}, {verdict})"
 
     def _repr_html_(self) -> str:
-        from thresher.report.layers import explained
+        from thresher.report.layers import explanation_lines
 
-        return as_html(explained(self, PAGE))
+        return as_html(explanation_lines(self, PAGE))
 
 
 @dataclass(frozen=True)
@@ -143,22 +143,22 @@ def explain_rows(
 ) -> list[Explanation]:
     """:func:`explain` for several rows of a run at once: the tensor is read once for all of them."""
     run = _open(folder)
-    modules = described(run.tensor)
+    modules = read_modules(run.tensor)
     rows = list(dict.fromkeys(rows))
     methods = _methods(run, methods)
-    how = _aggregation(aggregation or _shown(run).aggregation)
+    how = _aggregation(aggregation or _describe_row(run).aggregation)
     _check(run, rows, queries)
     found: dict[int, Explanation] = {}
     name = f"{how}@{run.config.k:g}" if AGGREGATIONS[how].votes else how
-    for number, here in as_given(run.place, rows).items():
+    for number, here in rounds_as_given(run.place, rows).items():
         if here:
             tensor = TensorFile(run.place.round(number).tensor).open()
             ranks = layer_ranks(tensor, methods, here, how, run.config.k, progress=progress)
-            found |= _explained(replace(run, tensor=tensor), modules, here, ranks, name, queries)
+            found |= _explain_row(replace(run, tensor=tensor), modules, here, ranks, name, queries)
     return [found[row] for row in rows]
 
 
-def _explained(
+def _explain_row(
     run: _Run,
     modules: Sequence[ModuleName],
     rows: Sequence[int],
@@ -166,7 +166,7 @@ def _explained(
     aggregation: str,
     queries: int,
 ) -> dict[int, Explanation]:
-    shown = _shown(run)
+    shown = _describe_row(run)
     influence = query_influence(run.tensor[shown.influence], modules, shown.group, rows)
     return {
         row: Explanation(
@@ -184,18 +184,18 @@ def _explained(
     }
 
 
-def _shown(run: _Run) -> Configuration:
+def _describe_row(run: _Run) -> Configuration:
     """The influence that the run explains its ranking by."""
     there = [one for one in scores_in(run.place.all_scores) if isinstance(one, Configuration)]
     return next(one for one in there if one.name == run.summary.shown_influence)
 
 
 def _open(folder: Path) -> _Run:
-    place, config, scores, summary = open_finished(folder)
+    place, config, scores, summary = read_finished(folder)
     file = TensorFile(place.tensor)
     refuse_no_tensor(folder, file, looked=config.quick)
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")
-    tables: dict[Part, Table] = {part: read_audited(place, config, part) for part in parts}
+    tables: dict[Part, Table] = {part: read_audited_rows(place, config, part) for part in parts}
     given = TASKS[config.task].read(tables, config)
     return _Run(place, config, summary, scores, file.open(), given, _trained_on(given, config))
 
@@ -213,10 +213,10 @@ def _trained_on(given: Task, config: AuditConfig) -> Task:
     """The rows with their errors planted again, all but those that take the model: scores.parquet has their labels."""
     if planted_kind(given, config) == "likeliest":
         return given
-    return planted(given, config, _unasked)[0]
+    return planted(given, config, _find_unasked)[0]
 
 
-def _unasked() -> Floats:
+def _find_unasked() -> Floats:
     raise AssertionError("Only errors that depend on the model ask it.")
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 from thresher.arrays import Floats
 from thresher.config import Aggregation
 from thresher.influences.registry import INFLUENCE
-from thresher.influences.tensor import described
+from thresher.influences.tensor import read_modules
 from thresher.model.names import ModuleName
 from thresher.progress import Progress
 from thresher.scores.aggregate import AGGREGATIONS, DEFAULT_K, correct_or_all, sums_by_place, votes_against
@@ -47,7 +47,7 @@ def layer_ranks(
     row. Each module of the tensor is read and ranked once for all rows. ``k`` is the share of the rows that a column
     votes against.
     """
-    modules = described(tensor)
+    modules = read_modules(tensor)
     layers = layers_in(modules)
     votes = votes_against(k, tensor.sizes["train"])
     correct = np.asarray(tensor["correct"].values, dtype=bool)
@@ -85,7 +85,7 @@ def module_scores(tensor: xr.Dataset, shares: Sequence[float], progress: Progres
 
     A module is read and ranked once for all of them.
     """
-    modules = described(tensor)
+    modules = read_modules(tensor)
     correct = correct_or_all(np.asarray(tensor["correct"].values, dtype=bool))
     votes = {share: votes_against(share, tensor.sizes["train"]) for share in shares}
     methods = methods_of(tensor)

@@ -21,7 +21,7 @@ import xarray as xr
 
 from thresher.arrays import Floats
 from thresher.errors import ConfigError
-from thresher.files import written
+from thresher.files import atomic_write
 from thresher.influences.tensor import SIGN
 from thresher.scores.names import ScoreName, of_parts, parts
 
@@ -47,7 +47,7 @@ def write_scores(target: Path, scores: Mapping[ScoreName, Floats], about: Mappin
     if count > 1:
         raise ConfigError(f"There are {count} scores called '{name}'; give one of them another name.")
     table = pa.Table.from_arrays(arrays, schema=pa.schema(fields, metadata={"sign": SIGN}))
-    with written(target) as temporary:
+    with atomic_write(target) as temporary:
         pq.write_table(table, temporary)
 
 

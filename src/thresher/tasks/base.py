@@ -28,7 +28,7 @@ class Encoding:
     warnings: tuple[str, ...] = ()
 
 
-def told_of_cuts(cuts: Mapping[Part, Cuts], counts: Mapping[Part, int], limit: int) -> str:
+def describe_cuts(cuts: Mapping[Part, Cuts], counts: Mapping[Part, int], limit: int) -> str:
     """Which rows are longer than ``limit`` tokens and what they lose, for plan and report; "" where none is."""
     lines = [
         f"{cut.rows:,} of {counts[part]:,} {part} rows lose {cut.tokens:,} of {cut.of:,} tokens"

@@ -26,7 +26,7 @@ from thresher.lines import one_line
 from thresher.model.features import pooled_features
 from thresher.model.load import Subject, load_subject
 from thresher.model.predict import Predictions, accuracy, predict
-from thresher.tasks.base import Encoding, Measure, Task, told_of_cuts
+from thresher.tasks.base import Encoding, Measure, Task, describe_cuts
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Classify(Task):
             rows[part], cuts[part] = encode_texts(numbered, subject.tokenizer, max_length)
         classes = ", ".join(f"{name} = {number}" for name, number in subject.classes.items())
         assumed = f" ({subject.classes_assumed})" if subject.classes_assumed else ""
-        told = told_of_cuts(cuts, {part: len(found) for part, found in rows.items()}, max_length)
+        told = describe_cuts(cuts, {part: len(found) for part, found in rows.items()}, max_length)
         notes = {"classes": classes + assumed} | ({"cut": told} if told else {})
         return Encoding(rows, notes, (told,) if told else ())
 

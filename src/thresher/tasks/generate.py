@@ -21,7 +21,7 @@ from thresher.evaluate.likelihood import answer_tokens, summed_losses
 from thresher.lines import one_line
 from thresher.model.load import Subject, load_generator
 from thresher.model.predict import Predictions
-from thresher.tasks.base import Encoding, Measure, Task, told_of_cuts
+from thresher.tasks.base import Encoding, Measure, Task, describe_cuts
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Generate(Task):
         notes = {"loss": f"{self.row_loss} over a row's answer tokens, their end included"}
         if self.dialogues["train"].chat and writes_date(subject.tokenizer):
             notes["date"] = f"the chat template writes one; every row has {TEMPLATE_DATE:%d %B %Y}"
-        told = told_of_cuts(cuts, {part: len(found) for part, found in rows.items()}, max_length)
+        told = describe_cuts(cuts, {part: len(found) for part, found in rows.items()}, max_length)
         return Encoding(rows, notes | ({"cut": told} if told else {}), (told,) if told else ())
 
     def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:

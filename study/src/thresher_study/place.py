@@ -9,7 +9,7 @@ import yaml
 
 from thresher.config import differences, make_config
 from thresher.errors import RunError
-from thresher.files import read_json, written
+from thresher.files import atomic_write, read_json
 from thresher_study.config import Cell, StudyConfig, audit_of, cells
 from thresher_study.jobs import views_of
 
@@ -28,7 +28,7 @@ def open_study(study: StudyConfig) -> None:
             raise RunError(
                 f"{study.output}: {cell.name} was made with other options: {'; '.join(differs)}. Name another --output."
             )
-    with written(study.output / PLAN) as temporary:
+    with atomic_write(study.output / PLAN) as temporary:
         temporary.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 

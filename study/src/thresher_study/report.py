@@ -9,7 +9,7 @@ from pathlib import Path
 
 from thresher import SIGN
 from thresher.errors import ConfigError
-from thresher.files import written
+from thresher.files import atomic_write
 from thresher_study.figures.agreement import agreement_figure
 from thresher_study.figures.curves import curve_figure, curves, decile_figure
 from thresher_study.figures.differences import difference_figure
@@ -104,7 +104,7 @@ def _write_numbers(piece: Table | Drawing, folder: Path) -> Path:
 
 
 def _write(target: Path, lines: Sequence[str]) -> None:
-    with written(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

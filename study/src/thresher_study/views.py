@@ -12,8 +12,8 @@ import pandas as pd
 import xarray as xr
 
 import thresher
-from thresher.evaluate.detection import measured, noise_detection_rate
-from thresher.files import written
+from thresher.evaluate.detection import measure_detection, noise_detection_rate
+from thresher.files import atomic_write
 from thresher.progress import Progress
 from thresher.scores.layers import layer_ranks, methods_of, module_scores
 from thresher.scores.names import Configuration, ScoreName
@@ -44,7 +44,7 @@ def write_views(result: thresher.AuditResult, folder: Path, seed: int, progress:
 def detection(scores: Mapping[ScoreName, Floats], planted: Flags) -> pd.DataFrame:
     """What every score finds: one line a score, with its ``PARTS``, None where it has none."""
     return pd.DataFrame(
-        {"score": one.name, **{part: getattr(one, part, None) for part in PARTS}, **measured(values, planted)}
+        {"score": one.name, **{part: getattr(one, part, None) for part in PARTS}, **measure_detection(values, planted)}
         for one, values in scores.items()
     )
 
@@ -87,5 +87,5 @@ def moves(tensor: xr.Dataset, planted: Flags, seed: int, progress: Progress) -> 
 
 
 def _write(table: pd.DataFrame, target: Path) -> None:
-    with written(target) as temporary:
+    with atomic_write(target) as temporary:
         table.to_parquet(temporary, index=False)

@@ -14,7 +14,7 @@ import pandas as pd
 import thresher
 from thresher.data.table import write_table
 from thresher.errors import first_line, trace
-from thresher.files import write_json, written
+from thresher.files import atomic_write, write_json
 from thresher.progress import Progress, Silent
 from thresher.scores.stored import read_scores
 from thresher.scores.table import lowest_of
@@ -35,7 +35,7 @@ def work(folder: Path, name: str, progress: Progress | None = None) -> Outcome:
     try:
         do(read_plan(folder), name, progress or Silent())
     except Exception as error:
-        with written(failed) as temporary:
+        with atomic_write(failed) as temporary:
             temporary.write_text(trace(error) + "\n", encoding="utf-8")
         return Outcome(name, time.monotonic() - started, f"{first_line(error)} ({failed})")
     failed.unlink(missing_ok=True)

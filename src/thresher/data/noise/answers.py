@@ -27,9 +27,9 @@ def plant_texts(texts: Sequence[str], share: float, kind: str, rng: np.random.Ge
     count = round(share * len(texts))
     order: list[int] = rng.permutation(len(texts)).tolist()
     if kind == SWAP:
-        changed = _exchanged(texts, _varied(texts, order, count), rng)
+        changed = _exchange(texts, _vary(texts, order, count), rng)
     else:
-        changed = _spoiled(texts, order, count, lambda text: SPOILED_ANSWERS[kind](text, rng))
+        changed = _spoil(texts, order, count, lambda text: SPOILED_ANSWERS[kind](text, rng))
     if len(changed) < count:
         raise ConfigError(f"--plant {share}: only {len(changed)} answers can be changed by {kind}, not {count}.")
     planted = np.zeros(len(texts), dtype=bool)
@@ -54,7 +54,7 @@ def swapped_at(texts: Sequence[str], rows: Sequence[int], rng: np.random.Generat
     return swapped
 
 
-def _spoiled(texts: Sequence[str], order: Sequence[int], count: int, spoil: Callable[[str], str]) -> dict[int, str]:
+def _spoil(texts: Sequence[str], order: Sequence[int], count: int, spoil: Callable[[str], str]) -> dict[int, str]:
     """New texts of the first ``count`` rows in ``order`` that can be spoiled."""
     changed: dict[int, str] = {}
     for row in order:
@@ -63,7 +63,7 @@ def _spoiled(texts: Sequence[str], order: Sequence[int], count: int, spoil: Call
     return changed
 
 
-def _varied(texts: Sequence[str], order: Sequence[int], count: int) -> list[int]:
+def _vary(texts: Sequence[str], order: Sequence[int], count: int) -> list[int]:
     """The first ``count`` rows in ``order``, passing over a text that fills half of the places already."""
     taken: Counter[str] = Counter()
     rows: list[int] = []
@@ -75,7 +75,7 @@ def _varied(texts: Sequence[str], order: Sequence[int], count: int) -> list[int]
     return rows
 
 
-def _exchanged(texts: Sequence[str], rows: Sequence[int], rng: np.random.Generator) -> dict[int, str]:
+def _exchange(texts: Sequence[str], rows: Sequence[int], rng: np.random.Generator) -> dict[int, str]:
     """New texts of the rows, exchanged among them; empty where one text makes up more than half of them."""
     groups: dict[str, list[int]] = {}
     shuffled: list[int] = rng.permutation(np.array(rows, dtype=np.int64)).tolist()
@@ -89,7 +89,7 @@ def _exchanged(texts: Sequence[str], rows: Sequence[int], rng: np.random.Generat
     return {row: texts[order[(place + step) % len(order)]] for place, row in enumerate(order)}
 
 
-def _truncated(text: str, _: np.random.Generator) -> str:
+def _truncate(text: str, _: np.random.Generator) -> str:
     words = list(WORD.finditer(text))
     if len(words) > 1:
         return text[: words[max(1, len(words) // 3) - 1].end()]
@@ -97,7 +97,7 @@ def _truncated(text: str, _: np.random.Generator) -> str:
     return word[: max(1, len(word) // 3)] if len(word) > 1 else ""
 
 
-def _shuffled(text: str, rng: np.random.Generator) -> str:
+def _shuffle(text: str, rng: np.random.Generator) -> str:
     words = WORD.findall(text)
     if len(set(words)) < 2:
         return ""
@@ -109,5 +109,5 @@ def _shuffled(text: str, rng: np.random.Generator) -> str:
 
 
 SPOILED_ANSWERS = Registry[Spoil](
-    "kind of spoiled answer", "thresher.spoiled_answers", {"truncate": _truncated, "shuffle": _shuffled}
+    "kind of spoiled answer", "thresher.spoiled_answers", {"truncate": _truncate, "shuffle": _shuffle}
 )

@@ -23,7 +23,7 @@ def present(labels: Labels) -> tuple[Labels, Labels]:
     return classes, places
 
 
-def drawn(weights: Floats, count: int, rng: np.random.Generator) -> Indices:
+def draw_rows(weights: Floats, count: int, rng: np.random.Generator) -> Indices:
     """``count`` rows, one after another without replacement, each with probability proportional to its weight [n].
 
     In large data a row of weight w is drawn with probability 1 - exp(-t w), with t such that these add up to

@@ -10,8 +10,8 @@ import numpy as np
 from thresher.arrays import Flags, Floats, Labels
 from thresher.config import PlantKind
 from thresher.data.examples import Examples
-from thresher.data.noise.labels import bursts, confused, flipped, likeliest
-from thresher.data.noise.texts import emptied, foreign, near_copies
+from thresher.data.noise.labels import bursts, confuse_labels, flip_labels, likeliest
+from thresher.data.noise.texts import empty_texts, foreign, near_copies
 from thresher.registry import Registry
 
 Guess = Callable[[], Floats]
@@ -37,12 +37,12 @@ PLANTED = Registry[Plant](
     "kind of planted error",
     "thresher.planted_errors",
     {
-        "flip": _of_labels(flipped),
-        "confusion": _of_labels(confused),
+        "flip": _of_labels(flip_labels),
+        "confusion": _of_labels(confuse_labels),
         "burst": _of_labels(bursts),
         "likeliest": _likeliest,
         "duplicate": _of_texts(near_copies),
-        "empty": _of_texts(emptied),
+        "empty": _of_texts(empty_texts),
         "language": _of_texts(foreign),
     },
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from thresher.arrays import Floats, Labels
-from thresher.data.noise.draw import drawn, present
+from thresher.data.noise.draw import draw_rows, present
 from thresher.errors import ConfigError
 
 CONFUSED, SPREAD = 0.8, 4.0
@@ -15,7 +15,7 @@ WRONG, STRETCHES, SHORTEST = 0.6, 5, 10
 """Share of wrong labels in a bad stretch; bad stretches to need, about; the fewest rows of a stretch."""
 
 
-def flipped(labels: Labels, count: int, rng: np.random.Generator) -> Labels:
+def flip_labels(labels: Labels, count: int, rng: np.random.Generator) -> Labels:
     """Rows chosen uniformly, each to another class of the data chosen uniformly (method.md 6)."""
     return flipped_at(labels, np.sort(rng.choice(len(labels), count, replace=False)), rng)
 
@@ -27,19 +27,19 @@ def flipped_at(labels: Labels, rows: Labels, rng: np.random.Generator) -> Labels
     return classes[places % len(classes)]
 
 
-def confused(labels: Labels, count: int, rng: np.random.Generator) -> Labels:
+def confuse_labels(labels: Labels, count: int, rng: np.random.Generator) -> Labels:
     """Errors that depend on the class: how often it is hit, and what it is taken for.
 
     The C classes stand in a random circle, and each is confused with the next: a wrong label is that one with
     probability ``CONFUSED`` (always where C = 2), otherwise one of the C - 2 others chosen uniformly. Rows are drawn as
-    in :func:`drawn` by weights of their classes, which are 1, s, s^2, ..., ``SPREAD`` in random order: with two
+    in :func:`draw_rows` by weights of their classes, which are 1, s, s^2, ..., ``SPREAD`` in random order: with two
     classes, rows of one are hit nearly four times as often as those of the other.
     """
     classes, places = present(labels)
     last = len(classes) - 1
     circle = rng.permutation(len(classes))
     weights = rng.permutation(SPREAD ** (np.arange(last + 1) / last))
-    rows = drawn(weights[places], count, rng)
+    rows = draw_rows(weights[places], count, rng)
     steps = np.ones(count, dtype=np.int64)
     if last > 1:
         elsewhere = rng.random(count) >= CONFUSED
@@ -52,12 +52,13 @@ def confused(labels: Labels, count: int, rng: np.random.Generator) -> Labels:
 def likeliest(labels: Labels, probabilities: Floats, count: int, rng: np.random.Generator) -> Labels:
     """Errors that depend on the row: each gets the likeliest class other than its label.
 
-    ``probabilities`` [n, C] are a model's, and labels are columns of them. Rows are drawn as in :func:`drawn` by the
+    ``probabilities`` [n, C] are a model's, and labels are columns of them. Rows are drawn as in
+    :func:`draw_rows` by the
     probability of that other class, so that rows which look like another class are hit most often.
     """
     present(labels)
     others = _of_others(labels, probabilities)
-    return likeliest_at(labels, drawn(others.max(1).clip(0), count, rng), probabilities)
+    return likeliest_at(labels, draw_rows(others.max(1).clip(0), count, rng), probabilities)
 
 
 def likeliest_at(labels: Labels, rows: Labels, probabilities: Floats) -> Labels:

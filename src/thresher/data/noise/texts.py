@@ -42,17 +42,17 @@ def near_copies(examples: Examples, count: int, rng: np.random.Generator) -> Exa
     return Examples(texts, labels)
 
 
-def emptied(examples: Examples, count: int, rng: np.random.Generator) -> Examples:
+def empty_texts(examples: Examples, count: int, rng: np.random.Generator) -> Examples:
     """``count`` rows chosen uniformly keep their label; their text, or both of a pair, becomes one of ``NOTHING``."""
-    return _rewritten(examples, count, rng, lambda text: _other(NOTHING, text.strip(), rng))
+    return _rewrite(examples, count, rng, lambda text: _other(NOTHING, text.strip(), rng))
 
 
 def foreign(examples: Examples, count: int, rng: np.random.Generator) -> Examples:
     """``count`` rows chosen uniformly keep their label, and every word becomes one of ``FINNISH``, chosen uniformly."""
-    return _rewritten(examples, count, rng, lambda text: WORD.sub(lambda word: _other(FINNISH, word[0], rng), text))
+    return _rewrite(examples, count, rng, lambda text: WORD.sub(lambda word: _other(FINNISH, word[0], rng), text))
 
 
-def _rewritten(examples: Examples, count: int, rng: np.random.Generator, spoil: Callable[[str], str]) -> Examples:
+def _rewrite(examples: Examples, count: int, rng: np.random.Generator, spoil: Callable[[str], str]) -> Examples:
     texts = list(examples.texts)
     for row in rng.choice(len(examples), count, replace=False).tolist():
         texts[row] = tuple(spoil(text) for text in texts[row])
@@ -68,11 +68,11 @@ def _near_copy(texts: tuple[str, ...], instead_of: tuple[str, ...], rng: np.rand
     copy = texts
     while copy in (texts, instead_of):  # not every change is one: a number has no case, a single word stays
         part = int(rng.integers(len(texts)))
-        copy = (*copy[:part], _altered(copy[part], rng), *copy[part + 1 :])
+        copy = (*copy[:part], _alter(copy[part], rng), *copy[part + 1 :])
     return copy
 
 
-def _altered(text: str, rng: np.random.Generator) -> str:
+def _alter(text: str, rng: np.random.Generator) -> str:
     words = list(WORD.finditer(text))
     word = words[rng.integers(len(words))]
     before, after = text[: word.start()], text[word.end() :]

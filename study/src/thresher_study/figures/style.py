@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from thresher import SIGN
-from thresher.files import written
+from thresher.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def save(figure: Figure, folder: Path, stem: str) -> list[Path]:
 
     targets = [folder / f"{stem}.{suffix}" for suffix in FORMATS]
     for target in targets:
-        with written(target) as temporary, rc_context({"svg.hashsalt": stem}):
+        with atomic_write(target) as temporary, rc_context({"svg.hashsalt": stem}):
             about = {"Date": None} if target.suffix == ".svg" else {}
             figure.savefig(temporary, format=target.suffix[1:], dpi=130, metadata=about)
         figure.set_layout_engine("none")  # laid out by the first format, which takes as long as to draw it
