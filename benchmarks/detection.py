@@ -103,16 +103,16 @@ def act(glue_dir: Glue = None, output: Path = Path("runs/detection"), part: Part
     """Train on what is left after dropping or relabelling, and judge on test rows that no choice saw."""
     console = PlainConsole(width=120)
     for cell in _mine(cells(glue_dir), part):
-        place = RunDirectory(output / cell.name)
-        if place.summary.exists() and not (place.path / "accuracy.json").exists():
+        run_dir = RunDirectory(output / cell.name)
+        if run_dir.summary.exists() and not (run_dir.path / "accuracy.json").exists():
             console.print(cell.name)
-            job = with_alike_canaries(prepare(_quick(audit_of(cell, output, glue_dir))), place, None)
-            decision = decide(job, place)
+            job = with_alike_canaries(prepare(_quick(audit_of(cell, output, glue_dir))), run_dir, None)
+            decision = decide(job, run_dir)
             sets: dict[str, Any] = dict(training_sets(job, decision))
             sets["with_canaries"] = lambda rows=job.rounds[0].train: rows
             if cell.first:
                 sets |= _rivals(job, decision)
-            write_json(place.path / "accuracy.json", retrain(job, place, sets, Shown(console)))
+            write_json(run_dir.path / "accuracy.json", retrain(job, run_dir, sets, Shown(console)))
 
 
 @app.command()

@@ -39,7 +39,7 @@ from transformers.utils import logging as hf_logging
 
 import thresher
 from thresher.data.encode import length_batches
-from thresher.gradients.frozen import gradient_pass
+from thresher.gradients.gradient_pass import gradient_pass
 from thresher.gradients.rows import FactoredGradients, HeadRows, RowGradients, TokenGradients
 from thresher.model.inputs import encoded_rows
 from thresher.model.names import attention_projections, embedding_name, head_modules

@@ -173,20 +173,20 @@ def test_they_are_drawn_once_and_kept(
     job: Job, frozen: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An audit that goes on after a kill asks nothing anew, whatever would be learned now."""
-    place = RunDirectory(tmp_path)
-    first = with_alike_canaries(job, place, frozen).rounds
-    assert place.canaries.exists()
+    run_dir = RunDirectory(tmp_path)
+    first = with_alike_canaries(job, run_dir, frozen).rounds
+    assert run_dir.canaries.exists()
     assert [one.wrong.sum() for one in first] == [6, 6, 6]
     assert np.sum([one.wrong for one in first], axis=0).max() == 1
     labels = job.encoded["train"].classes.numpy()
     for one in first:
         np.testing.assert_array_equal(one.train.classes.numpy() != labels, one.wrong)
-    kept = place.canaries.read_bytes()
+    kept = run_dir.canaries.read_bytes()
     monkeypatch.setattr("thresher.auditing.rounds.learn_label_noise", lambda *_: pytest.fail("learned again"))
-    again = with_alike_canaries(job, place, frozen).rounds
+    again = with_alike_canaries(job, run_dir, frozen).rounds
     assert [seen(one) for one in again] == [seen(one) for one in first]
     assert [one.wrong.tolist() for one in again] == [one.wrong.tolist() for one in first]
-    assert place.canaries.read_bytes() == kept
+    assert run_dir.canaries.read_bytes() == kept
 
 
 @pytest.mark.parametrize("more", [{"canary_kind": "uniform"}, {"detector": "loss"}])

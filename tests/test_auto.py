@@ -418,9 +418,9 @@ def test_of_three_classes_the_suggested_one_is_another_and_less_sure_than_that_a
     }
     found = thresher.audit(given | {"validation": write_rows(tmp_path / "clean.jsonl", rows[:12][::-1])})
     scores = found.scores
-    split_relabels = scores["suggested"].notna()
-    assert set(scores["suggested"][split_relabels]) <= set(scores["label"]) == {"x", "y", "z"}
-    assert (scores["suggested"] != scores["label"])[split_relabels].all()
+    mended = scores["suggested"].notna()
+    assert set(scores["suggested"][mended]) <= set(scores["label"]) == {"x", "y", "z"}
+    assert (scores["suggested"] != scores["label"])[mended].all()
     share = scores["suggestion_confidence"] / scores["probability_wrong"]  # of the likelier one of two others
     assert share.between(0.5 - 1e-6, 1 - 1e-6).all()
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import thresher
 from conftest import audited, dense, pass_gradients, relative_error, tiny_model, tiny_rows, true_gradients
-from thresher.gradients.frozen import gradient_pass
+from thresher.gradients.gradient_pass import gradient_pass
 from thresher.gradients.rules import rule_for
 from thresher.model.inputs import encoded_rows
 

@@ -16,8 +16,8 @@ from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.trainings import plan_rounds
 from thresher.calibration.canaries import Round, canary_rows
 from thresher.config import AuditConfig
+from thresher.data.corruption.answers import swapped_at
 from thresher.data.encode import EncodedRows
-from thresher.data.noise.answers import swapped_at
 from thresher.errors import ConfigError
 
 ROWS, CLASSES, LENGTH = 60, 4, 64

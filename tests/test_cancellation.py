@@ -21,7 +21,7 @@ from summaries import made_up
 from thresher.errors import ConfigError, DataError, ModelError
 from thresher.evaluate import cancellation as cancellation_module
 from thresher.evaluate.cancellation import store_cancellation
-from thresher.gradients.capture import BatchGradients
+from thresher.gradients.hooks import BatchGradients
 from thresher.gradients.rows import RowGradients, token_gradients
 from thresher.gradients.store import GradientStore
 from thresher.model.names import ModuleName, describe, groups_in, in_group

@@ -92,14 +92,14 @@ def test_merged_is_the_mean_over_looks_at_the_row_as_given() -> None:
 
 
 def test_rows_are_looked_up_in_the_first_round_in_which_they_are_as_given(tmp_path: Path) -> None:
-    place = RunDirectory(tmp_path)
+    run_dir = RunDirectory(tmp_path)
     for number, canaries in enumerate([(1, 4), (0, 2), (3, 5)]):
-        place.round(number).path.mkdir(parents=True, exist_ok=True)
+        run_dir.round(number).path.mkdir(parents=True, exist_ok=True)
         frame = pd.DataFrame({"row": range(6), "canary": np.isin(np.arange(6), canaries)})
-        frame.to_parquet(place.round(number).candidates)
-    assert rounds_as_given(place, [4, 0, 3, 1]) == {0: [0, 3], 1: [4, 1]}
-    assert rounds_as_given(place, [5, 2]) == {0: [5, 2]}
-    assert rounds_as_given(place, []) == {}
+        frame.to_parquet(run_dir.round(number).candidates)
+    assert rounds_as_given(run_dir, [4, 0, 3, 1]) == {0: [0, 3], 1: [4, 1]}
+    assert rounds_as_given(run_dir, [5, 2]) == {0: [5, 2]}
+    assert rounds_as_given(run_dir, []) == {}
 
 
 def test_a_strong_prior_is_kept_and_families_without_candidates_are_skipped() -> None:

@@ -24,7 +24,7 @@ from thresher.model.names import ModuleName
 from thresher.progress import Silent
 from thresher.report.layer_plot import layer_figure, save_plot
 from thresher.report.layers import show_explanation
-from thresher.results.layer_view import explain_rows
+from thresher.results.explain import explain_rows
 from thresher.scores.layers import layer_ranks
 from thresher.terminal import PlainConsole
 

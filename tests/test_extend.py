@@ -21,7 +21,7 @@ from conftest import tiny_model, tiny_rows
 from thresher.auditing.prepare import planted
 from thresher.calibration.stack import family_of
 from thresher.config import AuditConfig, make_config
-from thresher.data.noise.answers import plant_texts
+from thresher.data.corruption.answers import plant_texts
 from thresher.data.table import read_table, write_table
 from thresher.errors import ConfigError, DataError
 from thresher.extend import (

@@ -40,7 +40,7 @@ from thresher.config import ModelConfig, Recipe
 from thresher.data.encode import IGNORED
 from thresher.errors import ModelError
 from thresher.model.inputs import encoded_rows
-from thresher.model.load import Subject, load_generator, load_subject
+from thresher.model.load import LoadedModel, load_classifier, load_generator
 from thresher.model.lora import with_lora
 from thresher.model.names import attention_projections
 from thresher.model.predict import predict
@@ -136,8 +136,8 @@ def saved(architecture: str, kind: Any, folder: Path) -> Path:
     return folder
 
 
-def loaded(folder: Path) -> Subject:
-    return load_subject(ModelConfig(model=str(folder), device="cpu"), NAMES, 0, NAMES)
+def loaded(folder: Path) -> LoadedModel:
+    return load_classifier(ModelConfig(model=str(folder), device="cpu"), NAMES, 0, NAMES)
 
 
 def padded(side: str) -> tuple[list[dict[str, Any]], list[list[int]]]:

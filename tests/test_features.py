@@ -18,13 +18,13 @@ from generators import generator, learned_rows
 from thresher.errors import ModelError
 from thresher.model.features import pooled_features
 from thresher.model.inputs import encoded_rows
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 
 Row = dict[str, Any]
 
 
-def subject(model: Any) -> Subject:
-    return Subject(model, SimpleNamespace(pad_token_id=PAD), {}, "whole")
+def subject(model: Any) -> LoadedModel:
+    return LoadedModel(model, SimpleNamespace(pad_token_id=PAD), {}, "whole")
 
 
 def last_states(model: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ from thresher.config import ModelConfig, RowLoss
 from thresher.data.encode import IGNORED
 from thresher.data.packaged import packaged_generator
 from thresher.errors import DataError, ModelError
-from thresher.gradients.frozen import gradient_pass
+from thresher.gradients.gradient_pass import gradient_pass
 from thresher.influences.tensor import TensorFile
 from thresher.model.inputs import encoded_rows
 from thresher.model.load import load_generator

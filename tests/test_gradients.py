@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import thresher
 from conftest import PAD, audited, check_gradients, tiny_model, tiny_rows
 from thresher.data.encode import length_batches
-from thresher.gradients.frozen import gradient_pass
+from thresher.gradients.gradient_pass import gradient_pass
 from thresher.model.inputs import encoded_rows
 from thresher.model.names import embedding_name
 

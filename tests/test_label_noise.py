@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from thresher.detectors import label_noise
 from thresher.detectors.error_law import Law, even_law, posterior
 from thresher.detectors.evidence import Evidence, Features
-from thresher.detectors.label_noise import LabelNoise, Told, estimate_share, learn_label_noise, noise, noise_of
+from thresher.detectors.label_noise import LabelNoise, ShareTold, estimate_share, learn_label_noise, noise, noise_of
 from thresher.detectors.probe import FOLDS, Probe, out_of_fold, standardise
 
 Kind = Literal["none", "uniform", "one-way", "circular"]
@@ -291,7 +291,7 @@ def unrelated(seed: int) -> World:
     return World(Features(*sides), made.labels, made.query_labels, made.truth, made.law, made.classes)
 
 
-def told(made: World, found: LabelNoise, seed: int) -> Told | None:
+def told(made: World, found: LabelNoise, seed: int) -> ShareTold | None:
     return estimate_share(found, made.labels, made.query_labels, seed, np.ones(len(made.labels), bool))
 
 

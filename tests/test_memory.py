@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from thresher.gradients.capture import BatchGradients
 from thresher.gradients.collect import plan_blocks
+from thresher.gradients.hooks import BatchGradients
 from thresher.gradients.rows import RowGradients, token_gradients
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences import tokens as tokens_module
@@ -80,7 +80,7 @@ MEASURED = """
 import resource, sys, torch
 from pathlib import Path
 import numpy as np
-from thresher.gradients.capture import BatchGradients
+from thresher.gradients.hooks import BatchGradients
 from thresher.gradients.store import GradientStore
 from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE

@@ -17,7 +17,7 @@ from thresher.config import ModelConfig, Recipe
 from thresher.errors import DataError, ModelError
 from thresher.files import write_json
 from thresher.influences.compute import select_modules
-from thresher.model.load import audited_by_default, load_subject, most_tokens
+from thresher.model.load import audited_by_default, load_classifier, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.losses import row_losses
 from thresher.model.names import attention_projections, groups_in, in_group, projection
@@ -84,7 +84,7 @@ def test_a_new_head_and_adapter_follow_from_the_seed(tmp_path: Path) -> None:
     folder = encoder_folder(tmp_path / "encoder")
 
     def initial(seed: int) -> dict[str, torch.Tensor]:
-        subject = with_lora(load_subject(config(folder), ("a", "b"), seed), Recipe(), seed)
+        subject = with_lora(load_classifier(config(folder), ("a", "b"), seed), Recipe(), seed)
         return {name: p.detach() for name, p in subject.model.named_parameters() if p.requires_grad}
 
     first, again, other = initial(0), initial(0), initial(1)
@@ -93,7 +93,7 @@ def test_a_new_head_and_adapter_follow_from_the_seed(tmp_path: Path) -> None:
 
 
 def test_without_base_dropout_only_the_adapter_drops(tmp_path: Path) -> None:
-    subject = load_subject(config(encoder_folder(tmp_path / "encoder")), ("a", "b"), 0)
+    subject = load_classifier(config(encoder_folder(tmp_path / "encoder")), ("a", "b"), 0)
     model = with_lora(subject, Recipe(base_dropout=False), 0).model
     rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
     assert {p for name, p in rates.items() if "lora" in name} == {0.05}
@@ -102,39 +102,39 @@ def test_without_base_dropout_only_the_adapter_drops(tmp_path: Path) -> None:
 
 def test_classes_of_a_fine_tuned_model_are_matched_by_name_or_number_or_order(tmp_path: Path) -> None:
     named = classifier_folder(tmp_path / "named", ["no", "yes"])
-    assert load_subject(config(named), ("yes",), 0).classes == {"no": 0, "yes": 1}
-    assert load_subject(config(named), ("0", "1"), 0).classes == {"0": 0, "1": 1}
+    assert load_classifier(config(named), ("yes",), 0).classes == {"no": 0, "yes": 1}
+    assert load_classifier(config(named), ("0", "1"), 0).classes == {"0": 0, "1": 1}
     with pytest.raises(DataError, match=r"Label 'maybe' .* not among the model's classes \(no, yes\)"):
-        load_subject(config(named), ("maybe", "yes"), 0)
+        load_classifier(config(named), ("maybe", "yes"), 0)
     generic = classifier_folder(tmp_path / "generic", ["LABEL_0", "LABEL_1", "LABEL_2"])
-    assert load_subject(config(generic), ("0", "2"), 0).classes == {"0": 0, "1": 1, "2": 2}
+    assert load_classifier(config(generic), ("0", "2"), 0).classes == {"0": 0, "1": 1, "2": 2}
     for labels in (("ham", "other", "spam"), ("00", "01", "02"), ("1", "2", "3")):
-        subject = load_subject(config(generic), labels, 0)
+        subject = load_classifier(config(generic), labels, 0)
         assert subject.classes == {name: number for number, name in enumerate(labels)}
         assert subject.classes_assumed
     with pytest.raises(DataError, match=r"2 classes \(ham, spam\) and the model 3 without names"):
-        load_subject(config(generic), ("ham", "spam"), 0)
+        load_classifier(config(generic), ("ham", "spam"), 0)
 
 
 def test_an_adapter_knows_its_classes_by_file_or_by_number(tmp_path: Path) -> None:
     folder = encoder_folder(tmp_path / "encoder")
-    saved: Any = with_lora(load_subject(config(folder), ("a", "b", "c"), 0), Recipe(), 0).model
+    saved: Any = with_lora(load_classifier(config(folder), ("a", "b", "c"), 0), Recipe(), 0).model
     adapter = tmp_path / "adapter"
     saved.save_pretrained(adapter)
-    assert load_subject(config(folder, adapter=str(adapter)), ("0", "2"), 0).classes == {"0": 0, "1": 1, "2": 2}
+    assert load_classifier(config(folder, adapter=str(adapter)), ("0", "2"), 0).classes == {"0": 0, "1": 1, "2": 2}
     with pytest.raises(DataError, match=r"2 classes \(a, c\) and the model 3 without names"):
-        load_subject(config(folder, adapter=str(adapter)), ("a", "c"), 0)
+        load_classifier(config(folder, adapter=str(adapter)), ("a", "c"), 0)
     write_json(adapter / "classes.json", {"c": 0, "b": 1, "a": 2})
-    assert load_subject(config(folder, adapter=str(adapter)), ("a", "c"), 0).classes["a"] == 2
+    assert load_classifier(config(folder, adapter=str(adapter)), ("a", "c"), 0).classes["a"] == 2
 
 
 def test_a_new_head_on_a_regression_model_learns_classes(tmp_path: Path) -> None:
     folder = classifier_folder(tmp_path / "regression", ["LABEL_0"])
     with pytest.raises(ModelError, match="one number, not classes"):
-        load_subject(config(folder), ("0", "1"), 0)
+        load_classifier(config(folder), ("0", "1"), 0)
     settings = json.loads((folder / "config.json").read_text()) | {"problem_type": "regression"}
     (folder / "config.json").write_text(json.dumps(settings))
-    subject = load_subject(config(folder, finetune=True), ("0", "1"), 0)
+    subject = load_classifier(config(folder, finetune=True), ("0", "1"), 0)
     logits, labels = torch.randn(4, 2), torch.tensor([0, 1, 1, 0])
     expected = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
     assert torch.equal(row_losses(logits, labels, subject.model.config), expected)
@@ -151,7 +151,7 @@ def test_rows_are_cut_to_the_positions_a_model_has() -> None:
 
 
 def test_a_whole_model_is_audited_through_query_value_and_head(tmp_path: Path) -> None:
-    subject = load_subject(config(classifier_folder(tmp_path / "whole", ["a", "b"])), ("a", "b"), 0)
+    subject = load_classifier(config(classifier_folder(tmp_path / "whole", ["a", "b"])), ("a", "b"), 0)
     pattern = audited_by_default(subject, projected=False)
     names = [m.name for m in select_modules(subject.model, pattern, ("tracin",))]
     parts = [*attention_projections(subject.model), "classifier"]
@@ -160,15 +160,15 @@ def test_a_whole_model_is_audited_through_query_value_and_head(tmp_path: Path) -
 
 def test_an_adapter_without_the_head_is_refused(tmp_path: Path) -> None:
     folder = encoder_folder(tmp_path / "encoder")
-    subject = with_lora(load_subject(config(folder), ("a", "b"), 0), Recipe(), 0)
+    subject = with_lora(load_classifier(config(folder), ("a", "b"), 0), Recipe(), 0)
     saved: Any = subject.model
     saved.save_pretrained(tmp_path / "adapter")
     weights = {k: v for k, v in torch_tensors(tmp_path / "adapter").items() if "classifier" not in k}
     save_file(weights, tmp_path / "adapter/adapter_model.safetensors")
     with pytest.raises(ModelError, match="holds no weights for classifier"):
-        load_subject(config(folder, adapter=str(tmp_path / "adapter")), ("a", "b"), 0)
+        load_classifier(config(folder, adapter=str(tmp_path / "adapter")), ("a", "b"), 0)
     with pytest.raises(ModelError, match=r"no adapter_model.safetensors"):
-        load_subject(config(folder, adapter=str(folder)), ("a", "b"), 0)
+        load_classifier(config(folder, adapter=str(folder)), ("a", "b"), 0)
 
 
 def torch_tensors(folder: Path) -> dict[str, torch.Tensor]:

@@ -18,15 +18,15 @@ from folders import encoder_folder, reviews, write_rows
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.run import RunDirectory
 from thresher.config import AuditConfig
+from thresher.data.corruption.answers import plant_texts
+from thresher.data.corruption.draw import draw_rows
+from thresher.data.corruption.kinds import PLANTED, plant_errors
+from thresher.data.corruption.labels import CONFUSED, SPREAD, WRONG, confuse_labels
+from thresher.data.corruption.texts import FINNISH, NOTHING
 from thresher.data.examples import Examples
-from thresher.data.noise.answers import plant_texts
-from thresher.data.noise.draw import draw_rows
-from thresher.data.noise.kinds import PLANTED, plant_errors
-from thresher.data.noise.labels import CONFUSED, SPREAD, WRONG, confuse_labels
-from thresher.data.noise.texts import FINNISH, NOTHING
 from thresher.errors import ConfigError, RunError
 from thresher.progress import Silent
-from thresher.results.layer_view import explain_rows
+from thresher.results.explain import explain_rows
 from thresher.tasks.classify import Classify
 
 OF_LABELS = ("flip", "confusion", "burst", "likeliest")
@@ -284,15 +284,15 @@ def test_a_run_goes_on_only_with_the_labels_that_the_model_gave(
     three = [{**row, "label": "xyz"[i % 3]} for i, row in enumerate(reviews(60, 1))]
     train, clean = (write_rows(tmp_path / f"{count}.jsonl", three[-count:]) for count in (60, 12))
     config = {**options, **change, "train": train, "validation": clean, "test": None}
-    place = RunDirectory(tmp_path / "run")
+    run_dir = RunDirectory(tmp_path / "run")
     job = prepared(config)
-    place.open(job.config, job.inputs)
-    place.open(job.config, prepared(config).inputs)
+    run_dir.open(job.config, job.inputs)
+    run_dir.open(job.config, prepared(config).inputs)
     uniform = np.random.default_rng(5).dirichlet(np.ones(3), 60)
     monkeypatch.setattr(Classify, "guess", lambda *_: uniform)
     other = prepared(config)
     with pytest.raises(RunError, match="that the model was asked for changed"):
-        place.open(other.config, other.inputs)
+        run_dir.open(other.config, other.inputs)
 
 
 texts = st.lists(st.sampled_from(["yes", "no", "a good film", "the plot\nwas dull", "x", "so so", ""]), max_size=40)

@@ -20,7 +20,7 @@ from thresher.config import ModelConfig, Recipe
 from thresher.errors import ModelError
 from thresher.model.finetune import finetune
 from thresher.model.inputs import encoded_rows
-from thresher.model.load import Subject, load_generator, load_subject
+from thresher.model.load import LoadedModel, load_classifier, load_generator
 from thresher.model.lora import with_lora
 from thresher.model.quantise import is_packed
 from thresher.progress import Silent
@@ -72,9 +72,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def subject(place: Path, family: str, bits: Any, **more: Any) -> Subject:
+def subject(place: Path, family: str, bits: Any, **more: Any) -> LoadedModel:
     """A quantised base under LoRA that has learned something."""
-    base = load_subject(ModelConfig(model=str(place / family), quantize=bits, device="cpu", **more), CLASSES, 0)
+    base = load_classifier(ModelConfig(model=str(place / family), quantize=bits, device="cpu", **more), CLASSES, 0)
     found = with_lora(base, Recipe(), 0)
     with torch.no_grad():
         for name, parameter in found.model.named_parameters():
@@ -185,7 +185,7 @@ def test_audits_fine_tune_over_packed_weights(place: Path, bits: str, task: str,
 def test_training_over_4_bits_is_training_of_the_unpacked_model(place: Path, tmp_path: Path) -> None:
     recipe = Recipe(epochs=2, batch_size=4, learning_rate=1e-2)
     own, base = (
-        load_subject(ModelConfig(model=str(place / "bert"), quantize="4bit", device="cpu"), CLASSES, 0)
+        load_classifier(ModelConfig(model=str(place / "bert"), quantize="4bit", device="cpu"), CLASSES, 0)
         for _ in range(2)
     )
     before = {name: p.clone() for name, p in packed(own.model).items()}
@@ -208,7 +208,7 @@ def test_adapters_go_on_top_of_packed_weights(place: Path, bits: str) -> None:
     folder = place / f"adapter-{bits}"
     own.model.save_pretrained(folder)  # pyright: ignore
     config = ModelConfig(model=str(place / "bert"), adapter=str(folder), quantize=bits, device="cpu")  # pyright: ignore
-    again = load_subject(config, CLASSES, 1)
+    again = load_classifier(config, CLASSES, 1)
     row = torch.tensor([[2, 5, 9, 11]])
     with torch.no_grad():
         assert torch.equal(again.model.eval()(row).logits, own.model.eval()(row).logits)
@@ -224,16 +224,16 @@ def test_heads_of_causal_models_stay_as_they_are(place: Path) -> None:
 def test_models_fine_tuned_whole_are_refused(tmp_path: Path) -> None:
     folder = classifier_folder(tmp_path, ["bad", "good"])
     with pytest.raises(ModelError, match="fine-tuned whole"):
-        load_subject(ModelConfig(model=str(folder), quantize="8bit"), ["bad", "good"], 0)
+        load_classifier(ModelConfig(model=str(folder), quantize="8bit"), ["bad", "good"], 0)
 
 
 def test_bitsandbytes_is_asked_for_by_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=r"pip install 'thresher\[quantize\]'"):
-        load_subject(ModelConfig(model=str(place / "bert"), quantize="4bit", device="cpu"), CLASSES, 0)
+        load_classifier(ModelConfig(model=str(place / "bert"), quantize="4bit", device="cpu"), CLASSES, 0)
 
 
 @needs_bitsandbytes
 def test_devices_that_cannot_do_it_are_refused(place: Path) -> None:
     with pytest.raises(ModelError, match="bitsandbytes knows"):
-        load_subject(ModelConfig(model=str(place / "bert"), quantize="4bit", device="meta"), CLASSES, 0)
+        load_classifier(ModelConfig(model=str(place / "bert"), quantize="4bit", device="meta"), CLASSES, 0)

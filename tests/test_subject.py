@@ -19,7 +19,7 @@ from thresher.data.table import Table
 from thresher.errors import DataError, ModelError
 from thresher.evaluate.knowledge import other_numbering
 from thresher.model.classes import class_numbers
-from thresher.model.load import load_subject
+from thresher.model.load import load_classifier
 from thresher.model.source import model_fingerprint, model_folder
 from thresher.tasks.classify import Classify
 
@@ -167,5 +167,5 @@ def test_another_kind_of_model_says_what_loss_is_used(
     folder = classifier_folder(tmp_path / "model", ["bad", "good"])
     settings = json.loads((folder / "config.json").read_text()) | {"problem_type": problem}
     (folder / "config.json").write_text(json.dumps(settings))
-    load_subject(ModelConfig(model=str(folder), device="cpu"), ("bad", "good"), 0)
+    load_classifier(ModelConfig(model=str(folder), device="cpu"), ("bad", "good"), 0)
     assert ("is audited here by the cross-entropy of one class a row" in caplog.text) == (problem is not None)

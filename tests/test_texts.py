@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from thresher.data.corruption.texts import empty_texts, foreign
 from thresher.data.examples import Examples
-from thresher.data.noise.texts import empty_texts, foreign
 from thresher.data.packaged import critic_quotes
 from thresher.detectors.texts import text_problems
 

@@ -28,7 +28,7 @@ from folders import (
 from thresher.auditing.prepare import prepare
 from thresher.config import AuditConfig, ModelConfig
 from thresher.errors import DataError, ModelError
-from thresher.model.load import load_generator, load_subject
+from thresher.model.load import load_classifier, load_generator
 
 
 def audit(folder: Path, place: Path, rows: list[dict[str, Any]], **more: Any) -> AuditConfig:
@@ -110,13 +110,13 @@ def test_a_pad_token_outside_the_embedding(tmp_path: Path, caplog: pytest.LogCap
     ends = tokenizer(pad=False)
     ends.add_special_tokens({"pad_token": "<|pad|>"})
     with pytest.raises(ModelError, match=rf"'<\|pad\|>' has number {len(WORDS)}, and the embedding rows for 0 to"):
-        load_subject(ModelConfig(model=str(gpt2(tmp_path / "ends", ends)), device="cpu"), ("bad", "good"), 0)
+        load_classifier(ModelConfig(model=str(gpt2(tmp_path / "ends", ends)), device="cpu"), ("bad", "good"), 0)
     # One that puts no end token, as GPT-2's own: the end token pads, and rows are what the model says of them alone.
     plain = tokenizer(pad=False)
     plain.backend_tokenizer.post_processor = None
     plain.add_special_tokens({"pad_token": "<|pad|>"})
     with caplog.at_level(logging.WARNING):
-        subject = load_subject(
+        subject = load_classifier(
             ModelConfig(model=str(gpt2(tmp_path / "plain", plain)), device="cpu"), ("bad", "good"), 0
         )
     assert "padded with the end token instead" in caplog.text

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from thresher.model.load import check_model
     from thresher.results.clean import clean_run
     from thresher.results.compare import Comparison, compare, compare_runs
-    from thresher.results.layer_view import Explanation, explain
+    from thresher.results.explain import Explanation, explain
     from thresher.scores.aggregate import aggregate
 
     __version__: str
@@ -74,7 +74,7 @@ _HOMES = {
     "Checkpoint": "thresher.model.checkpoints",
     "CheckpointKeeper": "thresher.model.keeper",
     "Comparison": "thresher.results.compare",
-    "Explanation": "thresher.results.layer_view",
+    "Explanation": "thresher.results.explain",
     "Plan": "thresher.auditing.plan",
     "RunDirectory": "thresher.auditing.run",
     "ThresherError": "thresher.errors",
@@ -89,7 +89,7 @@ _HOMES = {
     "compare": "thresher.results.compare",
     "compare_runs": "thresher.results.compare",
     "detect": "thresher.detectors.arrays",
-    "explain": "thresher.results.layer_view",
+    "explain": "thresher.results.explain",
     "influence": "thresher.influences.compute",
     "noise_detection_auc": "thresher.evaluate.detection",
     "noise_detection_rate": "thresher.evaluate.detection",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-    from thresher.results.layer_view import Explanation
+    from thresher.results.explain import Explanation
 
 SHOWN = ("rank", "text", "label", "predicted", "suggested", "probability_wrong", "text_problem", "planted", "score")
 """The columns of :meth:`AuditResult.lowest`, of those that a run has."""
@@ -56,7 +56,7 @@ class AuditResult:
     def tensor(self) -> xr.Dataset:
         """The influence tensor, read from disk as it is used. Raises :class:`RunError` where the run has none."""
         from thresher.influences.tensor import TensorFile
-        from thresher.results.layer_view import refuse_no_tensor
+        from thresher.results.explain import refuse_no_tensor
 
         file = TensorFile(RunDirectory(self.folder).tensor)
         refuse_no_tensor(self.folder, file, looked=self.summary.config.quick)
@@ -76,7 +76,7 @@ class AuditResult:
 
     def explain(self, row: int, **how: Any) -> Explanation:
         """Where a row stands at every layer, and whom it hurts; ``how`` are the options of :func:`thresher.explain`."""
-        from thresher.results.layer_view import explain
+        from thresher.results.explain import explain
 
         return explain(self.folder, row, **how)
 
@@ -87,7 +87,7 @@ class AuditResult:
         """
         from thresher.report.figures import check_matplotlib
         from thresher.report.layer_plot import layer_figure
-        from thresher.results.layer_view import explain_rows
+        from thresher.results.explain import explain_rows
 
         check_matplotlib("plot_layers")
         chosen = self.lowest(2).index.tolist() if rows is None else list(rows)

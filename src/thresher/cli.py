@@ -119,7 +119,7 @@ def explain(
     from thresher.progress import Shown
     from thresher.report.layer_plot import check_plot, save_plot
     from thresher.report.layers import explanation_json, show_explanation
-    from thresher.results.layer_view import explain_rows
+    from thresher.results.explain import explain_rows
 
     if plot is not None:
         check_plot(plot)

@@ -14,10 +14,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thresher.data.corruption.answers import SPOILED_ANSWERS
+    from thresher.data.corruption.kinds import PLANTED
     from thresher.data.examples import Examples
     from thresher.data.formats import FORMATS, Contents, Format, lines_of
-    from thresher.data.noise.answers import SPOILED_ANSWERS
-    from thresher.data.noise.kinds import PLANTED
     from thresher.detectors.evidence import Evidence
     from thresher.detectors.families import Family
     from thresher.detectors.registry import DETECTORS, Detector
@@ -57,8 +57,8 @@ _HOMES = {
     "DETECTORS": "thresher.detectors.registry",
     "FORMATS": "thresher.data.formats",
     "INFLUENCE": "thresher.influences.registry",
-    "PLANTED": "thresher.data.noise.kinds",
-    "SPOILED_ANSWERS": "thresher.data.noise.answers",
+    "PLANTED": "thresher.data.corruption.kinds",
+    "SPOILED_ANSWERS": "thresher.data.corruption.answers",
     "TASKS": "thresher.tasks.registry",
     "TRACKERS": "thresher.track",
     "AggregationFunction": "thresher.scores.aggregate",

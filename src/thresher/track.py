@@ -26,7 +26,7 @@ from thresher.lines import plain
 from thresher.registry import Registry
 
 if TYPE_CHECKING:  # which takes torch
-    from thresher.model.finetune import Epoch, Told
+    from thresher.model.finetune import Epoch, EpochCallback
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def tracking(kind: LogTo | None, folder: Path) -> Generator[Tracker]:
     tracker.close()
 
 
-def curves(tracker: Tracker, name: str) -> Told:
+def curves(tracker: Tracker, name: str) -> EpochCallback:
     """Tells the epochs of a training, counted from 1, as ``NAME/train_loss`` and so on: what an epoch has of it."""
 
     def told(number: int, epoch: Epoch) -> None:

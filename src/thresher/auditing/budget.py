@@ -14,7 +14,7 @@ from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
 from thresher.data.parts import Part
 from thresher.errors import ConfigError
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 
 LOOK_CPU, LOOK_GPU = 2.5e12, 2.5e14
 """Of the model in a first look: about half a minute of two cores; what the probe learns comes to it."""
@@ -25,7 +25,7 @@ TRAININGS_CPU = 2.4e14
 FEWEST_TOKENS, FEWEST_EPOCHS = 16, 3
 
 
-def refuse_no_look(config: AuditConfig, subject: Subject) -> None:
+def refuse_no_look(config: AuditConfig, subject: LoadedModel) -> None:
     """Raise :class:`ConfigError` where ``--quick`` has nothing to look at, or more is asked for than it can tell."""
     if len(subject.classes) < 2:
         raise ConfigError("--quick looks at rows with classes; leave it out for --task generate.")
@@ -35,7 +35,7 @@ def refuse_no_look(config: AuditConfig, subject: Subject) -> None:
         raise ConfigError("--quick chooses what ranks rows, and trains nothing; leave out --detector and --retrain.")
 
 
-def first_tokens(encoded: Mapping[Part, EncodedRows], subject: Subject) -> int:
+def first_tokens(encoded: Mapping[Part, EncodedRows], subject: LoadedModel) -> int:
     """How many tokens of each row a first look reads."""
     work = 2.0 * subject.weights_a_token
     budget = LOOK_GPU if subject.device.type == "cuda" else LOOK_CPU
@@ -45,7 +45,7 @@ def first_tokens(encoded: Mapping[Part, EncodedRows], subject: Subject) -> int:
     return max(fits, default=FEWEST_TOKENS)
 
 
-def affordable(config: AuditConfig, subject: Subject, train: EncodedRows) -> AuditConfig:
+def affordable(config: AuditConfig, subject: LoadedModel, train: EncodedRows) -> AuditConfig:
     """With fewer epochs where a CPU would take hours for the default number, and the user gives none."""
     if "epochs" in config.model_fields_set or subject.kind != "lora" or subject.device.type != "cpu":
         return config

@@ -57,23 +57,27 @@ class Decision:
     knowledge: Knowledge | AnswerKnowledge | None = None
 
 
-def decide(job: Job, place: RunDirectory) -> Decision:
+def decide(job: Job, run_dir: RunDirectory) -> Decision:
     """Rank the rows, and write all_scores.parquet and scores.parquet: one line a training row, in the file's order."""
-    rounds = [read_candidates(place.round(one.number)) for one in job.rounds]
-    said = job.task.said(job.subject, job.encoded["train"], _predictions_as_given(job, place))
-    known = knowledge_of(job, place)
+    rounds = [read_candidates(run_dir.round(one.number)) for one in job.rounds]
+    said = job.task.prediction_columns(job.subject, job.encoded["train"], _predictions_as_given(job, run_dir))
+    known = knowledge_of(job, run_dir)
     if job.auto:
-        return replace(_by_canaries(job, place, side_by_side(rounds), said, known), knowledge=known)
+        return replace(_by_canaries(job, run_dir, side_by_side(rounds), said, known), knowledge=known)
     scores = rounds[0].scores
     one = resolve(job.config.detector, scores, job.config.k)
-    table = _write_verdicts(job, place, one.name, scores[one], said, scores)
+    table = _write_verdicts(job, run_dir, one.name, scores[one], said, scores)
     return Decision(one.name, table, scores, lowest(table, job.config.drop or DROP), knowledge=known)
 
 
 def _by_canaries(
-    job: Job, place: RunDirectory, every: Candidates, said: Mapping[str, Any], known: Knowledge | AnswerKnowledge | None
+    job: Job,
+    run_dir: RunDirectory,
+    every: Candidates,
+    said: Mapping[str, Any],
+    known: Knowledge | AnswerKnowledge | None,
 ) -> Decision:
-    opinions, candidates = _opinions(job, place), every
+    opinions, candidates = _opinions(job, run_dir), every
     if opinions is not None and isinstance(known, Knowledge) and known.only_probe_knows:
         opinions, candidates = opinions.of_probe(), every.only(of_frozen_features)
     problems, labels = _text_problems(job), job.encoded["train"].classes.numpy()
@@ -89,13 +93,13 @@ def _by_canaries(
     scores = {one: every.merged(every.column(one)) for one in every.names}
     if not choice.combined:
         scores[choice.single] = -ranking.suspicion  # in the unit of the ranking that was judged
-    table = _write_verdicts(job, place, choice.name, -ranking.suspicion, {**said, **found}, scores)
+    table = _write_verdicts(job, run_dir, choice.name, -ranking.suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
     return Decision(choice.name, table, scores, lowest(table, share), choice, sure, ranking.pairs)
 
 
-def _opinions(job: Job, place: RunDirectory) -> Opinions | None:
-    rounds = [read_tensors(place.round(one.number).opinions)[0] for one in job.rounds]
+def _opinions(job: Job, run_dir: RunDirectory) -> Opinions | None:
+    rounds = [read_tensors(run_dir.round(one.number).opinions)[0] for one in job.rounds]
     return Opinions.of([{name: tensor.numpy() for name, tensor in found.items()} for found in rounds])
 
 
@@ -107,7 +111,7 @@ def _text_problems(job: Job) -> npt.NDArray[np.object_]:
 
 def _write_verdicts(
     job: Job,
-    place: RunDirectory,
+    run_dir: RunDirectory,
     name: str,
     score: Floats,
     about: Mapping[str, Any],
@@ -120,19 +124,19 @@ def _write_verdicts(
     if job.config.plant:
         columns["planted"] = job.planted
     columns["text"] = [" | ".join(texts) for texts in job.task.texts("train")]
-    write_scores(place.all_scores, scores, {"row": columns["row"]})
+    write_scores(run_dir.all_scores, scores, {"row": columns["row"]})
     arrow = pa.table(columns).replace_schema_metadata({"sign": SIGN, "score": name})
-    with atomic_write(place.scores) as temporary:
+    with atomic_write(run_dir.scores) as temporary:
         pq.write_table(arrow, temporary)
-    return pd.read_parquet(place.scores)
+    return pd.read_parquet(run_dir.scores)
 
 
-def _predictions_as_given(job: Job, place: RunDirectory) -> Predictions:
+def _predictions_as_given(job: Job, run_dir: RunDirectory) -> Predictions:
     """What the model of the first round in which it was no canary says of each row."""
-    first = read_predictions(place.predictions, "train")
+    first = read_predictions(run_dir.predictions, "train")
     count = len(job.encoded["train"])  # copies of rows come after them
     losses, outputs = first.losses[:count].clone(), first.outputs[:count].clone()
-    for number, rows in rounds_as_given(place, range(count)).items():
-        found = read_predictions(place.round(number).predictions, "train") if number else first
+    for number, rows in rounds_as_given(run_dir, range(count)).items():
+        found = read_predictions(run_dir.round(number).predictions, "train") if number else first
         losses[rows], outputs[rows] = found.losses[rows], found.outputs[rows]
     return Predictions(losses, outputs)

@@ -13,34 +13,34 @@ from thresher.model.predict import predict, read_predictions, write_predictions
 from thresher.tensors import read_tensors
 
 
-def ask_before_training(job: Job, place: RunDirectory) -> None:
+def ask_before_training(job: Job, run_dir: RunDirectory) -> None:
     """Keep what the model as it came says of the clean answers, or of an adapter trained elsewhere what its base says.
 
     A run that goes on does not ask again. Nothing is asked of a model that was fine-tuned whole: what it was before is
     not known.
     """
-    if not job.compares_answers or place.as_it_came.exists():
+    if not job.compares_answers or run_dir.as_it_came.exists():
         return
     with without_adapter(job.subject.model):
         said = predict(job.subject, job.encoded["query"], job.config.batch_size)
-    write_predictions(place.as_it_came, {"query": said})
+    write_predictions(run_dir.as_it_came, {"query": said})
 
 
-def knowledge_of(job: Job, place: RunDirectory) -> Knowledge | AnswerKnowledge | None:
+def knowledge_of(job: Job, run_dir: RunDirectory) -> Knowledge | AnswerKnowledge | None:
     """What the model of the first round knows by the clean queries; None where these have neither class nor answer."""
     query = job.encoded["query"]
     if not isinstance(query.labels, torch.Tensor):
-        now = read_predictions(place.predictions, "query")
-        before = read_predictions(place.as_it_came, "query") if job.compares_answers else None
+        now = read_predictions(run_dir.predictions, "query")
+        before = read_predictions(run_dir.as_it_came, "query") if job.compares_answers else None
         trained_here = job.subject.kind == "lora"
         return measure_answers(now, before, query.labels, query.row_loss, trained_here=trained_here)
-    return _of_classes(job, place) if len(job.subject.classes) > 1 else None
+    return _of_classes(job, run_dir) if len(job.subject.classes) > 1 else None
 
 
-def _of_classes(job: Job, place: RunDirectory) -> Knowledge:
+def _of_classes(job: Job, run_dir: RunDirectory) -> Knowledge:
     truth = job.encoded["query"].classes.numpy()
-    outputs = read_predictions(place.predictions, "query").outputs.double().numpy()
-    opinions = read_tensors(place.opinions)[0] if place.opinions.exists() else {}
+    outputs = read_predictions(run_dir.predictions, "query").outputs.double().numpy()
+    opinions = read_tensors(run_dir.opinions)[0] if run_dir.opinions.exists() else {}
     probe = opinions["probe"][-len(truth) :].numpy() if "probe" in opinions and not job.config.quick else None
     names = {number: name for name, number in job.subject.classes.items()}
     return measure_knowledge(

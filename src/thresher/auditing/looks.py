@@ -14,22 +14,22 @@ from thresher.scores.names import ScoreName
 from thresher.scores.stored import read_scores, write_scores
 
 
-def write_candidates(place: RunDirectory, one: Round, scores: Mapping[ScoreName, Floats]) -> None:
+def write_candidates(run_dir: RunDirectory, one: Round, scores: Mapping[ScoreName, Floats]) -> None:
     """A round's ``candidates.parquet``: one line a row of the round, one column a score [N']."""
-    write_scores(place.candidates, scores, {"row": one.rows, "canary": one.wrong})
+    write_scores(run_dir.candidates, scores, {"row": one.rows, "canary": one.wrong})
 
 
-def read_candidates(place: RunDirectory) -> ScoredRound:
+def read_candidates(run_dir: RunDirectory) -> ScoredRound:
     """What a round left in ``candidates.parquet``."""
-    about = pd.read_parquet(place.candidates, columns=["row", "canary"])
-    return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(place.candidates))
+    about = pd.read_parquet(run_dir.candidates, columns=["row", "canary"])
+    return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(run_dir.candidates))
 
 
-def rounds_as_given(place: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:
+def rounds_as_given(run_dir: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:
     """For each round the rows to look up in it: of every row the first round in which it was no canary."""
     left, found, number = list(rows), dict[int, list[int]](), 0
     while left:
-        canary = pd.read_parquet(place.round(number).candidates, columns=["canary"])["canary"].to_numpy()
+        canary = pd.read_parquet(run_dir.round(number).candidates, columns=["canary"])["canary"].to_numpy()
         found[number] = [row for row in left if not canary[row]]
         left, number = [row for row in left if canary[row]], number + 1
     return found

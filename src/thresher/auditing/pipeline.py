@@ -35,58 +35,58 @@ def run(job: Job, progress: Progress) -> Path:
     Returns:
         Its run directory.
     """
-    place = RunDirectory(job.config.output)
-    place.open(job.config, job.inputs)
-    with tracking(job.config.log_to, place.path) as tracker:
-        _run(job, place, progress, tracker)
-    return place.path
+    run_dir = RunDirectory(job.config.output)
+    run_dir.open(job.config, job.inputs)
+    with tracking(job.config.log_to, run_dir.path) as tracker:
+        _run(job, run_dir, progress, tracker)
+    return run_dir.path
 
 
-def _run(job: Job, place: RunDirectory, progress: Progress, tracker: Tracker) -> None:
+def _run(job: Job, run_dir: RunDirectory, progress: Progress, tracker: Tracker) -> None:
     """Every stage that is not finished, up to summary.json."""
     tracker.parameters(job.config.model_dump(mode="json"))
-    with place.time_stage("features"):
-        frozen = frozen_features(job, place, progress)
-        ask_before_training(job, place)
-        job = with_alike_canaries(job, place, frozen)
+    with run_dir.time_stage("features"):
+        frozen = frozen_features(job, run_dir, progress)
+        ask_before_training(job, run_dir)
+        job = with_alike_canaries(job, run_dir, frozen)
     if job.config.quick:
         assert frozen is not None  # which was refused
         for one in job.rounds:
-            look(job, one, place.round(one.number), frozen)
-        _conclude(job, place, None, progress, tracker)
+            look(job, one, run_dir.round(one.number), frozen)
+        _conclude(job, run_dir, None, progress, tracker)
         return
     if job.searches:
-        with place.time_stage("learning rate"):
-            job = find_learning_rate(job, place, progress)
+        with run_dir.time_stage("learning rate"):
+            job = find_learning_rate(job, run_dir, progress)
     histories: list[History | None] = []
     for one in job.rounds:
         shown = Within(progress, f"round {one.number + 1} of {len(job.rounds)}") if job.auto else progress
         told = curves(tracker, f"round_{one.number + 1}" if job.auto else "training")
-        histories.append(run_round(job, one, place.round(one.number), frozen, shown, place.time_stage, told))
+        histories.append(run_round(job, one, run_dir.round(one.number), frozen, shown, run_dir.time_stage, told))
         if one.number == 0:
-            _warn_of_unlearned(job, place)
-    _conclude(job, place, histories[0], progress, tracker)
+            _warn_of_unlearned(job, run_dir)
+    _conclude(job, run_dir, histories[0], progress, tracker)
 
 
-def _conclude(job: Job, place: RunDirectory, history: History | None, progress: Progress, tracker: Tracker) -> None:
+def _conclude(job: Job, run_dir: RunDirectory, history: History | None, progress: Progress, tracker: Tracker) -> None:
     """From all rounds to summary.json."""
-    with place.time_stage("scores"):
-        decision = decide(job, place)
+    with run_dir.time_stage("scores"):
+        decision = decide(job, run_dir)
     lost = lost_classes(decision.table, np.setdiff1d(decision.table["row"], decision.dropped), decision.dropped[:0])
     if lost:
         log.warning("Dropping what this audit says to drop would leave no row of class %s.", ", ".join(lost))
-    with place.time_stage("retraining"):
+    with run_dir.time_stage("retraining"):
         judged = None
         if job.config.retrain:
-            judged = retrain(job, place, training_sets(job, decision), progress, tracker=tracker)
-    found = summarise(job, place, Findings(decision, history, judged))
-    write_summary(place.summary, found)
+            judged = retrain(job, run_dir, training_sets(job, decision), progress, tracker=tracker)
+    found = summarise(job, run_dir, Findings(decision, history, judged))
+    write_summary(run_dir.summary, found)
     tracker.numbers(results(found))
 
 
-def _warn_of_unlearned(job: Job, place: RunDirectory) -> None:
+def _warn_of_unlearned(job: Job, run_dir: RunDirectory) -> None:
     """As soon as it is known: whoever waits for the rest may want to stop here."""
-    known = knowledge_of(job, place)
+    known = knowledge_of(job, run_dir)
     doubt = known and doubt_of(known, chosen=job.auto)
     if doubt:
         log.warning(doubt)

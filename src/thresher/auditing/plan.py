@@ -11,7 +11,7 @@ import torch
 from thresher.auditing.cost import cheaper, passes, training_passes
 from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig
-from thresher.gradients.frozen import gradient_pass
+from thresher.gradients.gradient_pass import gradient_pass
 from thresher.model.checkpoints import checkpoint_of
 from thresher.scores.names import Configuration
 from thresher.scores.table import available

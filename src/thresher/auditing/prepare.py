@@ -18,8 +18,8 @@ from thresher.auditing.run import GUESSED
 from thresher.auditing.trainings import canary_kind, plan_rounds
 from thresher.calibration.canaries import AUTO, Round
 from thresher.config import AuditConfig, CanaryKind, PlantKind
+from thresher.data.corruption.kinds import Guess
 from thresher.data.encode import EncodedRows
-from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part, read_parts
 from thresher.data.table import Table, fingerprint
 from thresher.detectors.evidence import Need, Which
@@ -31,7 +31,7 @@ from thresher.influences.gather import GradientPlan, plan_gradients, select_modu
 from thresher.influences.pairing import refuse_gram
 from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.model.checkpoints import Checkpoint, checkpoint_of, refuse_unfit
-from thresher.model.load import Subject, audited_by_default, most_tokens
+from thresher.model.load import LoadedModel, audited_by_default, most_tokens
 from thresher.model.lora import with_lora
 from thresher.model.mixed import mixed_precision
 from thresher.model.names import ModuleName
@@ -66,7 +66,7 @@ class Job:
     encoded: dict[Part, EncodedRows]
     notes: dict[str, str]
     planted: Flags
-    subject: Subject
+    subject: LoadedModel
     modules: list[ModuleName]
     rounds: tuple[Round, ...]
     initial: dict[str, Tensor]
@@ -147,12 +147,12 @@ class Job:
         """Whether a learning rate is still to be found."""
         return self.subject.kind == "lora" and self.config.learning_rate is None
 
-    def judge(self) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """What the test rows say of the model as it is."""
         test = self.encoded["test"]
         with mixed_precision(self.subject, self.config):
             said = predict(self.subject, test, self.config.batch_size)
-        return self.task.judge(self.subject, test, said)
+        return self.task.evaluate(self.subject, test, said)
 
     @property
     def needs_checkpoints(self) -> bool:
@@ -210,7 +210,7 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     config = affordable(config, subject, encoding.rows["train"])
     for part, rows in encoding.rows.items():
         refuse_unfit_tokens(subject.model, subject.tokenizer, rows, tables[part].where)
-    task.doubt(subject, encoding.rows["query"], config.batch_size)
+    task.check_classes(subject, encoding.rows["query"], config.batch_size)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
     pattern = config.modules or audited_by_default(subject, projected=config.projection > 0)
@@ -253,7 +253,7 @@ def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(" ".join(text.split()).casefold() for text in texts)
 
 
-def has(subject: Subject, need: Need) -> bool:
+def has(subject: LoadedModel, need: Need) -> bool:
     """Whether an audit of this model can give a detector what it needs."""
     if need == "classes":
         return len(subject.classes) > 1
@@ -268,14 +268,14 @@ def _ks(config: AuditConfig) -> tuple[float, ...]:
     return tuple(sorted({*more, config.k}))
 
 
-def _refuse_unknown_score(config: AuditConfig, subject: Subject, modules: list[ModuleName]) -> None:
+def _refuse_unknown_score(config: AuditConfig, subject: LoadedModel, modules: list[ModuleName]) -> None:
     if config.detector != AUTO:
         detectors = map(DetectorScore, usable(partial(has, subject)))
         there: list[ScoreName] = [*available(modules, config.methods, _ks(config)), *detectors]
         resolve(config.detector, there, config.k)
 
 
-def _checkpoints(config: AuditConfig, subject: Subject) -> tuple[AuditConfig, tuple[Checkpoint, ...]]:
+def _checkpoints(config: AuditConfig, subject: LoadedModel) -> tuple[AuditConfig, tuple[Checkpoint, ...]]:
     """The checkpoints of the user's own training; what is to be kept of ours."""
     if subject.kind == "lora":
         if config.checkpoints is not None:

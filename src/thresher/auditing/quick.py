@@ -23,9 +23,9 @@ from thresher.scores.names import DetectorScore, ScoreName
 from thresher.tensors import tensors_of, write_tensors
 
 
-def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
-    """What a round of training leaves in ``place``, by frozen features alone: the probe is the model."""
-    if place.candidates.exists():
+def look(job: Job, one: Round, run_dir: RunDirectory, frozen: Features) -> None:
+    """What a round of training leaves in ``run_dir``, by frozen features alone: the probe is the model."""
+    if run_dir.candidates.exists():
         return
     evidence = _evidence(job, one, frozen)
     scores: dict[ScoreName, Floats] = {DetectorScore(name): values for name, values in detect(evidence).items()}
@@ -33,9 +33,9 @@ def look(job: Job, one: Round, place: RunDirectory, frozen: Features) -> None:
     said = opinions["probe"]
     rows = len(one.train)
     labels = {"train": (said[:rows], evidence.labels), "query": (said[rows:], evidence.query_labels)}
-    write_predictions(place.predictions, {side: _predictions(*part) for side, part in labels.items()})
-    write_tensors(place.opinions, tensors_of(opinions))
-    write_candidates(place, one, {name: values for name, values in scores.items() if of_frozen_features(name)})
+    write_predictions(run_dir.predictions, {side: _predictions(*part) for side, part in labels.items()})
+    write_tensors(run_dir.opinions, tensors_of(opinions))
+    write_candidates(run_dir, one, {name: values for name, values in scores.items() if of_frozen_features(name)})
 
 
 def _evidence(job: Job, one: Round, frozen: Features) -> Evidence:

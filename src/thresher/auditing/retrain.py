@@ -48,15 +48,15 @@ def retrain_on(
         ThresherError: in one sentence, for anything that you can mend.
     """
     progress = progress or Silent()
-    job, place = prepare(config), RunDirectory(config.output)
+    job, run_dir = prepare(config), RunDirectory(config.output)
     train = job.encoded["train"]
     encoded: dict[str, RowsOf] = {name: partial(train.take, rows) for name, rows in sets.items()}
-    return retrain(find_learning_rate(job, place, progress), place, encoded, progress, every_epoch=every_epoch)
+    return retrain(find_learning_rate(job, run_dir, progress), run_dir, encoded, progress, every_epoch=every_epoch)
 
 
 def retrain(
     job: Job,
-    place: RunDirectory,
+    run_dir: RunDirectory,
     sets: Mapping[str, RowsOf],
     progress: Progress,
     *,
@@ -70,12 +70,12 @@ def retrain(
     """
     found: dict[str, dict[str, float]] = {}
     for name, rows in sets.items():
-        file = place.retrained / f"{name}.json"
+        file = run_dir.retrained / f"{name}.json"
         told = curves(tracker or Untracked(), f"retraining_{name}")
-        if not file.exists() and name == "all_rows" and not job.auto and place.judged.exists():
-            write_json(file, read_json(place.judged))
+        if not file.exists() and name == "all_rows" and not job.auto and run_dir.judged.exists():
+            write_json(file, read_json(run_dir.judged))
         if file.exists():
-            retell(place.retrained / name, told)
+            retell(run_dir.retrained / name, told)
         else:
             job.reset_weights()
             history = finetune(
@@ -84,14 +84,14 @@ def retrain(
                 job.encoded["query"],
                 job.config.model_copy(update={"keep_checkpoints": every_epoch}),
                 seed=job.config.seed,
-                folder=place.retrained / name,
+                folder=run_dir.retrained / name,
                 progress=progress,
                 name=f"retraining: {name.replace('_', ' ')}",
-                told=told,
+                on_epoch_end=told,
             )
-            judged = job.judge()
+            judged = job.evaluate()
             if every_epoch:
-                judged |= _best_epoch(job, place.retrained / name, history.chosen, judged)
+                judged |= _best_epoch(job, run_dir.retrained / name, history.chosen, judged)
             write_json(file, judged)
         found[name] = read_json(file)
     return found
@@ -103,7 +103,7 @@ def _best_epoch(job: Job, folder: Path, chosen: int, judged: dict[str, float]) -
     for number, checkpoint in enumerate(read_checkpoints(folder / CHECKPOINTS)):
         if number != chosen:
             load_checkpoint(job.subject.model, checkpoint)
-            said.append(job.judge()[first])
+            said.append(job.evaluate()[first])
     return {f"best_epoch_{first}": max(said)}
 
 

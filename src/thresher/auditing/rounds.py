@@ -40,7 +40,7 @@ from thresher.influences.tensor import TensorFile, make_frame
 from thresher.model.checkpoints import Checkpoint, read_checkpoints
 from thresher.model.classes import CLASSES_FILE
 from thresher.model.features import pooled_features
-from thresher.model.finetune import CHECKPOINTS, History, Told, finetune, read_epoch_predictions
+from thresher.model.finetune import CHECKPOINTS, EpochCallback, History, finetune, read_epoch_predictions
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.quiet import quiet
@@ -56,47 +56,53 @@ Timed = Callable[[str], AbstractContextManager[None]]
 
 
 def run_round(
-    job: Job, one: Round, place: RunDirectory, frozen: Features | None, progress: Progress, timed: Timed, told: Told
+    job: Job,
+    one: Round,
+    run_dir: RunDirectory,
+    frozen: Features | None,
+    progress: Progress,
+    timed: Timed,
+    on_epoch_end: EpochCallback,
 ) -> History | None:
-    """Everything up to ``candidates.parquet`` in ``place``: one line a row of the round, one column a score.
+    """Everything up to ``candidates.parquet`` in ``run_dir``: one line a row of the round, one column a score.
 
     ``frozen`` are features of all rows and queries by the model as it came; ``timed`` gives the context in which a
-    stage's seconds are counted; ``told`` hears of the training's epochs. Returns its history, if it was ours.
+    stage's seconds are counted; ``on_epoch_end`` hears of the training's epochs. Returns its history, if it was ours.
     """
     with timed("fine-tuning"):
-        history = _finetune(job, one, place, progress, told)
+        history = _finetune(job, one, run_dir, progress, on_epoch_end)
     with timed("influence"):
-        _influence(job, one, place, progress)
+        _influence(job, one, run_dir, progress)
     with timed("scores"):
-        if not place.candidates.exists():
-            evidence = _evidence(job, one, place, frozen)
+        if not run_dir.candidates.exists():
+            evidence = _evidence(job, one, run_dir, frozen)
             scores: dict[ScoreName, Floats] = {}
-            scores |= score_all(TensorFile(place.tensor).open(), job.modules, job.ks, progress)
+            scores |= score_all(TensorFile(run_dir.tensor).open(), job.modules, job.ks, progress)
             with progress.stage("detectors", 1) as advance:
                 scored_by = evidence if job.needs_features("frozen") else replace(evidence, frozen=None)
                 scores |= {DetectorScore(name): values for name, values in detect(scored_by).items()}
                 advance(1)
             if job.config.retrain:
-                write_json(place.judged, job.judge())
+                write_json(run_dir.judged, job.evaluate())
             if job.auto:
-                write_tensors(place.opinions, tensors_of(opinions_of(evidence, one.wrong)))
+                write_tensors(run_dir.opinions, tensors_of(opinions_of(evidence, one.wrong)))
             elif frozen is not None:  # for what the model knows
-                write_tensors(place.opinions, {"probe": _ask_probe(evidence)})
-            write_candidates(place, one, scores)
+                write_tensors(run_dir.opinions, {"probe": _ask_probe(evidence)})
+            write_candidates(run_dir, one, scores)
     return history
 
 
-def find_learning_rate(job: Job, place: RunDirectory, progress: Progress) -> Job:
+def find_learning_rate(job: Job, run_dir: RunDirectory, progress: Progress) -> Job:
     """The job with the learning rate that short trainings find, where the user gives none."""
     if not job.searches:
         return job
     train, query = job.encoded["train"], job.encoded["query"]
     trainer = RateTrainer(job.subject, train, query, job.config, job.reset_weights, job.config.seed)
-    found = find_rate(trainer, place.search, progress)
+    found = find_rate(trainer, run_dir.search, progress)
     return replace(job, config=job.config.model_copy(update={"learning_rate": found.rate}))
 
 
-def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Features | None:
+def frozen_features(job: Job, run_dir: RunDirectory, progress: Progress) -> Features | None:
     """Features of training and query rows by the model as it came; None where it was trained elsewhere, or no classes.
 
     Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v. A model
@@ -105,7 +111,7 @@ def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Featur
     if not job.probed:
         return None
     try:
-        return _features(job, place, progress)
+        return _features(job, run_dir, progress)
     except ModelError as error:
         if job.needs_features("frozen"):
             raise
@@ -113,28 +119,28 @@ def frozen_features(job: Job, place: RunDirectory, progress: Progress) -> Featur
         return None
 
 
-def _features(job: Job, place: RunDirectory, progress: Progress) -> Features:
+def _features(job: Job, run_dir: RunDirectory, progress: Progress) -> Features:
     sides: tuple[Side, ...] = ("train", "query")
     tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
-    if not place.features.exists() or read_tensors(place.features, ())[1] != tokens:
+    if not run_dir.features.exists() or read_tensors(run_dir.features, ())[1] != tokens:
         job.reset_weights()
-        apart = {side: job.task.apart(job.subject, side, job.longest) for side in sides}
+        apart = {side: job.task.encode_separately(job.subject, side, job.longest) for side in sides}
         with progress.stage("features", sum(len(rows) for texts in apart.values() for rows in texts)) as advance:
             found = {side: torch.from_numpy(_joined_features(job, texts, advance)) for side, texts in apart.items()}
-        write_tensors(place.features, found, tokens)
-    tensors, _ = read_tensors(place.features)
+        write_tensors(run_dir.features, found, tokens)
+    tensors, _ = read_tensors(run_dir.features)
     return Features(tensors["train"].numpy(), tensors["query"].numpy())
 
 
-def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) -> Job:
-    """The job with canaries that are wrong as its rows are, drawn once and kept in ``place``.
+def with_alike_canaries(job: Job, run_dir: RunDirectory, frozen: Features | None) -> Job:
+    """The job with canaries that are wrong as its rows are, drawn once and kept in ``run_dir``.
 
     ``frozen`` may be None where they have been drawn.
     """
     if not job.auto or job.canary_kind != ALIKE:
         return job
     numbers = [str(one.number) for one in job.rounds]
-    if not place.canaries.exists():
+    if not run_dir.canaries.exists():
         assert frozen is not None  # of a model that is trained here there are features
         labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
         noise = learn_label_noise(frozen, labels, truth, len(job.subject.classes), job.config.seed)
@@ -142,8 +148,8 @@ def with_alike_canaries(job: Job, place: RunDirectory, frozen: Features | None) 
         counts = [int(one.wrong.sum()) for one in job.rounds]
         chosen = draw_alike(noise, labels, counts, job.config.seed, EVENLY if told else 1.0)
         tensors = dict(zip(numbers, (torch.from_numpy(np.stack(one)) for one in chosen), strict=True))
-        write_tensors(place.canaries, tensors)
-    kept, _ = read_tensors(place.canaries)
+        write_tensors(run_dir.canaries, tensors)
+    kept, _ = read_tensors(run_dir.canaries)
     canaries = [(kept[number][0].numpy(), kept[number][1].numpy()) for number in numbers]
     return replace(job, rounds=tuple(with_canaries(job.rounds, job.encoded["train"], canaries)))
 
@@ -157,14 +163,14 @@ def _joined_features(job: Job, texts: Sequence[EncodedRows], advance: Advance) -
     return np.concatenate([alike, np.abs(first - second), first * second], axis=1)
 
 
-def _evidence(job: Job, one: Round, place: RunDirectory, frozen: Features | None) -> Evidence:
+def _evidence(job: Job, one: Round, run_dir: RunDirectory, frozen: Features | None) -> Evidence:
     train, query = one.train, job.encoded["query"]
-    now = read_predictions(place.predictions, "train")
+    now = read_predictions(run_dir.predictions, "train")
     tuned = None
     if job.needs_features("tuned"):
         features = [pooled_features(job.subject, rows, job.config.batch_size) for rows in (train, query)]
         tuned = Features(*features)
-    said = read_epoch_predictions(place.training) if job.subject.kind == "lora" else []
+    said = read_epoch_predictions(run_dir.training) if job.subject.kind == "lora" else []
     return Evidence(
         labels=train.classes.numpy(),
         classes=now.outputs.shape[1] if has(job.subject, "classes") else 0,
@@ -189,7 +195,9 @@ def _ask_probe(evidence: Evidence) -> torch.Tensor:
     return torch.from_numpy(predict_held_out(evidence).mean(0))
 
 
-def _finetune(job: Job, one: Round, place: RunDirectory, progress: Progress, told: Told) -> History | None:
+def _finetune(
+    job: Job, one: Round, run_dir: RunDirectory, progress: Progress, on_epoch_end: EpochCallback
+) -> History | None:
     if job.subject.kind != "lora":
         return None
     job.reset_weights()
@@ -199,46 +207,46 @@ def _finetune(job: Job, one: Round, place: RunDirectory, progress: Progress, tol
         job.encoded["query"],
         job.config,
         seed=one.seed,
-        folder=place.training,
+        folder=run_dir.training,
         progress=progress,
-        told=told,
+        on_epoch_end=on_epoch_end,
     )
     model: Any = job.subject.model
     with quiet():
-        model.save_pretrained(place.model)
-        job.subject.tokenizer.save_pretrained(place.model)
+        model.save_pretrained(run_dir.model)
+        job.subject.tokenizer.save_pretrained(run_dir.model)
     if job.subject.classes:
-        write_json(place.model / CLASSES_FILE, job.subject.classes)
+        write_json(run_dir.model / CLASSES_FILE, job.subject.classes)
     return history
 
 
-def _influence(job: Job, one: Round, place: RunDirectory, progress: Progress) -> None:
-    file = TensorFile(place.tensor)
-    if file.complete and place.predictions.exists():
-        _remove_scratch(place)
+def _influence(job: Job, one: Round, run_dir: RunDirectory, progress: Progress) -> None:
+    file = TensorFile(run_dir.tensor)
+    if file.complete and run_dir.predictions.exists():
+        _remove_scratch(run_dir)
         return
     config, model = job.config, job.subject.model
     data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": one.train}
-    _refuse_full_disk(place, job.gradient_bytes)
+    _refuse_full_disk(run_dir, job.gradient_bytes)
     gathered = partial(gather, model, data=data, batch_size=config.batch_size, memory=config.memory_bytes)
-    checkpoints = _checkpoints(job, place)
+    checkpoints = _checkpoints(job, run_dir)
     summed = None
     if SUMMED in config.methods:
         weights = job.kept.weights
         frame = make_frame(weights.modules, np.zeros(len(data["query"]), dtype=bool), len(data["train"]))
         sums = CheckpointSum(model, weights.modules, checkpoints, partial(gathered, weights))
-        summed = sums.on_disk(place.sums, frame, progress).open()[SUMMED]
+        summed = sums.on_disk(run_dir.sums, frame, progress).open()[SUMMED]
     store = gathered(
         job.kept,
-        folder=place.gradients,
+        folder=run_dir.gradients,
         progress=progress,
         multipliers=multipliers_now(model, checkpoints, job.modules, config.methods),
     )
     predictions = {side: Predictions(*store.predictions(side)) for side in data}
-    write_predictions(place.predictions, predictions)
+    write_predictions(run_dir.predictions, predictions)
     plain = job.kept.weights.modules and not config.projection and not config.optimizer_aware
-    if plain and not place.cancellation.exists():
-        with atomic_write(place.cancellation) as temporary:
+    if plain and not run_dir.cancellation.exists():
+        with atomic_write(run_dir.cancellation) as temporary:
             store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
     correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
     frame = make_frame(job.modules, correct, len(one.train), row=one.rows, canary=one.wrong)
@@ -251,26 +259,26 @@ def _influence(job: Job, one: Round, place: RunDirectory, progress: Progress) ->
                 matrices[SUMMED] = summed[number].values
             file.write(number, matrices, len(job.modules))
             advance(1)
-    _remove_scratch(place)
+    _remove_scratch(run_dir)
 
 
-def _checkpoints(job: Job, place: RunDirectory) -> Sequence[Checkpoint]:
+def _checkpoints(job: Job, run_dir: RunDirectory) -> Sequence[Checkpoint]:
     """Those the user named, or those that our own fine-tuning kept for what was asked."""
     if job.checkpoints or not job.needs_checkpoints:
         return job.checkpoints
-    return read_checkpoints(place.training / CHECKPOINTS, optimizer_aware=job.config.optimizer_aware)
+    return read_checkpoints(run_dir.training / CHECKPOINTS, optimizer_aware=job.config.optimizer_aware)
 
 
-def _remove_scratch(place: RunDirectory) -> None:
-    for folder in (place.gradients, place.sums):
+def _remove_scratch(run_dir: RunDirectory) -> None:
+    for folder in (run_dir.gradients, run_dir.sums):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _refuse_full_disk(place: RunDirectory, needed: int) -> None:
-    blocks = [*place.gradients.glob("*.safetensors"), *place.sums.rglob("*.safetensors")]
-    free = shutil.disk_usage(place.path).free + sum(file.stat().st_size for file in blocks)
+def _refuse_full_disk(run_dir: RunDirectory, needed: int) -> None:
+    blocks = [*run_dir.gradients.glob("*.safetensors"), *run_dir.sums.rglob("*.safetensors")]
+    free = shutil.disk_usage(run_dir.path).free + sum(file.stat().st_size for file in blocks)
     if needed > free:
         raise RunError(
-            f"{place.path}: the gradients take {needed / 2**30:.1f} GiB of disk and {free / 2**30:.1f} are free; "
+            f"{run_dir.path}: the gradients take {needed / 2**30:.1f} GiB of disk and {free / 2**30:.1f} are free; "
             "choose fewer --modules, or an --output on a larger disk."
         )

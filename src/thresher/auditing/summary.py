@@ -56,13 +56,13 @@ class Findings:
     judged: dict[str, dict[str, float]] | None
 
 
-def summarise(job: Job, place: RunDirectory, found: Findings) -> Summary:
+def summarise(job: Job, run_dir: RunDirectory, found: Findings) -> Summary:
     """What the stages found, as summary.json has it."""
-    outputs = read_predictions(place.predictions, "query").outputs
+    outputs = read_predictions(run_dir.predictions, "query").outputs
     correct = correct_rows(outputs, job.encoded["query"].labels, job.subject.model.config)
     decision, looked, plants = found.decision, job.config.quick, bool(job.config.plant)
     shown = shown_influence(decision)
-    suspicious, spoiled = _suspicious(job, place, decision)
+    suspicious, spoiled = _suspicious(job, run_dir, decision)
     return Summary(
         sign=SIGN,
         rows=len(decision.table),
@@ -80,14 +80,14 @@ def summarise(job: Job, place: RunDirectory, found: Findings) -> Summary:
         shown_influence=shown and shown.name,
         suspicious=suspicious,
         spoiled_texts=spoiled,
-        training=_training(job, place, found.history) if found.history else None,
+        training=_training(job, run_dir, found.history) if found.history else None,
         planted=int(job.planted.sum()) if plants else None,
         plant_kind=job.planted_kind if plants else None,
         detection=_detection(decision, job.planted) if plants else (),
-        cancellation=_cancellation(place.cancellation),
+        cancellation=_cancellation(run_dir.cancellation),
         test_rows=len(job.encoded["test"]) if found.judged else None,
-        measures=_measures(job, place, found.judged) if found.judged else {},
-        seconds=place.seconds,
+        measures=_measures(job, run_dir, found.judged) if found.judged else {},
+        seconds=run_dir.seconds,
         config=job.config,
     )
 
@@ -104,9 +104,9 @@ def knowledge_entry(known: Knowledge | AnswerKnowledge, doubt: str | None) -> Kn
     return KnowledgeOfAnswers.model_validate(more)
 
 
-def _training(job: Job, place: RunDirectory, history: History) -> Training:
+def _training(job: Job, run_dir: RunDirectory, history: History) -> Training:
     """Losses by epoch, the kept epoch, counted from 1, the learning rate, and how it was found."""
-    search = read_search(place.search)
+    search = read_search(run_dir.search)
     return Training(
         epochs=tuple(map(Epoch.model_validate, history.epochs)),
         chosen_epoch=history.chosen + 1,
@@ -116,11 +116,11 @@ def _training(job: Job, place: RunDirectory, history: History) -> Training:
 
 
 def _measures(
-    job: Job, place: RunDirectory, judged: Mapping[str, Mapping[str, float]]
+    job: Job, run_dir: RunDirectory, judged: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, Measured]]:
     """Each measure of the task, of every training set; of an audit with canaries also of the first round's training."""
     if job.auto:
-        judged = {**judged, "with_canaries": read_json(place.judged)}
+        judged = {**judged, "with_canaries": read_json(run_dir.judged)}
     return {
         one.key: {
             trained_on: Measured(value=values[one.key], margin_95=values.get(f"{one.key}_margin_95"))
@@ -174,29 +174,29 @@ def _detection(decision: Decision, planted: npt.NDArray[np.bool_]) -> tuple[Dete
 
 
 def _suspicious(
-    job: Job, place: RunDirectory, decision: Decision
+    job: Job, run_dir: RunDirectory, decision: Decision
 ) -> tuple[tuple[SuspiciousRow, ...], tuple[SpoiledText, ...]]:
     """The most detrimental rows, and apart from them those whose text is spoiled, if any."""
     ranked = lowest(decision.table, 1.0)
     if "text_problem" not in decision.table:
-        return _describe_rows(job, place, decision, ranked[:SHOWN_ROWS]), ()
+        return _describe_rows(job, run_dir, decision, ranked[:SHOWN_ROWS]), ()
     problems: npt.NDArray[np.object_] = decision.table["text_problem"].to_numpy()
     fine = problems[ranked] == ""
     spoiled = tuple(
         SpoiledText(row=row, text_problem=str(problems[row]), **job.task.describe("train", row))
         for row in ranked[~fine][:SHOWN_SPOILED].tolist()
     )
-    return _describe_rows(job, place, decision, ranked[fine][:SHOWN_ROWS]), spoiled
+    return _describe_rows(job, run_dir, decision, ranked[fine][:SHOWN_ROWS]), spoiled
 
 
-def _describe_rows(job: Job, place: RunDirectory, decision: Decision, ranked: Indices) -> tuple[SuspiciousRow, ...]:
+def _describe_rows(job: Job, run_dir: RunDirectory, decision: Decision, ranked: Indices) -> tuple[SuspiciousRow, ...]:
     """Rows with their text, what the model says, and the queries they hurt most."""
     rows = ranked.tolist()
     shown = shown_influence(decision)
     hurt: dict[int, list[int]] = {}
     if shown is not None:
-        for number, here in rounds_as_given(place, rows).items():
-            influence = TensorFile(place.round(number).tensor).open()[shown.influence]
+        for number, here in rounds_as_given(run_dir, rows).items():
+            influence = TensorFile(run_dir.round(number).tensor).open()[shown.influence]
             found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
             hurt |= dict(zip(here, found, strict=True))
     return tuple(

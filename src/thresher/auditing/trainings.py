@@ -9,18 +9,18 @@ import numpy as np
 from thresher.arrays import Indices
 from thresher.calibration.canaries import ALIKE, AUTO, Round, canary_rows
 from thresher.config import AuditConfig, CanaryKind
+from thresher.data.corruption.draw import present
+from thresher.data.corruption.kinds import Guess
 from thresher.data.encode import EncodedRows
-from thresher.data.noise.draw import present
-from thresher.data.noise.kinds import Guess
 from thresher.errors import ConfigError
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 from thresher.tasks.base import Task
 
 _SEEDS_APART = 100_000
 
 
 def plan_rounds(
-    task: Task, subject: Subject, train: EncodedRows, config: AuditConfig, max_length: int, guess: Guess
+    task: Task, subject: LoadedModel, train: EncodedRows, config: AuditConfig, max_length: int, guess: Guess
 ) -> tuple[Round, ...]:
     """The rounds of an audit: with canaries where ``--detector auto`` needs them, else one without.
 
@@ -59,7 +59,7 @@ def plan_rounds(
     )
 
 
-def canary_kind(task: Task, subject: Subject, config: AuditConfig) -> CanaryKind:
+def canary_kind(task: Task, subject: LoadedModel, config: AuditConfig) -> CanaryKind:
     """The kind of canaries to plant. Raises :class:`ConfigError` for one that cannot be."""
     able: list[CanaryKind] = [kind for kind in task.canary_kinds if kind != ALIKE or subject.kind == "lora"]
     kind = config.canary_kind or able[0]

@@ -16,8 +16,8 @@ import numpy as np
 
 from thresher.arrays import Floats, Indices
 from thresher.calibration.canaries import Round
+from thresher.data.corruption.draw import draw_rows
 from thresher.data.encode import EncodedRows
-from thresher.data.noise.draw import draw_rows
 from thresher.detectors.error_law import even_law
 from thresher.detectors.label_noise import LabelNoise
 
@@ -53,12 +53,10 @@ def draw_alike(
     return found
 
 
-def with_canaries(
-    rounds: Sequence[Round], train: EncodedRows, draw_rows: Sequence[tuple[Indices, Indices]]
-) -> list[Round]:
+def with_canaries(rounds: Sequence[Round], train: EncodedRows, drawn: Sequence[tuple[Indices, Indices]]) -> list[Round]:
     """The rounds, their rows ``train`` but for the canaries ``drawn`` for each."""
     found: list[Round] = []
-    for one, (rows, wrong) in zip(rounds, draw_rows, strict=True):
+    for one, (rows, wrong) in zip(rounds, drawn, strict=True):
         labels = train.classes.numpy().copy()
         labels[rows] = wrong
         found.append(replace(one, train=train.relabelled(labels), wrong=np.isin(one.rows, rows)))

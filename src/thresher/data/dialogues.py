@@ -133,8 +133,7 @@ def read_dialogues(table: Table, columns: DialogueColumns) -> Dialogues:
     """Every row as a dialogue.
 
     Parts of a prompt are joined (:func:`join_texts`). What follows the last answer of a chat is left out: nothing is
-    learned from
-    it. Raises :class:`DataError` naming the row for an empty or missing text, or a chat without an answer.
+    learned from it. Raises :class:`DataError` naming the row for an empty or missing text, or a chat without an answer.
     """
     if columns.chat:
         return Dialogues(table, [_chat(table, row, (columns.chat,)) for row in range(len(table))], chat=True)

@@ -105,7 +105,7 @@ def learn_label_noise(
 
 
 @dataclass(frozen=True)
-class Told:
+class ShareTold:
     """The share of wrong labels as clean queries tell it, its standard error, and how much f says of the queries: their
     mean log probability less that by how often each class is."""
 
@@ -114,7 +114,9 @@ class Told:
     gain: float
 
 
-def estimate_share(noise: LabelNoise, labels: Labels, query_labels: Labels, seed: int, counted: Flags) -> Told | None:
+def estimate_share(
+    noise: LabelNoise, labels: Labels, query_labels: Labels, seed: int, counted: Flags
+) -> ShareTold | None:
     """How many of the rows ``counted`` [n] are wrong: their mean, and how it varies as rows and queries are redrawn.
 
     f stays as it is; what makes it as sure as right, and T, are found again for each of ``DRAWS`` bootstrap draws. None
@@ -133,7 +135,7 @@ def estimate_share(noise: LabelNoise, labels: Labels, query_labels: Labels, seed
         chances = _as_sure_as_right(np.concatenate([noise.classes[some], queries[few]]), query_labels[few])[: len(some)]
         truth = noise.law.fitted(chances, labels[some]).truth(chances, labels[some])
         shares.append(1 - float(truth[np.arange(len(some)), labels[some]].mean()))
-    return Told(float(noise.wrong[rows].mean()), float(np.hypot(np.std(shares), UNMODELLED)), float(gain.mean()))
+    return ShareTold(float(noise.wrong[rows].mean()), float(np.hypot(np.std(shares), UNMODELLED)), float(gain.mean()))
 
 
 _KEPT: WeakKeyDictionary[Evidence, dict[str, LabelNoise]] = WeakKeyDictionary()

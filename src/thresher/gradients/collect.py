@@ -10,7 +10,7 @@ from torch import Tensor
 
 from thresher.arrays import Indices
 from thresher.data.encode import EncodedRows, length_batches
-from thresher.gradients.capture import BatchGradients, GradientPass, NonFiniteError
+from thresher.gradients.hooks import BatchGradients, GradientPass, NonFiniteError
 from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, concatenate
 from thresher.gradients.store import GradientStore, Side
 from thresher.progress import Progress

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from thresher.arrays import Indices
-from thresher.gradients.capture import BatchGradients
+from thresher.gradients.hooks import BatchGradients
 from thresher.gradients.rows import ENTRY_FORMS, RowGradients
 from thresher.tensors import write_tensors
 

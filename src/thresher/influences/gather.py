@@ -13,7 +13,7 @@ from thresher.data.encode import EncodedRows
 from thresher.errors import ConfigError, ModelError
 from thresher.gradients.collect import batch_rows, collect, plan_blocks
 from thresher.gradients.forms import Form, choose_forms, form_bytes, table_ids
-from thresher.gradients.frozen import gradient_pass
+from thresher.gradients.gradient_pass import gradient_pass
 from thresher.gradients.store import GradientStore, Side
 from thresher.influences.registry import Methods, check_methods
 from thresher.model.adapters import adapter_parameters

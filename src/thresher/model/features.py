@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from thresher.data.encode import EncodedRows, length_batches
 from thresher.errors import ModelError
 from thresher.model.inputs import accepted_inputs, generates
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 from thresher.model.predict import evaluating
 from thresher.progress import Advance
 
 
 @torch.no_grad()
 def pooled_features(
-    subject: Subject, data: EncodedRows, batch_size: int, advance: Advance = lambda rows: None
+    subject: LoadedModel, data: EncodedRows, batch_size: int, advance: Advance = lambda rows: None
 ) -> npt.NDArray[np.float32]:
     """Mean over a row's real tokens of the last hidden layer, [n, d], in eval mode; the training mode is put back.
 

@@ -21,7 +21,7 @@ from thresher.config import Recipe
 from thresher.data.encode import EncodedRows, within_memory
 from thresher.errors import DivergedError
 from thresher.model.checkpoints import write_checkpoint
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 from thresher.model.losses import batch_losses
 from thresher.model.mixed import mixed_precision
 from thresher.model.predict import Predictions, accuracy, predict, read_predictions, write_predictions
@@ -64,12 +64,12 @@ class History:
         return max(worth)[2]
 
 
-Told = Callable[[int, Epoch], None]
+EpochCallback = Callable[[int, Epoch], None]
 """What is told of each finished epoch: its number, counted from 1, and its losses."""
 
 
 def finetune(  # noqa: PLR0913 (each says something else of one training)
-    subject: Subject,
+    subject: LoadedModel,
     train: EncodedRows,
     query: EncodedRows,
     recipe: Recipe,
@@ -78,19 +78,19 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
     folder: Path,
     progress: Progress,
     name: str = "fine-tuning",
-    told: Told = lambda number, epoch: None,
+    on_epoch_end: EpochCallback = lambda number, epoch: None,
 ) -> History:
     """Train the trainable parameters with AdamW; leave the model at its best epoch on the queries, in eval mode.
 
     State goes to ``folder`` after each epoch, and what is found there is taken up; so does what the model said of each
     row as it trained on it (:func:`read_epoch_predictions`), and if the recipe keeps checkpoints, each epoch's in
-    ``checkpoints``. ``told`` hears of every epoch when it ends, and first of those of an earlier call. Raises
+    ``checkpoints``. ``on_epoch_end`` hears of every epoch when it ends, and first of those of an earlier call. Raises
     :class:`DivergedError` where the loss is no longer finite.
     """
     weights = {key: p for key, p in subject.model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(weights, recipe)
     done = _resume(folder / STATE, weights, optimizer)
-    retell(folder, told)
+    retell(folder, on_epoch_end)
     with differentiable(subject.model), progress.stage(name, recipe.epochs * len(train)) as advance:
         advance(len(done) * len(train))
         for epoch in range(len(done), recipe.epochs):
@@ -110,18 +110,18 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
                 rate = mean_rate(epoch, steps, recipe)
                 write_checkpoint(folder / CHECKPOINTS, (epoch + 1) * steps, rate, weights, optimizer)
             _save(folder / STATE, weights, optimizer, done)
-            told(len(done), done[-1])
+            on_epoch_end(len(done), done[-1])
     best, _ = read_tensors(folder / "best.safetensors")
     _load(weights, best)
     subject.model.eval()
     return History(done)
 
 
-def retell(folder: Path, told: Told) -> None:
+def retell(folder: Path, on_epoch_end: EpochCallback) -> None:
     """Tell of the epochs of a :func:`finetune` that are in its ``folder``, if any."""
     if (folder / STATE).exists():
         for number, epoch in enumerate(_epochs(read_tensors(folder / STATE, ())[1]), start=1):
-            told(number, epoch)
+            on_epoch_end(number, epoch)
 
 
 def read_epoch_predictions(folder: Path) -> list[Predictions]:
@@ -134,7 +134,7 @@ def read_epoch_predictions(folder: Path) -> list[Predictions]:
 
 
 def _train_epoch(
-    subject: Subject,
+    subject: LoadedModel,
     data: EncodedRows,
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,

@@ -34,7 +34,7 @@ MOST_TOKENS = 2**20
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedModel:
     """A model with its tokenizer.
 
     ``classes`` maps class names to a classifier's numbers. ``kind``: "lora" is still to be fine-tuned (or was, by us);
@@ -71,7 +71,9 @@ class Subject:
         return next(self.model.parameters()).device
 
 
-def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declared: Sequence[str] = ()) -> Subject:
+def load_classifier(
+    config: ModelConfig, classes: Sequence[str], seed: int, declared: Sequence[str] = ()
+) -> LoadedModel:
     """Load a classifier, its tokenizer and, if named, its adapter.
 
     ``classes`` are the training data's, in order; ``declared`` all that its source has names for, by their numbers.
@@ -107,7 +109,7 @@ def load_subject(config: ModelConfig, classes: Sequence[str], seed: int, declare
         raise ModelError(f"{source}: no trained weights for {', '.join(untrained)}; say --finetune to train them.")
     set_padding(model, tokenizer, source)
     model = _place(model, config, untrained)
-    return Subject(model, tokenizer, named.numbers, kind, untrained, named.assumed, head)
+    return LoadedModel(model, tokenizer, named.numbers, kind, untrained, named.assumed, head)
 
 
 def check_model(source: str, task: TaskName = "classify") -> None:
@@ -124,7 +126,7 @@ def _read_settings(source: str, what: str) -> Any:
         return AutoConfig.from_pretrained(source, trust_remote_code=False)
 
 
-def load_generator(config: ModelConfig) -> Subject:
+def load_generator(config: ModelConfig) -> LoadedModel:
     """Load a causal LM, its tokenizer and, if named, its adapter. Raises :class:`ModelError` where it cannot be used.
 
     It is to be fine-tuned unless the configuration names an adapter or says that it was. Its output head is neither
@@ -148,7 +150,7 @@ def load_generator(config: ModelConfig) -> Subject:
     _untrained_parts((), source, info["missing_keys"])
     _refuse_looking_ahead(model, source)
     set_padding(model, tokenizer, source)
-    return Subject(_place(model, config, ()), tokenizer, {}, kind, learns="CAUSAL_LM")
+    return LoadedModel(_place(model, config, ()), tokenizer, {}, kind, learns="CAUSAL_LM")
 
 
 @torch.no_grad()
@@ -159,7 +161,7 @@ def _refuse_looking_ahead(model: nn.Module, source: str) -> None:
         raise ModelError(f"{source}: sees the tokens that it predicts; --task generate needs a causal language model.")
 
 
-def audited_by_default(subject: Subject, *, projected: bool) -> str | None:
+def audited_by_default(subject: LoadedModel, *, projected: bool) -> str | None:
     """Pattern of the parameters to audit: None for what is trainable and the embedding.
 
     A model fine-tuned whole is audited through its query and value projections and a classifier's head, or where

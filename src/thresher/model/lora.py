@@ -11,12 +11,12 @@ from torch import nn
 
 from thresher.config import Recipe
 from thresher.errors import ModelError, first_line
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 from thresher.model.names import attention_projections
 from thresher.model.quantise import move_model
 
 
-def with_lora(subject: Subject, recipe: Recipe, seed: int) -> Subject:
+def with_lora(subject: LoadedModel, recipe: Recipe, seed: int) -> LoadedModel:
     """The subject with a new adapter; same seed, same initial weights.
 
     A classifier's head and parts that no checkpoint filled (perhaps a pooler) are trained whole.

@@ -9,11 +9,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from thresher.config import Recipe
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 
 
 @contextmanager
-def mixed_precision(subject: Subject, recipe: Recipe) -> Generator[None]:
+def mixed_precision(subject: LoadedModel, recipe: Recipe) -> Generator[None]:
     """For the duration the model runs as ``recipe.bf16`` says. Leave it between two steps.
 
     Autocast remembers its bfloat16 copy of a trained weight until the outermost context ends.

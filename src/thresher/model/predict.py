@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from thresher.data.encode import EncodedRows, length_batches
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 from thresher.model.losses import batch_losses, correct_rows
 from thresher.tensors import read_tensors, write_tensors
 
@@ -30,7 +30,7 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(subject: Subject, data: EncodedRows, batch_size: int) -> Predictions:
+def predict(subject: LoadedModel, data: EncodedRows, batch_size: int) -> Predictions:
     """Loss and output of every row, in eval mode; the training mode is put back."""
     losses = torch.empty(len(data))
     outputs: list[Tensor] = [torch.empty(0)] * len(data)
@@ -55,7 +55,7 @@ def evaluating(model: nn.Module) -> Generator[None]:
         model.train(was_training)
 
 
-def accuracy(subject: Subject, data: EncodedRows, outputs: Tensor) -> float:
+def accuracy(subject: LoadedModel, data: EncodedRows, outputs: Tensor) -> float:
     """Share of rows predicted correctly."""
     return float(correct_rows(outputs, data.labels, subject.model.config).double().mean())
 

@@ -21,7 +21,7 @@ from thresher.data.encode import EncodedRows
 from thresher.errors import DivergedError, ModelError
 from thresher.files import read_json, write_json
 from thresher.model.finetune import finetune
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 from thresher.progress import Progress
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
@@ -67,7 +67,7 @@ class RateTrainer:
     """What every trial trains: the subject on rows [n], judged on clean queries [Q], from weights that ``reset`` puts
     back, by ``recipe`` but for its rate."""
 
-    subject: Subject
+    subject: LoadedModel
     train: EncodedRows
     query: EncodedRows
     recipe: Recipe

@@ -132,7 +132,10 @@ def test_table(summary: Summary) -> RenderableType:
 def spoiled_texts(summary: Summary) -> RenderableType:
     """Some of the rows whose text is none, or of another language."""
     task = _task(summary)
-    rows = [indent(f"row {one.row}, {one.text_problem}: {task.shown(one.about, 140)}") for one in summary.spoiled_texts]
+    rows = [
+        indent(f"row {one.row}, {one.text_problem}: {task.format_text(one.about, 140)}")
+        for one in summary.spoiled_texts
+    ]
     return Group(Styled("Rows whose text is spoiled, the first of them", "italic"), *rows)
 
 
@@ -145,9 +148,9 @@ def suspicious_rows(summary: Summary) -> RenderableType:
     for place, one in enumerate(summary.suspicious, start=1):
         planted = {True: ", a planted error", False: ", not a planted error", None: ""}[one.planted]
         parts.append(Styled(f"{place:2}. row {one.row}, {task.headline(one.about)}{planted}", "bold"))
-        parts.append(indent(task.shown(one.about, 160)))
+        parts.append(indent(task.format_text(one.about, 160)))
         for query in one.hurts:
-            about = f"hurts query {query.query}{task.tag(query.about)}: {task.shown(query.about, 110)}"
+            about = f"hurts query {query.query}{task.tag(query.about)}: {task.format_text(query.about, 110)}"
             parts.append(indent(about, "dim"))
     return Group(*parts)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from thresher.results.layer_view import Explanation
+    from thresher.results.explain import Explanation
 
 FORMATS = (".svg", ".png", ".pdf")
 # Okabe and Ito's colours, which people of any colour vision can tell apart; a marker each for those who print in grey.
@@ -89,7 +89,7 @@ def _panel(axes: Axes, found: Explanation) -> None:
     # Texts come from the user's file, where $ is a dollar.
     task, planted = TASKS[found.task], " (planted)" if found.planted else ""
     title = one_line(f"row {found.row}{planted}, rank {found.rank:,}: {task.headline(found.about)}", 64)
-    axes.set_title(f"{title}\n{task.shown(found.about, 64)}", fontsize=9, loc="left", parse_math=False)
+    axes.set_title(f"{title}\n{task.format_text(found.about, 64)}", fontsize=9, loc="left", parse_math=False)
 
 
 def _ticks(layers: Sequence[str]) -> list[int]:

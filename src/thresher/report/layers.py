@@ -15,7 +15,7 @@ from thresher.tasks.registry import TASKS
 from thresher.terminal import PlainConsole, apply_style, indent
 
 if TYPE_CHECKING:
-    from thresher.results.layer_view import Explanation, QueryInfluence
+    from thresher.results.explain import Explanation, QueryInfluence
 
 BAR = 6
 _PARTS = " ▏▎▍▌▋▊▉█"  # eighths of a character
@@ -64,10 +64,10 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
 def _who(found: Explanation) -> RenderableType:
     task = TASKS[found.task]
     verdict = "dropped" if found.rank <= found.dropped else "kept"
-    given = [f"A planted error; the file has{task.tag(found.given)}:", indent(task.shown(found.given, 2000))]
+    given = [f"A planted error; the file has{task.tag(found.given)}:", indent(task.format_text(found.given, 2000))]
     return Group(
         Styled(f"Row {found.row}, {task.headline(found.about)}", "bold"),
-        indent(task.shown(found.about, 2000)),
+        indent(task.format_text(found.about, 2000)),
         *given * found.planted,
         f"Rank {found.rank:,} of {found.rows:,} (1 = most detrimental) by {found.score}, the score of the audit: "
         f"{verdict}.",
@@ -93,7 +93,7 @@ def _queries(title: str, found: Explanation, queries: Sequence[QueryInfluence]) 
     shown.add_column(no_wrap=True, overflow="ellipsis")
     for query in queries:
         wrong = "" if query.correct else " (the model gets it wrong)"
-        text = task.shown(query.about, 300)
+        text = task.format_text(query.about, 300)
         about = f"{query.influence:+8.2f}  query {query.query}{task.tag(query.about)}{wrong}: {text}"
         shown.add_row(about)
     return Group(Styled(f"Queries it {title}{'' if queries else ': none'}", "italic"), shown)

@@ -11,11 +11,11 @@ import numpy as np
 
 from thresher.arrays import Flags, Floats, Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
+from thresher.data.corruption.kinds import Guess
 from thresher.data.encode import Cuts, EncodedRows
-from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part
 from thresher.data.table import Table
-from thresher.model.load import Subject
+from thresher.model.load import LoadedModel
 from thresher.model.predict import Predictions
 
 
@@ -55,7 +55,7 @@ class Task(ABC):
     """Kinds of canaries, the default first."""
 
     measures: ClassVar[tuple[Measure, ...]]
-    """What :meth:`judge` measures, without margins; the most telling first."""
+    """What :meth:`evaluate` measures, without margins; the most telling first."""
 
     @classmethod
     @abstractmethod
@@ -68,7 +68,7 @@ class Task(ABC):
         """Understand the rows. Raises :class:`DataError` naming the row that cannot be."""
 
     @abstractmethod
-    def load(self, config: ModelConfig, seed: int) -> Subject:
+    def load(self, config: ModelConfig, seed: int) -> LoadedModel:
         """The model that these rows need."""
 
     @abstractmethod
@@ -83,11 +83,11 @@ class Task(ABC):
     def texts(self, part: Part) -> Sequence[tuple[str, ...]]:
         """What the model reads of every row, and is to write."""
 
-    def guess(self, subject: Subject, max_length: int, config: AuditConfig) -> Floats:
+    def guess(self, subject: LoadedModel, max_length: int, config: AuditConfig) -> Floats:
         """What :meth:`plant` and :meth:`with_canaries` may ask; only of a task with classes."""
         raise NotImplementedError
 
-    def apart(self, subject: Subject, part: Part, max_length: int) -> list[EncodedRows]:
+    def encode_separately(self, subject: LoadedModel, part: Part, max_length: int) -> list[EncodedRows]:
         """The rows' texts, each by itself: what features of the model as it came are made of; as :meth:`guess`."""
         raise NotImplementedError
 
@@ -96,19 +96,19 @@ class Task(ABC):
         """The training part alone, the named rows with a wrong label. Raises :class:`ConfigError` where impossible."""
 
     @abstractmethod
-    def encode(self, subject: Subject, max_length: int) -> Encoding:
+    def encode(self, subject: LoadedModel, max_length: int) -> Encoding:
         """Tokenize every part."""
 
-    def doubt(self, subject: Subject, query: EncodedRows, batch_size: int) -> None:
+    def check_classes(self, subject: LoadedModel, query: EncodedRows, batch_size: int) -> None:
         """Warn where the model as loaded contradicts what was assumed about it; nothing to doubt by default."""
         return
 
     @abstractmethod
-    def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
+    def prediction_columns(self, subject: LoadedModel, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
         """What the model says about the training rows: columns of scores.parquet."""
 
     @abstractmethod
-    def judge(self, subject: Subject, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
+    def evaluate(self, subject: LoadedModel, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
         """Every one of ``measures``, and for those with an interval KEY_margin_95, half its width."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Task(ABC):
 
     @staticmethod
     @abstractmethod
-    def shown(entry: Mapping[str, Any], width: int) -> str:
+    def format_text(entry: Mapping[str, Any], width: int) -> str:
         """The text of a row of summary.json, in about ``width`` characters."""
 
     @staticmethod

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from thresher.arrays import Flags, Floats, Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind
+from thresher.data.corruption.kinds import PLANTED, Guess, plant_errors
+from thresher.data.corruption.labels import flipped_at, likeliest_at
 from thresher.data.encode import Cuts, EncodedRows, encode_texts
 from thresher.data.examples import Examples, find_classes, find_columns, read_examples, spelled_alike
-from thresher.data.noise.kinds import PLANTED, Guess, plant_errors
-from thresher.data.noise.labels import flipped_at, likeliest_at
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.detectors.probe import out_of_fold
 from thresher.evaluate.knowledge import other_numbering
 from thresher.lines import one_line
 from thresher.model.features import pooled_features
-from thresher.model.load import Subject, load_subject
+from thresher.model.load import LoadedModel, load_classifier
 from thresher.model.predict import Predictions, accuracy, predict
 from thresher.tasks.base import Encoding, Measure, Task, describe_cuts
 
@@ -68,9 +68,9 @@ class Classify(Task):
             examples[part] = read_examples(table, columns, places, trained_on="the training rows")
         return cls(classes, examples, declared.get(columns.label, ()))
 
-    def load(self, config: ModelConfig, seed: int) -> Subject:
+    def load(self, config: ModelConfig, seed: int) -> LoadedModel:
         """A sequence classifier."""
-        return load_subject(config, self.classes, seed, self.declared)
+        return load_classifier(config, self.classes, seed, self.declared)
 
     def plant(self, share: float, kind: PlantKind, rng: np.random.Generator, guess: Guess) -> tuple[Self, Flags]:
         """Wrong labels or spoiled texts."""
@@ -81,7 +81,7 @@ class Classify(Task):
         """One text, or a pair of them."""
         return self.examples[part].texts
 
-    def guess(self, subject: Subject, max_length: int, config: AuditConfig) -> Floats:
+    def guess(self, subject: LoadedModel, max_length: int, config: AuditConfig) -> Floats:
         """Out-of-fold probabilities of a logistic regression on the model's pooled features."""
         train = self.examples["train"]
         encoded, _ = encode_texts(train, subject.tokenizer, max_length)
@@ -97,13 +97,13 @@ class Classify(Task):
             labels = flipped_at(train.labels, rows, rng)
         return replace(self, examples={"train": replace(train, labels=labels)})
 
-    def apart(self, subject: Subject, part: Part, max_length: int) -> list[EncodedRows]:
+    def encode_separately(self, subject: LoadedModel, part: Part, max_length: int) -> list[EncodedRows]:
         """Each text of a pair by itself."""
         examples = self.examples[part]
         alone = [replace(examples, texts=[(text,) for text in texts]) for texts in zip(*examples.texts, strict=True)]
         return [encode_texts(texts, subject.tokenizer, max_length)[0] for texts in alone]
 
-    def encode(self, subject: Subject, max_length: int) -> Encoding:
+    def encode(self, subject: LoadedModel, max_length: int) -> Encoding:
         """Labels become the model's numbers."""
         numbers = np.array([subject.classes[name] for name in self.classes])
         rows: dict[Part, EncodedRows] = {}
@@ -117,7 +117,7 @@ class Classify(Task):
         notes = {"classes": classes + assumed} | ({"cut": told} if told else {})
         return Encoding(rows, notes, (told,) if told else ())
 
-    def doubt(self, subject: Subject, query: EncodedRows, batch_size: int) -> None:
+    def check_classes(self, subject: LoadedModel, query: EncodedRows, batch_size: int) -> None:
         """Warn where a model that was fine-tuned elsewhere contradicts the numbers that its classes are taken for."""
         if subject.kind == "lora" or not isinstance(query.labels, Tensor):
             return
@@ -134,7 +134,7 @@ class Classify(Task):
                 ", ".join(f"{names[label]} = {number}" for label, number in found.numbers.items()),
             )
 
-    def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
+    def prediction_columns(self, subject: LoadedModel, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
         """Label as trained on, the model's class, and its probability for the label."""
         names = {number: name for name, number in subject.classes.items()}
         labels, logits = torch.as_tensor(train.labels), predictions.outputs
@@ -146,7 +146,7 @@ class Classify(Task):
             "loss": predictions.losses.numpy(),
         }
 
-    def judge(self, subject: Subject, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
+    def evaluate(self, subject: LoadedModel, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
         """Accuracy."""
         right = accuracy(subject, test, predictions.outputs)
         return {"accuracy": right, "accuracy_margin_95": 1.96 * sqrt(right * (1 - right) / len(test))}
@@ -163,7 +163,7 @@ class Classify(Task):
         return f"label {entry['label']}; {says}"
 
     @staticmethod
-    def shown(entry: Mapping[str, Any], width: int) -> str:
+    def format_text(entry: Mapping[str, Any], width: int) -> str:
         """One text or a pair."""
         return one_line(entry["text"], width)
 

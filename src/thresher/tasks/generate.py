@@ -11,15 +11,15 @@ import numpy as np
 from thresher.arrays import Flags, Indices
 from thresher.config import AuditConfig, CanaryKind, ModelConfig, PlantKind, RowLoss
 from thresher.data.answers import TEMPLATE_DATE, encode_dialogues, writes_date
+from thresher.data.corruption.answers import SPOILED_ANSWERS, SWAP, plant_texts, swapped_at
+from thresher.data.corruption.kinds import Guess
 from thresher.data.dialogues import Dialogues, find_dialogue_columns, read_dialogues, refuse_missing
 from thresher.data.encode import Cuts, EncodedRows
-from thresher.data.noise.answers import SPOILED_ANSWERS, SWAP, plant_texts, swapped_at
-from thresher.data.noise.kinds import Guess
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.evaluate.likelihood import answer_tokens, summed_losses
 from thresher.lines import one_line
-from thresher.model.load import Subject, load_generator
+from thresher.model.load import LoadedModel, load_generator
 from thresher.model.predict import Predictions
 from thresher.tasks.base import Encoding, Measure, Task, describe_cuts
 
@@ -50,7 +50,7 @@ class Generate(Task):
             refuse_missing(table, columns.names)
         return cls({part: read_dialogues(table, columns) for part, table in tables.items()}, config.row_loss)
 
-    def load(self, config: ModelConfig, seed: int) -> Subject:
+    def load(self, config: ModelConfig, seed: int) -> LoadedModel:
         """A causal LM; nothing of it is drawn at random."""
         return load_generator(config)
 
@@ -72,7 +72,7 @@ class Generate(Task):
         spoiled = [row.with_answer(answer) for row, answer in zip(train.rows, answers, strict=True)]
         return replace(self, dialogues={"train": replace(train, rows=spoiled)})
 
-    def encode(self, subject: Subject, max_length: int) -> Encoding:
+    def encode(self, subject: LoadedModel, max_length: int) -> Encoding:
         """Labels are the tokens of answers; rows that had to be cut lose the left of their prompt first."""
         rows: dict[Part, EncodedRows] = {}
         cuts: dict[Part, Cuts] = {}
@@ -84,11 +84,11 @@ class Generate(Task):
         told = describe_cuts(cuts, {part: len(found) for part, found in rows.items()}, max_length)
         return Encoding(rows, notes | ({"cut": told} if told else {}), (told,) if told else ())
 
-    def said(self, subject: Subject, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
+    def prediction_columns(self, subject: LoadedModel, train: EncodedRows, predictions: Predictions) -> dict[str, Any]:
         """Loss, and the share of answer tokens that are the model's first choice."""
         return {"loss": predictions.losses.numpy(), "token_accuracy": predictions.outputs[:, 0].numpy()}
 
-    def judge(self, subject: Subject, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
+    def evaluate(self, subject: LoadedModel, test: EncodedRows, predictions: Predictions) -> dict[str, float]:
         """Mean loss of an answer token over all rows, and its exponential.
 
         The margin is that of a ratio of sums over rows, for the tokens of one answer do not vary independently.
@@ -110,7 +110,7 @@ class Generate(Task):
         return f"loss {entry['loss']:.2f}; {entry['token_accuracy']:.0%} of the answer's tokens are the model's choice"
 
     @staticmethod
-    def shown(entry: Mapping[str, Any], width: int) -> str:
+    def format_text(entry: Mapping[str, Any], width: int) -> str:
         """The end of the prompt, and the beginning of the completion."""
         prompt = one_line(entry["prompt"], width // 2, end=True)
         return f"{prompt} => {one_line(entry['completion'], width - len(prompt))}"

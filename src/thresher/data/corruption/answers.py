@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from thresher.arrays import Flags
-from thresher.data.noise.draw import WORD
+from thresher.data.corruption.draw import WORD
 from thresher.errors import ConfigError
 from thresher.registry import Registry
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from thresher.arrays import Floats, Labels
-from thresher.data.noise.draw import draw_rows, present
+from thresher.data.corruption.draw import draw_rows, present
 from thresher.errors import ConfigError
 
 CONFUSED, SPREAD = 0.8, 4.0
@@ -53,8 +53,7 @@ def likeliest(labels: Labels, probabilities: Floats, count: int, rng: np.random.
     """Errors that depend on the row: each gets the likeliest class other than its label.
 
     ``probabilities`` [n, C] are a model's, and labels are columns of them. Rows are drawn as in
-    :func:`draw_rows` by the
-    probability of that other class, so that rows which look like another class are hit most often.
+    :func:`draw_rows` by the probability of that other class, so that those which look like another are hit most often.
     """
     present(labels)
     others = _of_others(labels, probabilities)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from thresher.data.corruption.draw import WORD, present
 from thresher.data.examples import Examples
-from thresher.data.noise.draw import WORD, present
 from thresher.errors import ConfigError
 
 NOTHING = (".", "-", "n/a")

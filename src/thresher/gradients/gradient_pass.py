@@ -12,8 +12,8 @@ from torch import nn
 
 from thresher.data.encode import EncodedRows
 from thresher.errors import ModelError
-from thresher.gradients.capture import GradientPass
 from thresher.gradients.forms import Form
+from thresher.gradients.hooks import GradientPass
 from thresher.model.quantise import differentiable
 from thresher.model.tied import untie
 

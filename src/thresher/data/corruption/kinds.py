@@ -9,9 +9,9 @@ import numpy as np
 
 from thresher.arrays import Flags, Floats, Labels
 from thresher.config import PlantKind
+from thresher.data.corruption.labels import bursts, confuse_labels, flip_labels, likeliest
+from thresher.data.corruption.texts import empty_texts, foreign, near_copies
 from thresher.data.examples import Examples
-from thresher.data.noise.labels import bursts, confuse_labels, flip_labels, likeliest
-from thresher.data.noise.texts import empty_texts, foreign, near_copies
 from thresher.registry import Registry
 
 Guess = Callable[[], Floats]
