@@ -72,7 +72,7 @@ def test_epochs_are_told_when_they_end_and_again_after_a_kill(tmp_path: Path) ->
         if len(heard) == 2:
             raise KeyboardInterrupt
 
-    given: dict[str, Any] = {"seed": 0, "folder": tmp_path, "progress": Silent(), "told": told}
+    given: dict[str, Any] = {"seed": 0, "folder": tmp_path, "progress": Silent(), "on_epoch_end": told}
     with pytest.raises(KeyboardInterrupt):
         finetune(subject(), rows, queries, RECIPE, **given)
     before = heard[:]

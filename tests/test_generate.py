@@ -201,7 +201,8 @@ def test_the_adapter_and_a_whole_model_can_be_audited(
 ) -> None:
     given = options(place, tmp_path / "adapter", plant=0.2, adapter=str(finished.folder / "model"))
     found = thresher.audit(given)
-    for column in ("loss", "tracin/layers/mean", "tracin_we/WE/mean"):
+    assert np.allclose(found.scores["loss"], finished.scores["loss"], rtol=1e-3, atol=1e-6)
+    for column in ("tracin/layers/mean", "tracin_we/WE/mean"):
         assert np.allclose(
             found.all_scores.sel(score=column), finished.all_scores.sel(score=column), rtol=1e-3, atol=1e-6
         )
@@ -220,7 +221,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     targets = {
         "an epoch": (thresher.model.finetune, "_save"),
         "a module": (TensorFile, "_finish"),
-        "a retraining": (Job, "judge"),
+        "a retraining": (Job, "evaluate"),
     }
     owner, name = targets[stage]
     original, calls = getattr(owner, name), iter([False, True])

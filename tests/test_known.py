@@ -78,7 +78,9 @@ def test_a_model_without_features_is_only_not_put_beside_a_probe(
     monkeypatch.setattr("thresher.auditing.rounds.pooled_features", refused)
     with pytest.raises(ModelError, match="no features"):
         thresher.audit(options(place, tmp_path / "frozen", detector="knn_frozen"))
-    monkeypatch.setattr("thresher.auditing.prepare.Job.looks_at", lambda *_: False)  # nor are tuned ones asked for
+    monkeypatch.setattr(
+        "thresher.auditing.prepare.Job.needs_features", lambda *_: False
+    )  # nor are tuned ones asked for
     found = thresher.audit(options(place, tmp_path / "run"))
     assert known_of_classes(found).probe is None
     assert "not put beside a probe" in caplog.text

@@ -192,7 +192,7 @@ def test_where_classes_are_known_the_laws_are_counts() -> None:
 def dealt(monkeypatch: pytest.MonkeyPatch, fold: Any) -> None:
     """Rows and queries in these folds, and as strongly regularised every time."""
     monkeypatch.setattr(label_noise, "stratified_folds", lambda *_: fold.copy())
-    monkeypatch.setattr(Probe, "regularised", lambda *_: (0.1, np.empty(0)))
+    monkeypatch.setattr(Probe, "choose_regularisation", lambda *_: (0.1, np.empty(0)))
 
 
 def folds_of(rows: int, queries: int) -> Any:
