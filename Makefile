@@ -23,7 +23,7 @@ test-fast: $(TESTED)
 coverage: $(TESTED)
 	$(PYTEST) --cov --cov-report=term
 
-check: .venv/dev
+check: .venv/dev .venv/docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
