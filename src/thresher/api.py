@@ -147,12 +147,13 @@ def audit(
         config = make_config(AuditConfig, {}, Path(config))
     elif not isinstance(config, AuditConfig):
         config = make_config(AuditConfig, dict(config))
-    console = console_of_call(progress) if progress is None or isinstance(progress, bool) else None
     job = prepare(config)
-    if console is not None:
-        show_plan(console, make_plan(job))
-        progress = Shown(console)
-    return open(run(job, Silent() if progress is None or isinstance(progress, bool) else progress))
+    if progress is None or isinstance(progress, bool):
+        console = console_of_call(progress)
+        if console is not None:
+            show_plan(console, make_plan(job))
+        progress = Silent() if console is None else Shown(console)
+    return open(run(job, progress))
 
 
 def open(folder: str | Path) -> AuditResult:

@@ -24,9 +24,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from thresher import __version__
-
-        open_console().print(f"thresher {__version__}")
+        open_console().print(f"thresher {thresher.__version__}")
         raise typer.Exit
 
 

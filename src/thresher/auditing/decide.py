@@ -32,7 +32,7 @@ from thresher.influences.tensor import SIGN
 from thresher.model.predict import Predictions, read_predictions
 from thresher.scores.names import ScoreName, resolve
 from thresher.scores.stored import write_scores
-from thresher.scores.table import lowest
+from thresher.scores.table import lowest, rank_of
 from thresher.tensors import read_tensors
 
 DROP = 0.3
@@ -117,10 +117,7 @@ def _write_verdicts(
     about: Mapping[str, Any],
     scores: Mapping[ScoreName, Floats],
 ) -> pd.DataFrame:
-    order = np.argsort(score, kind="stable")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(1, len(order) + 1)  # as people count
-    columns: dict[str, Any] = {"row": np.arange(len(order)), "score": score, "rank": rank, **about}
+    columns: dict[str, Any] = {"row": np.arange(len(score)), "score": score, "rank": rank_of(score), **about}
     if job.config.plant:
         columns["planted"] = job.planted
     columns["text"] = [" | ".join(texts) for texts in job.task.texts("train")]

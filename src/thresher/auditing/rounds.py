@@ -23,11 +23,10 @@ from thresher.auditing.prepare import Job, has
 from thresher.auditing.run import RunDirectory
 from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibration.canaries import ALIKE, Round
-from thresher.calibration.opinions import opinions_of
+from thresher.calibration.opinions import ask_probe, opinions_of
 from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.label_noise import estimate_share, learn_label_noise
-from thresher.detectors.probe import predict_held_out
 from thresher.detectors.registry import detect
 from thresher.errors import ModelError, RunError
 from thresher.evaluate.cancellation import store_cancellation
@@ -87,7 +86,7 @@ def run_round(
             if job.auto:
                 write_tensors(run_dir.opinions, tensors_of(opinions_of(evidence, one.wrong)))
             elif frozen is not None:  # for what the model knows
-                write_tensors(run_dir.opinions, {"probe": _ask_probe(evidence)})
+                write_tensors(run_dir.opinions, tensors_of({"probe": ask_probe(evidence)}))
             write_candidates(run_dir, one, scores)
     return history
 
@@ -189,10 +188,6 @@ def _evidence(job: Job, one: Round, run_dir: RunDirectory, frozen: Features | No
 def _epochs(said: Sequence[Tensor], now: Tensor) -> Singles:
     """What was said epoch by epoch, [E, ...], each of the shape of what is said ``now``; E may be 0."""
     return torch.stack(list(said)).numpy() if said else now[None][:0].numpy()
-
-
-def _ask_probe(evidence: Evidence) -> torch.Tensor:
-    return torch.from_numpy(predict_held_out(evidence).mean(0))
 
 
 def _finetune(

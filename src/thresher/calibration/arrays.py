@@ -23,6 +23,7 @@ from thresher.detectors.arrays import evidence_of, whole_numbers
 from thresher.detectors.confident import confident_joint
 from thresher.errors import ConfigError, DataError
 from thresher.scores.names import score_called
+from thresher.scores.table import rank_of
 
 FEWEST = 10
 """Canaries, each fold of which must have some."""
@@ -239,10 +240,8 @@ def _share_by_queries(share: float, error: float) -> Share:
 
 
 def _table(suspicion: Floats, wrong: Floats, q_value: Floats, better: tuple[Any, Any]) -> pd.DataFrame:
-    order = np.argsort(suspicion * -1, kind="stable")
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(1, len(order) + 1)
-    columns: dict[str, Any] = {"score": -suspicion, "rank": rank, "probability_wrong": wrong, "q_value": q_value}
+    score = -suspicion
+    columns: dict[str, Any] = {"score": score, "rank": rank_of(score), "probability_wrong": wrong, "q_value": q_value}
     if better[0] is not None:
         columns |= {"suggested": better[0], "suggestion_confidence": better[1]}
     return pd.DataFrame(columns)

@@ -48,9 +48,17 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     by_frozen = told["frozen"]
     if by_frozen is not None:
         opinions["share"] = np.array([by_frozen.share, by_frozen.error])
-    opinions["probe"] = predict_held_out(evidence).mean(0)
+    opinions["probe"] = ask_probe(evidence)
     opinions["query_likeness"] = query_likeness(evidence)
     return opinions
+
+
+def ask_probe(evidence: Evidence) -> Floats:
+    """Probabilities of the classes of rows, and after them of queries, by a probe that did not learn from either.
+
+    The mean over its splits, [n + Q, C].
+    """
+    return predict_held_out(evidence).mean(0)
 
 
 @dataclass(frozen=True)

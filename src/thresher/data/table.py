@@ -66,10 +66,10 @@ def read_table(source: str, split: str = "train") -> Table:
         table = _read_folder(source, split)
     elif ending(path) in endings():
         if not path.is_file():
-            raise DataError(f"{source}: there is no such file; give a {_find_names()} file or a hub id.")
+            raise DataError(f"{source}: there is no such file; give a {_formats()} file or a hub id.")
         table = _of_file(source, read_file(path))
     elif path.is_file():
-        raise DataError(f"{source}: cannot tell the format from '{ending(path)}'; use {_find_names()}.")
+        raise DataError(f"{source}: cannot tell the format from '{ending(path)}'; use {_formats()}.")
     else:
         table = _read_hub(source, split)
     if len(table) == 0:
@@ -81,7 +81,7 @@ def write_table(table: Table, target: Path) -> None:
     """Write all rows and columns, in their order, in the format that the ending of ``target`` names."""
     form = ending(target)
     if form not in endings():
-        raise DataError(f"{target}: cannot write '{form}'; name a {_find_names()} file.")
+        raise DataError(f"{target}: cannot write '{form}'; name a {_formats()} file.")
     with atomic_write(target) as temporary:
         try:
             write_file(temporary, Contents(table.records, table.columns, schema=table.schema), form)
@@ -89,7 +89,7 @@ def write_table(table: Table, target: Path) -> None:
             raise DataError(f"{target}: {error}") from None
 
 
-def _find_names() -> str:
+def _formats() -> str:
     return f"{', '.join(FORMATS)} (text files also .gz)"
 
 

@@ -80,7 +80,6 @@ def evidence_of(
     query_labels: npt.ArrayLike | None = None,
     query_features: npt.ArrayLike | None = None,
     seed: int = 0,
-    rows: Labels | None = None,
 ) -> Evidence:
     """The arrays of :func:`detect`, checked, as detectors take them."""
     given = whole_numbers(labels, "labels")
@@ -109,8 +108,7 @@ def evidence_of(
         found,
         None,
         seed,
-        rows,
-        softmax(said.astype(np.float64), axis=-1) if said is not None and said.ndim == 2 else None,
+        held_out=softmax(said.astype(np.float64), axis=-1) if said is not None and said.ndim == 2 else None,
     )
 
 

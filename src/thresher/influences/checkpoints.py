@@ -75,7 +75,7 @@ class CheckpointSum:
 
     def _gather(self, checkpoint: Checkpoint, folder: Path | None, progress: Progress) -> GradientStore:
         load_checkpoint(self.model, checkpoint)
-        with _name(checkpoint):
+        with _naming(checkpoint):
             return self.gather(
                 folder=folder,
                 progress=Within(progress, f"step {checkpoint.step}"),
@@ -134,7 +134,7 @@ def _term(store: GradientStore, module: ModuleName, checkpoint: Checkpoint) -> n
 
 
 @contextmanager
-def _name(checkpoint: Checkpoint) -> Generator[None]:
+def _naming(checkpoint: Checkpoint) -> Generator[None]:
     try:
         yield
     except GradientError as error:

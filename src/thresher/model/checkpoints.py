@@ -65,7 +65,9 @@ def read_checkpoints(folder: str | Path, *, optimizer_aware: bool = False) -> li
     """
     numbered = {int(found[1]): path for path in Path(folder).glob("*") if (found := _NUMBERED.fullmatch(path.name))}
     checkpoints = [
-        _keep(path, step, optimizer_aware) if (path / ABOUT).is_file() else _read_saved(path, step, optimizer_aware)
+        _read_kept(path, step, optimizer_aware)
+        if (path / ABOUT).is_file()
+        else _read_saved(path, step, optimizer_aware)
         for step, path in sorted(numbered.items())
         if path.is_dir() and not _unfinished(path)
     ]
@@ -131,7 +133,7 @@ def checkpoint_of(model: nn.Module, checkpoints: Sequence[Checkpoint]) -> Checkp
     )
 
 
-def _keep(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
+def _read_kept(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
     about = read_json(folder / ABOUT)
     if optimizer_aware and not about["second_moments"]:
         raise ModelError(f"{folder}: the training's optimizer was not AdamW, so it has no second moments to scale by.")

@@ -19,12 +19,11 @@ from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
-from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, read_modules
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
 from thresher.scores.aggregate import AGGREGATIONS
-from thresher.scores.layers import layer_ranks
+from thresher.scores.layers import layer_ranks, methods_of
 from thresher.scores.names import Configuration
 from thresher.scores.stored import scores_in
 from thresher.scores.table import query_influence, said_of
@@ -103,15 +102,19 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is read of a finished run; ``tensor`` is that of a round in which the rows were as given."""
+    """What is read of a finished run.
 
-    place: RunDirectory
+    ``tensor`` is that of a round in which the rows were as given, ``shown`` the influence that explains the ranking.
+    """
+
+    run_dir: RunDirectory
     config: AuditConfig
     summary: Summary
     scores: pd.DataFrame
     tensor: xr.Dataset
     given: Task
     trained_on: Task
+    shown: Configuration
 
 
 def explain(
@@ -146,19 +149,19 @@ def explain_rows(
     modules = read_modules(run.tensor)
     rows = list(dict.fromkeys(rows))
     methods = _methods(run, methods)
-    how = _aggregation(aggregation or _describe_row(run).aggregation)
+    how = _aggregation(aggregation or run.shown.aggregation)
     _check(run, rows, queries)
     found: dict[int, Explanation] = {}
     name = f"{how}@{run.config.k:g}" if AGGREGATIONS[how].votes else how
-    for number, here in rounds_as_given(run.place, rows).items():
+    for number, here in rounds_as_given(run.run_dir, rows).items():
         if here:
-            tensor = TensorFile(run.place.round(number).tensor).open()
+            tensor = TensorFile(run.run_dir.round(number).tensor).open()
             ranks = layer_ranks(tensor, methods, here, how, run.config.k, progress=progress)
-            found |= _explain_row(replace(run, tensor=tensor), modules, here, ranks, name, queries)
+            found |= _explain_round(replace(run, tensor=tensor), modules, here, ranks, name, queries)
     return [found[row] for row in rows]
 
 
-def _explain_row(
+def _explain_round(
     run: _Run,
     modules: Sequence[ModuleName],
     rows: Sequence[int],
@@ -166,7 +169,7 @@ def _explain_row(
     aggregation: str,
     queries: int,
 ) -> dict[int, Explanation]:
-    shown = _describe_row(run)
+    shown = run.shown
     influence = query_influence(run.tensor[shown.influence], modules, shown.group, rows)
     return {
         row: Explanation(
@@ -184,20 +187,16 @@ def _explain_row(
     }
 
 
-def _describe_row(run: _Run) -> Configuration:
-    """The influence that the run explains its ranking by."""
-    there = [one for one in scores_in(run.place.all_scores) if isinstance(one, Configuration)]
-    return next(one for one in there if one.name == run.summary.shown_influence)
-
-
 def _open(folder: Path) -> _Run:
-    place, config, scores, summary = read_finished(folder)
-    file = TensorFile(place.tensor)
+    run_dir, config, scores, summary = read_finished(folder)
+    file = TensorFile(run_dir.tensor)
     refuse_no_tensor(folder, file, looked=config.quick)
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")
-    tables: dict[Part, Table] = {part: read_audited_rows(place, config, part) for part in parts}
+    tables: dict[Part, Table] = {part: read_audited_rows(run_dir, config, part) for part in parts}
     given = TASKS[config.task].read(tables, config)
-    return _Run(place, config, summary, scores, file.open(), given, _trained_on(given, config))
+    there = [one for one in scores_in(run_dir.all_scores) if isinstance(one, Configuration)]
+    shown = next(one for one in there if one.name == summary.shown_influence)
+    return _Run(run_dir, config, summary, scores, file.open(), given, _trained_on(given, config), shown)
 
 
 def refuse_no_tensor(folder: Path, file: TensorFile, *, looked: bool) -> None:
@@ -213,15 +212,15 @@ def _trained_on(given: Task, config: AuditConfig) -> Task:
     """The rows with their errors planted again, all but those that take the model: scores.parquet has their labels."""
     if planted_kind(given, config) == "likeliest":
         return given
-    return planted(given, config, _find_unasked)[0]
+    return planted(given, config, _never_asked)[0]
 
 
-def _find_unasked() -> Floats:
+def _never_asked() -> Floats:
     raise AssertionError("Only errors that depend on the model ask it.")
 
 
 def _methods(run: _Run, asked: Sequence[str]) -> list[str]:
-    there = [name for name in INFLUENCE if name in run.tensor]
+    there = methods_of(run.tensor)
     for name in asked:
         if name not in there:
             raise ConfigError(f"--method {name}: this run has {', '.join(there)}.")

@@ -51,9 +51,8 @@ def layer_ranks(
     layers = layers_in(modules)
     votes = votes_against(k, tensor.sizes["train"])
     correct = np.asarray(tensor["correct"].values, dtype=bool)
-    ranked = (
-        np.zeros_like(correct) if not AGGREGATIONS[how].ranked else correct_or_all(correct)
-    )  # the mean needs no column ranked
+    # the mean needs no column ranked
+    ranked = correct_or_all(correct) if AGGREGATIONS[how].ranked else np.zeros_like(correct)
     ranks = np.full((len(rows), len(layers), len(methods)), np.nan)
     with progress.stage("ranks by layer", len(methods) * len(modules)) as advance:
         for column, method in enumerate(methods):

@@ -16,6 +16,7 @@ from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Progress
 from thresher.scores.aggregate import AGGREGATIONS, correct_or_all, sums_by_place, votes_against
+from thresher.scores.layers import methods_of
 from thresher.scores.names import Configuration
 
 
@@ -46,7 +47,7 @@ def score_all(
     """
     correct = correct_or_all(np.asarray(tensor["correct"].values, dtype=bool))
     votes = {k: votes_against(k, tensor.sizes["train"]) for k in ks}
-    methods = [name for name in INFLUENCE if name in tensor]
+    methods = methods_of(tensor)
     scores: dict[Configuration, Floats] = {}
     with progress.stage("scores", len(methods) * len(modules)) as advance:
         for method in methods:
@@ -67,6 +68,14 @@ def lowest_of(scores: npt.NDArray[Any], share: float) -> npt.NDArray[np.int64]:
     """The floor(share n) lowest of ``scores`` [n], the lowest first; of those that tie the first of the file."""
     order = np.argsort(scores, kind="stable")
     return order[: math.floor(share * len(order) + 1e-9)]
+
+
+def rank_of(scores: Floats) -> npt.NDArray[np.int64]:
+    """The rank of each row by its score, [n]: 1 = most detrimental, as people count; of ties the first of the file."""
+    order = np.argsort(scores, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    return rank
 
 
 def hurt_queries(

@@ -11,13 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from thresher.arrays import Indices, Labels
 from thresher.data.table import Record, Table, endings, read_table
 from thresher.errors import DataError
-
-Labels = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.int64]
 
 HUB = "nyu-mll/glue"
 LABEL, INDEX = "label", "idx"
@@ -95,7 +92,7 @@ def glue_rows(task: str, source: str | Path | None, train_rows: int, clean_rows:
     return GlueRows(train, clean.take(query), clean.take(np.setdiff1d(np.arange(len(clean)), query)))
 
 
-def stratified(labels: Labels, count: int, rng: np.random.Generator) -> Rows:
+def stratified(labels: Labels, count: int, rng: np.random.Generator) -> Indices:
     """``count`` rows, or all where there are fewer, sorted: of each class its share of ``labels`` [n], within a row.
 
     What is over after rounding down goes to the classes with the largest remainder.

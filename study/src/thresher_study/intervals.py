@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from thresher.arrays import Floats
 from thresher_study.frames import parts
-
-Floats = npt.NDArray[np.float64]
 
 HOW = (
     "Intervals of 95 %: of a mean over seeds by Student's t, the seeds of each task drawn on their own and the tasks "

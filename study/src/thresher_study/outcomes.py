@@ -8,9 +8,9 @@ import pandas as pd
 
 from thresher_study.grid import RUN
 from thresher_study.results import Results
+from thresher_study.views import PARTS
 
 OUTCOMES = "outcomes.csv"
-PARTS = ["influence", "group", "aggregation", "k"]
 
 
 def outcomes(results: Results) -> pd.DataFrame:
@@ -21,6 +21,6 @@ def outcomes(results: Results) -> pd.DataFrame:
     if results.accuracy.empty:
         return results.detection
     judged = results.accuracy
-    found = results.detection.merge(judged.drop(columns=PARTS), how="left", on=[*RUN, "score"])
+    found = results.detection.merge(judged.drop(columns=list(PARTS)), how="left", on=[*RUN, "score"])
     unchosen: Any = judged[~judged["score"].isin(found["score"].tolist())]
     return pd.concat([found, unchosen], ignore_index=True)

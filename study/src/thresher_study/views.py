@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
 import thresher
+from thresher.arrays import Flags, Floats
 from thresher.evaluate.detection import measure_detection, noise_detection_rate
 from thresher.files import atomic_write
 from thresher.progress import Progress
 from thresher.scores.layers import layer_ranks, methods_of, module_scores
 from thresher.scores.names import Configuration, ScoreName
 from thresher.scores.stored import read_scores
-
-Flags = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 PARTS = ("influence", "group", "aggregation", "k")
 
