@@ -39,7 +39,7 @@ def plain_step(job: Job, data: list[EncodedRows]) -> None:
     subject = job.subject
     subject.model.train()
     for rows in data:
-        for chosen in length_batches(rows.lengths, job.config.batch_size):
+        for chosen in length_batches(rows.lengths, job.config.rows_a_pass):
             batch = rows.batch(chosen, subject.pad_id, subject.device)
             losses, _ = batch_losses(subject.model, batch)
             losses.mean().backward()
@@ -49,7 +49,7 @@ def plain_step(job: Job, data: list[EncodedRows]) -> None:
 def influence_pass(job: Job, data: dict[Side, EncodedRows]) -> None:
     """Everything between encoded rows and the tensor, all five methods."""
     store = gather(
-        job.subject.model, job.kept, data, batch_size=job.config.batch_size, memory=MEMORY, progress=Silent()
+        job.subject.model, job.kept, data, batch_size=job.config.rows_a_pass, memory=MEMORY, progress=Silent()
     )
     for module in job.modules:
         module_matrices(store, module, METHODS)

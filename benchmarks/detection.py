@@ -177,7 +177,7 @@ def _out_of_fold(job: Job, folder: Path) -> torch.Tensor:
         finetune(
             job.subject, train.take(kept), job.encoded["query"], config, seed=number, folder=place, progress=Silent()
         )
-        outputs.append((judged, predict(job.subject, train.take(judged), config.batch_size).outputs))
+        outputs.append((judged, predict(job.subject, train.take(judged), config.rows_a_pass).outputs))
     found = torch.empty(len(train), outputs[0][1].shape[1])
     for judged, values in outputs:
         found[torch.from_numpy(judged)] = values

@@ -77,7 +77,7 @@ def _one_round(job: Job) -> dict[str, float]:
         stores: list[Any] = []
         taken[name] = seconds(
             lambda plan=plan, stores=stores: stores.append(
-                gather(model, plan, data, batch_size=job.config.batch_size, memory=MEMORY, progress=Silent())
+                gather(model, plan, data, batch_size=job.config.rows_a_pass, memory=MEMORY, progress=Silent())
             )
         )
         for method, function in INFLUENCE.items():

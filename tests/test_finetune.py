@@ -147,3 +147,12 @@ def test_mixed_precision_multiplies_in_bfloat16_and_keeps_weights_in_float32(tmp
     for mixed, full in zip(history.epochs, plain.epochs, strict=True):  # as far as eight bits of a product reach
         assert mixed.train_loss == pytest.approx(full.train_loss, abs=0.05)
         assert mixed.query_loss == pytest.approx(full.query_loss, abs=0.05)
+
+
+@pytest.mark.parametrize(("rows", "epochs", "size"), [(400, 10, 8), (700, 10, 8), (800, 10, 16), (1_600, 10, 32)])
+def test_few_rows_take_small_steps_for_there_to_be_some_hundred(rows: int, epochs: int, size: int) -> None:
+    recipe = Recipe(epochs=epochs)
+    assert recipe.rows_a_step(rows) == size
+    assert size == 8 or rows * epochs / size >= 500
+    assert Recipe(epochs=epochs, batch_size=4).rows_a_step(rows) == 4
+    assert (recipe.rows_a_pass, Recipe(batch_size=4).rows_a_pass) == (32, 4)

@@ -105,6 +105,20 @@ def test_a_killed_search_goes_on_to_the_same_trials(tmp_path: Path, monkeypatch:
     assert len(made) == len(RATES) + FINALISTS + 1  # the trial that was killed, twice; no other
 
 
+def test_a_trial_takes_the_steps_of_the_whole_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trainer(Recipe(epochs=600))
+    sizes: list[int] = []
+
+    def watched(subject: Any, train: Any, query: Any, recipe: Recipe, **_: Any) -> History:
+        sizes.append(recipe.rows_a_step(len(train)))
+        return History((Epoch(1.0, 1.0),))
+
+    monkeypatch.setattr(module, "finetune", watched)
+    find_rate(one, tmp_path, Silent())
+    assert set(sizes) == {one.recipe.rows_a_step(len(one.train))}
+    assert one.recipe.model_copy(update={"epochs": 48}).rows_a_step(len(one.train)) != sizes[0]
+
+
 def test_no_rate_is_made_up() -> None:
     with pytest.raises(ConfigError, match="no learning rate"):
         _ = UNKNOWN.peak_rate

@@ -22,7 +22,7 @@ def ask_before_training(job: Job, run_dir: RunDirectory) -> None:
     if not job.compares_answers or run_dir.as_it_came.exists():
         return
     with without_adapter(job.subject.model):
-        said = predict(job.subject, job.encoded["query"], job.config.batch_size)
+        said = predict(job.subject, job.encoded["query"], job.config.rows_a_pass)
     write_predictions(run_dir.as_it_came, {"query": said})
 
 

@@ -122,7 +122,8 @@ def _training(job: Job) -> str:
     mixed = ", in mixed precision" * config.bf16
     said = f"LoRA r = {config.lora_rank} on query and value{over}"
     rate = "a rate to be found by short trainings" if job.searches else f"{config.peak_rate:g}"
-    return f"{said}, {config.epochs} epochs at {rate}{mixed}"
+    step = config.rows_a_step(len(job.encoded["train"]))
+    return f"{said}, {config.epochs} epochs of {step} rows a step at {rate}{mixed}"
 
 
 def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:

@@ -151,7 +151,7 @@ class Job:
         """What the test rows say of the model as it is."""
         test = self.encoded["test"]
         with mixed_precision(self.subject, self.config):
-            said = predict(self.subject, test, self.config.batch_size)
+            said = predict(self.subject, test, self.config.rows_a_pass)
         return self.task.evaluate(self.subject, test, said)
 
     @property
@@ -210,7 +210,7 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     config = affordable(config, subject, encoding.rows["train"])
     for part, rows in encoding.rows.items():
         refuse_unfit_tokens(subject.model, subject.tokenizer, rows, tables[part].where)
-    task.check_classes(subject, encoding.rows["query"], config.batch_size)
+    task.check_classes(subject, encoding.rows["query"], config.rows_a_pass)
     if subject.kind == "lora":
         subject = with_lora(subject, config, config.seed)
     pattern = config.modules or audited_by_default(subject, projected=config.projection > 0)

@@ -69,6 +69,7 @@ def retrain(
     chose; with ``every_epoch`` also at the one that the test rows themselves would choose (``best_epoch_accuracy``).
     """
     found: dict[str, dict[str, float]] = {}
+    step = job.config.rows_a_step(len(job.encoded["train"]))  # of all rows, so that sets differ in nothing else
     for name, rows in sets.items():
         file = run_dir.retrained / f"{name}.json"
         told = curves(tracker or Untracked(), f"retraining_{name}")
@@ -82,7 +83,7 @@ def retrain(
                 job.subject,
                 rows(),
                 job.encoded["query"],
-                job.config.model_copy(update={"keep_checkpoints": every_epoch}),
+                job.config.model_copy(update={"keep_checkpoints": every_epoch, "batch_size": step}),
                 seed=job.config.seed,
                 folder=run_dir.retrained / name,
                 progress=progress,

@@ -154,7 +154,7 @@ def with_alike_canaries(job: Job, run_dir: RunDirectory, frozen: Features | None
 
 
 def _joined_features(job: Job, texts: Sequence[EncodedRows], advance: Advance) -> Singles:
-    pooled = [pooled_features(job.subject, rows, job.config.batch_size, advance) for rows in texts]
+    pooled = [pooled_features(job.subject, rows, job.config.rows_a_pass, advance) for rows in texts]
     if len(pooled) == 1:
         return pooled[0]
     first, second = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in pooled)
@@ -167,7 +167,7 @@ def _evidence(job: Job, one: Round, run_dir: RunDirectory, frozen: Features | No
     now = read_predictions(run_dir.predictions, "train")
     tuned = None
     if job.needs_features("tuned"):
-        features = [pooled_features(job.subject, rows, job.config.batch_size) for rows in (train, query)]
+        features = [pooled_features(job.subject, rows, job.config.rows_a_pass) for rows in (train, query)]
         tuned = Features(*features)
     said = read_epoch_predictions(run_dir.training) if job.subject.kind == "lora" else []
     return Evidence(
@@ -223,7 +223,7 @@ def _influence(job: Job, one: Round, run_dir: RunDirectory, progress: Progress) 
     config, model = job.config, job.subject.model
     data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": one.train}
     _refuse_full_disk(run_dir, job.gradient_bytes)
-    gathered = partial(gather, model, data=data, batch_size=config.batch_size, memory=config.memory_bytes)
+    gathered = partial(gather, model, data=data, batch_size=config.rows_a_pass, memory=config.memory_bytes)
     checkpoints = _checkpoints(job, run_dir)
     summed = None
     if SUMMED in config.methods:

@@ -97,7 +97,7 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
             said = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
             loss = said.mean_loss
             with mixed_precision(subject, recipe):
-                found = predict(subject, query, recipe.batch_size)
+                found = predict(subject, query, recipe.rows_a_pass)
             if not math.isfinite(loss) or not math.isfinite(found.mean_loss):
                 raise DivergedError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
             right = accuracy(subject, query, found.outputs) if isinstance(query.labels, Tensor) else None
@@ -106,7 +106,7 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
                 write_tensors(folder / "best.safetensors", weights)
             write_predictions(folder / SAID / f"{epoch}.safetensors", {"train": said})
             if recipe.keep_checkpoints:
-                steps = math.ceil(len(train) / recipe.batch_size)
+                steps = math.ceil(len(train) / recipe.rows_a_step(len(train)))
                 rate = mean_rate(epoch, steps, recipe)
                 write_checkpoint(folder / CHECKPOINTS, (epoch + 1) * steps, rate, weights, optimizer)
             _save(folder / STATE, weights, optimizer, done)
@@ -143,7 +143,7 @@ def _train_epoch(
 ) -> Predictions:
     seed, epoch = key
     torch.manual_seed(seed * 1_000_003 + epoch)  # dropout
-    batches = shuffled_batches(data.lengths, recipe.batch_size, np.random.default_rng([seed, epoch]))
+    batches = shuffled_batches(data.lengths, recipe.rows_a_step(len(data)), np.random.default_rng([seed, epoch]))
     said: list[Predictions] = []
     subject.model.train()
     for number, rows in enumerate(batches):

@@ -81,7 +81,9 @@ class RateTrainer:
     def run(self, rate: float, share: float, folder: Path, progress: Progress) -> Trial:
         """One trial; what a killed one left in ``folder`` is taken up."""
         epochs, rows = self._extent(share)
-        recipe = self.recipe.model_copy(update={"learning_rate": rate, "epochs": epochs, "keep_checkpoints": False})
+        step = self.recipe.rows_a_step(len(self.train))  # of the whole training
+        given = {"learning_rate": rate, "epochs": epochs, "batch_size": step, "keep_checkpoints": False}
+        recipe = self.recipe.model_copy(update=given)
         self.reset()
         name = f"looking for a learning rate: {rate:g}"
         try:
@@ -97,7 +99,7 @@ class RateTrainer:
         whole = int(share * self.recipe.epochs)
         if whole:
             return whole, self.train
-        count = min(len(self.train), max(self.recipe.batch_size, self.steps(share)))
+        count = min(len(self.train), max(self.recipe.rows_a_step(len(self.train)), self.steps(share)))
         drawn = np.random.default_rng([self.seed, 5]).choice(len(self.train), count, replace=False)
         return 1, self.train.take(np.sort(drawn))
 

@@ -85,7 +85,7 @@ class Classify(Task):
         """Out-of-fold probabilities of a logistic regression on the model's pooled features."""
         train = self.examples["train"]
         encoded, _ = encode_texts(train, subject.tokenizer, max_length)
-        features = pooled_features(subject, encoded, config.batch_size)
+        features = pooled_features(subject, encoded, config.rows_a_pass)
         return out_of_fold(features, train.labels, len(self.classes), config.seed)
 
     def with_canaries(self, rows: Indices, kind: CanaryKind, rng: np.random.Generator, guess: Guess) -> Self:
