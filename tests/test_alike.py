@@ -104,19 +104,16 @@ def test_a_pattern_that_is_unlikely_counts_little() -> None:
     np.testing.assert_allclose(drawn / drawn.sum(), pairs_by_hand(law, (400, 400, 400)), atol=0.025)
 
 
-def test_rows_that_are_likely_wrong_are_seldom_drawn() -> None:
-    """In proportion to how likely each is right, and never where it is surely wrong, unless all others are drawn."""
+def test_what_is_thought_of_a_row_does_not_make_it_a_canary() -> None:
+    """Canaries in rows that look right would be found more easily than the rows' own errors."""
     labels = labels_of(200, 200)
-    wrong = np.random.default_rng(1).choice([0.0, 0.5, 1.0], 400)
+    wrong = np.random.default_rng(1).choice([0.0, 0.5, 0.9], 400)
     noise, hits = learned(even_law(0.2, 2), labels, wrong), np.zeros(400)
     for seed in range(400):
         ((rows, _),) = draw_alike(noise, labels, [10], seed)
         hits[rows] += 1
-    often = [hits[wrong == chance].mean() for chance in (0.0, 0.5, 1.0)]
-    assert often[1] / often[0] == pytest.approx(0.5, abs=0.08)
-    assert often[2] == 0
-    ((rows, _),) = draw_alike(learned(even_law(0.2, 2), labels, np.arange(400) >= 5), labels, [8], 0)
-    assert set(range(5)) < set(rows.tolist())
+    often = [hits[wrong == chance].mean() for chance in (0.0, 0.5, 0.9)]
+    np.testing.assert_allclose(often, 10, rtol=0.1)
 
 
 def test_a_label_that_no_row_has_is_never_given() -> None:

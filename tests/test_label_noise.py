@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -315,6 +315,22 @@ def test_the_share_of_errors_lies_within_what_queries_tell(kind: Kind) -> None:
         assert said is not None
         inside.append(abs(said.share - made.wrong.mean()) < 1.96 * said.error)
     assert sum(inside) >= 9
+
+
+def test_a_probe_tells_the_share_of_errors_that_hit_all_classes_alike_however_sure_it_is() -> None:
+    """The mean probability of labels lies between that of right and of wrong ones, by what is true of the queries."""
+    for classes in (2, 4):
+        made, found = simulated(0, "uniform", classes)
+        right = np.concatenate([made.truth, made.query_labels])
+        for sure in (0.6, 0.7, 0.99):
+            probe = np.where(np.eye(classes)[right] == 1, sure, (1 - sure) / (classes - 1))
+            every = np.ones(ROWS, bool)
+            even = replace(found, law=replace(found.law, patterned=0.0))
+            said = estimate_share(even, made.labels, made.query_labels, 0, every, probe)
+            assert said is not None and said.share == pytest.approx(made.wrong.mean())
+            pattern = replace(found, law=replace(found.law, patterned=1.0))
+            said = estimate_share(pattern, made.labels, made.query_labels, 0, every, probe)
+            assert said is not None and said.share == pytest.approx(found.wrong.mean())
 
 
 def test_only_rows_that_count_are_counted() -> None:

@@ -2,9 +2,10 @@
 
 What finds errors that hit all rows alike misses those that follow a pattern, and the other way round; so canaries can
 only choose what finds the user's errors if they are like them. A probe on features of the model as it came tells from
-the clean queries by which law labels go wrong (:mod:`thresher.detectors.label_noise`). A canary is a row whose label
-is likely right; its class and its wrong label are drawn by that law. Some are drawn by errors that hit all classes
-alike, for what few queries tell of the law is uncertain.
+the clean queries by which law labels go wrong (:mod:`thresher.detectors.label_noise`). The class of a canary and its
+wrong label are drawn by that law, and any row of the class may be one: rows whose label is likely right are the easy
+ones, and canaries in them are found more easily than the rows' own errors, which makes these look rare. Some are drawn
+by errors that hit all classes alike, for what few queries tell of the law is uncertain.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def draw_alike(
     """
     rng = np.random.default_rng([seed, 8])
     law = _law(noise, labels, evenly)
-    often = (1 - noise.wrong) * law.sum(axis=1)[labels]
+    often = law.sum(axis=1)[labels]
     rows = draw_rows(often.clip(np.finfo(float).tiny), sum(counts), rng)
     chances = law[labels[rows]] / law[labels[rows]].sum(axis=1, keepdims=True)
     wrong = (chances.cumsum(axis=1) < rng.random((len(rows), 1))).sum(axis=1).clip(0, len(law) - 1)

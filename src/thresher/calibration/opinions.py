@@ -33,9 +33,12 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     if not evidence.has("classes"):
         return {}
     learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
+    probe = None if evidence.frozen is None else ask_probe(evidence)
     opinions: dict[str, npt.NDArray[Any]] = {f"truth_{which}": noise.truth for which, noise in learned.items()}
     told = {
-        which: estimate_share(noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong)
+        which: estimate_share(
+            noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong, probe if which == "frozen" else None
+        )
         for which, noise in learned.items()
     }
     gains = np.array([0.0 if one is None else one.gain for one in told.values()])
@@ -43,12 +46,12 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     odds = weights @ np.stack([-noise.log_odds for noise in learned.values()])
     likely = weights @ [noise.law.patterned for noise in learned.values()] * bool(gains.any())
     opinions |= {"odds": odds, "patterned": np.array(likely, dtype=np.float64)}
-    if evidence.frozen is None:
+    if probe is None:
         return opinions
     by_frozen = told["frozen"]
     if by_frozen is not None:
         opinions["share"] = np.array([by_frozen.share, by_frozen.error])
-    opinions["probe"] = ask_probe(evidence)
+    opinions["probe"] = probe
     opinions["query_likeness"] = query_likeness(evidence)
     return opinions
 
