@@ -1,8 +1,8 @@
 """What every file under a folder was when it was written: ``checksums.txt``, a line a file, as ``sha256sum`` has them.
 
-A line is added before its file takes its place, and lines only ever are added: a file may be what any of its lines
-says, up to the one that says it was removed. So a process killed between the two leaves nothing that looks damaged, and
-two processes can write at once. What is not in the list is not known to be damaged; what is, must be there as written.
+Lines only ever are added, and a file may be what any of its lines says, up to the one that says it was removed; so two
+processes can write at once. A file that takes the place of another is listed before, a new one after: a process killed
+between the two leaves nothing that looks damaged. What is not in the list is not known to be; what is, must be there.
 """
 
 from __future__ import annotations
@@ -106,6 +106,12 @@ def is_damaged(file: Path) -> bool:
     """Whether a file is in a list and is not, or no longer, what was written; it is read once in a process."""
     known = digests_of(file)
     return bool(known) and (not file.is_file() or _hash_once(file) not in known)
+
+
+def any_damaged(folder: Path) -> bool:
+    """Whether a file that was written in a folder is not, or no longer, what was written."""
+    root = root_of(folder)
+    return root is not None and any(is_damaged(root / name) for name in _below(folder, root))
 
 
 def verified(file: Path, *, listed: bool = False) -> Path:

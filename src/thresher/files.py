@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Generator
@@ -17,6 +18,8 @@ from safetensors import SafetensorError
 from thresher import checksums
 from thresher.checksums import UNFINISHED, digests_of, hash_file, record, verified
 from thresher.errors import RunError, first_line
+
+log = logging.getLogger(__name__)
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk, a quota or a limit on the size of files says when there is no more room."""
@@ -40,8 +43,12 @@ def atomic_write(target: Path, *, once: bool = False) -> Generator[Path]:
                     f"{target}: is damaged, and cannot be made again as it was, with which other files here were made; "
                     "begin anew with another --output."
                 )
-            record({target: temporary})
+            new = not target.exists()
+            if not new:
+                record({target: temporary})
             temporary.replace(target)
+            if new:
+                record([target])
         finally:
             if target.parent.is_dir():
                 temporary.unlink(missing_ok=True)
@@ -61,8 +68,8 @@ def written_folder(target: Path) -> Generator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             if not target.exists():
-                record({target / file.relative_to(temporary): file for file in files_in(temporary)})
                 temporary.replace(target)
+                record(files_in(target))
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -97,6 +104,14 @@ def remove(path: Path, *, forget: bool = True) -> None:
         path.unlink(missing_ok=True)
     if forget:
         checksums.forget(path)
+
+
+def restore_folder(folder: Path) -> None:
+    """Take away a whole folder, where a file that was written in it is gone or damaged; whoever made it will again."""
+    if checksums.any_damaged(folder):
+        checksums.expect(folder)
+        remove(folder)
+        log.warning("%s: is damaged, and is made again.", folder)
 
 
 def _refusal(target: Path, number: int | None, said: str) -> str:

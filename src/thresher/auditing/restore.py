@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from thresher.checksums import expect, is_damaged, known_in
+from thresher.checksums import digests_of, expect, is_damaged, known_in, record
 from thresher.files import files_in, remove
 
 log = logging.getLogger(__name__)
@@ -36,30 +36,33 @@ _ALONE = _OF_MODEL | _OF_ROWS | DRAWN_ONCE | _TOLD_ANEW
 _WHOLE = frozenset({"training", "model", "search", "sums"})
 """Folders that are made again as a whole."""
 
+_OURS = _ALONE | _WHOLE | {*_HANGING, "influence.zarr", "gradients", "retrained"}
+
 
 def restore(folder: Path, *, looked: bool) -> None:
     """Read every file that was written in a run directory, once, and take away what is not as it was written.
 
     ``looked`` says that the run is a first look, whose predictions come with its candidates.
     """
-    taken: dict[Path, None] = {}
-    for name in list(known_in(folder)):
-        if is_damaged(folder / name):
-            parts = PurePosixPath(name).parts
-            place = folder.joinpath(*parts[:2]) if parts[0] == ROUNDS and len(parts) > 2 else folder
-            inner = parts[2:] if place != folder else parts
-            scratch = any(part in SCRATCH for part in inner[:1]) and not (folder / name).exists()
-            if not scratch:
+    known, taken = known_in(folder), dict[Path, None]()
+    record(file for file in files_in(folder) if _inner(folder, file)[0] in _OURS and not digests_of(file))  # by a kill
+    for file in [folder / name for name in known]:
+        if is_damaged(file):
+            inner = _inner(folder, file)
+            place = file.parents[len(inner) - 1]
+            if file.exists() or inner[0] not in SCRATCH:
                 taken |= dict.fromkeys(_take(place, inner, looked=looked))
+    for progress in folder.rglob("influence.progress.json"):
+        if not progress.with_name("influence.zarr").is_dir():  # which was taken away, by a person or a study
+            remove(progress)
     for path in taken:
         log.warning("%s: is damaged or gone, and is made again.", path)
 
 
-def restore_folder(folder: Path) -> None:
-    """Take away a whole folder of a run, where a file in it is damaged."""
-    if any(is_damaged(file) for file in files_in(folder)):
-        _remove(folder)
-        log.warning("%s: is damaged, and is made again.", folder)
+def _inner(folder: Path, file: Path) -> list[str]:
+    """The name of a file within its training's folder, part by part."""
+    parts = list(file.relative_to(folder).parts)
+    return parts[2:] if parts[0] == ROUNDS and len(parts) > 2 else parts
 
 
 def _take(place: Path, inner: Sequence[str], *, looked: bool) -> list[Path]:

@@ -13,14 +13,13 @@ from torch import Tensor
 from thresher.arrays import Indices
 from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job, prepare
-from thresher.auditing.restore import restore_folder
 from thresher.auditing.rounds import find_learning_rate
 from thresher.auditing.run import RunDirectory
 from thresher.calibration.repair import split_relabels
 from thresher.checksums import is_damaged
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
-from thresher.files import read_json, remove, write_json
+from thresher.files import read_json, remove, restore_folder, write_json
 from thresher.locks import hold
 from thresher.model.checkpoints import load_checkpoint, read_checkpoints
 from thresher.model.finetune import CHECKPOINTS, finetune, retell

@@ -15,12 +15,13 @@ import pandas as pd
 import yaml
 
 from thresher.auditing.restore import ROUNDS, restore
-from thresher.checksums import CHECKSUMS, digests_of, is_damaged, keep_checksums, verified
+from thresher.checksums import CHECKSUMS, digests_of, is_damaged, keep_checksums, record, verified
 from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig, differences
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, atomic_write, json_text, read_json, remove, write_json
 from thresher.locks import LOCK
+from thresher.model.source import model_fingerprint
 from thresher.summary import FORMAT, Summary, check_format, read_summary
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ class RunDirectory:
             for file in filter(is_damaged, ours):
                 log.warning("%s: was damaged, and is mended.", file)
                 _write_text(file, ours[file])
+            record(file for file in ours if file.exists() and not digests_of(file))
             self._tell_threads()
             restore(self.path, looked=self._only_looked_at)
         if self._only_looked_at and not config.quick:
@@ -209,6 +211,23 @@ def read_audited_rows(run: RunDirectory, config: AuditConfig, part: Literal["tra
     if fingerprint(table) != read_json(verified(run.inputs, listed=True))[part]:
         raise RunError(f"{source}: the rows have changed since the audit in {run.path}; audit them again.")
     return table
+
+
+def warn_of_changes(run: RunDirectory, config: AuditConfig) -> None:
+    """Say where the model or the clean queries of a finished run are here and are no longer what they were."""
+    stored, changed = read_json(verified(run.inputs, listed=True)), list[str]()
+    for name, source in (("model", config.model), ("adapter", config.adapter)):
+        if source is not None and Path(source).exists() and stored.get(name) != model_fingerprint(source):
+            changed.append(f"the {name} in {source}")
+    queries = config.validation
+    if Path(queries).exists() and stored["query"] != fingerprint(read_table(queries, "validation")):
+        changed.append(f"the queries in {queries}")
+    if changed:
+        log.warning(
+            "Changed since the audit in %s: %s. Its verdicts are of what was there before; audit again for new ones.",
+            run.path,
+            " and ".join(changed),
+        )
 
 
 def read_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, Summary]:
