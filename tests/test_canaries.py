@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from folders import answers, encoder_folder, generator_folder, reviews, write_rows
 from thresher.auditing.prepare import Job, prepare
-from thresher.auditing.trainings import plan_rounds
+from thresher.auditing.trainings import draw_canaries, plan_rounds
 from thresher.calibration.canaries import Round, canary_rows
 from thresher.config import AuditConfig
 from thresher.data.corruption.answers import swapped_at
@@ -58,7 +58,8 @@ def planned(job: Job, *, kind: str = "lora", guess: Any = never, **options: Any)
     """The rounds that an audit of these rows with canaries would have."""
     config = job.config.model_copy(update={"detector": "auto", "canaries": 0.1, **options})
     subject = replace(job.subject, kind=kind)
-    return plan_rounds(job.task, subject, job.encoded["train"], config, LENGTH, guess)
+    canaries = draw_canaries(job.task, subject, config, guess)
+    return plan_rounds(job.task, subject, job.encoded["train"], config, LENGTH, canaries)
 
 
 def confused() -> Any:

@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 
 import thresher
 from folders import encoder_folder, reviews, write_rows
+from thresher.auditing.drawn import keep_drawn
 from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.run import RunDirectory
 from thresher.config import AuditConfig
@@ -277,22 +278,33 @@ def test_an_audit_says_what_was_planted_and_an_explanation_shows_it(options: dic
 
 
 @pytest.mark.parametrize("change", [{"plant_kind": "likeliest"}, {"canary_kind": "confusable", "detector": "auto"}])
-def test_a_run_goes_on_only_with_the_labels_that_the_model_gave(
+def test_a_run_goes_on_with_what_was_drawn_for_it_whatever_would_be_drawn_now(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str]
 ) -> None:
-    """Another number of threads may change the model's last bits, and with them which labels are likeliest."""
+    """Another number of threads, or other code, may draw other labels."""
     three = [{**row, "label": "xyz"[i % 3]} for i, row in enumerate(reviews(60, 1))]
     train, clean = (write_rows(tmp_path / f"{count}.jsonl", three[-count:]) for count in (60, 12))
-    config = {**options, **change, "train": train, "validation": clean, "test": None}
+    config = {**options, **change, "train": train, "validation": clean, "test": None, "output": tmp_path / "run"}
     run_dir = RunDirectory(tmp_path / "run")
     job = prepared(config)
     run_dir.open(job.config, job.inputs)
-    run_dir.open(job.config, prepared(config).inputs)
+    keep_drawn(run_dir, job.drawn, job.tables["train"], job.config)
     uniform = np.random.default_rng(5).dirichlet(np.ones(3), 60)
     monkeypatch.setattr(Classify, "guess", lambda *_: uniform)
-    other = prepared(config)
-    with pytest.raises(RunError, match="that the model was asked for changed"):
-        run_dir.open(other.config, other.inputs)
+    fresh, again = prepared(config | {"output": tmp_path / "other"}), prepared(config)
+    assert trained_on(fresh) != trained_on(job) == trained_on(again)
+    assert (again.planted == job.planted).all()
+    run_dir.drawn.write_text(run_dir.drawn.read_text().replace("x", "y", 1))
+    run_dir.open(job.config, job.inputs)
+    lost = prepared(config)
+    with pytest.raises(RunError, match=r"drawn\.json: is damaged, and cannot be made again as it was"):
+        keep_drawn(run_dir, lost.drawn, lost.tables["train"], lost.config)
+    keep_drawn(run_dir, job.drawn, job.tables["train"], job.config)
+
+
+def trained_on(job: Job) -> list[list[int]]:
+    """The labels of every round."""
+    return [one.train.classes.tolist() for one in job.rounds]
 
 
 texts = st.lists(st.sampled_from(["yes", "no", "a good film", "the plot\nwas dull", "x", "so so", ""]), max_size=40)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thresher.auditing.run import RunDirectory, read_finished
+from thresher.checksums import verified
 from thresher.config import AuditConfig, make_config
 from thresher.lines import plain
 from thresher.progress import Progress, Shown, Silent, console_of_call
@@ -67,7 +68,7 @@ class AuditResult:
         """How much gradients cancel, one line a module (``kind`` "module") and layer group ("group"), by ``name``."""
         import pandas as pd
 
-        return pd.read_parquet(RunDirectory(self.folder).cancellation)
+        return pd.read_parquet(verified(RunDirectory(self.folder).cancellation))
 
     def lowest(self, count: int = 10) -> pd.DataFrame:
         """The ``count`` most detrimental rows with their text, the most detrimental first; the index is the row."""

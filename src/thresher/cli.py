@@ -86,21 +86,27 @@ def clean(
         bool,
         typer.Option("--guard-formulas", help="Put ' before cells that a spreadsheet would take for formulas."),
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Allow --output to be a file that the audit read; a copy is kept.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
     from thresher.results.clean import clean_run
 
-    cleaned = clean_run(run, output, drop, relabel=relabel, guard_formulas=guard_formulas)
+    cleaned = clean_run(run, output, drop, relabel=relabel, guard_formulas=guard_formulas, overwrite=overwrite)
     console = open_console(stderr=as_json)
     mended = f", {cleaned.relabelled:,} of them with another label" * relabel
     console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.")
+    if cleaned.backup is not None:
+        console.print(f"What {cleaned.output} was before is in {cleaned.backup}.")
     if cleaned.formulas:
         done = "they have ' before them now" if guard_formulas else "--guard-formulas puts ' before each"
         console.print(f"{cleaned.formulas:,} cells look like formulas to a spreadsheet; {done}.")
     if cleaned.planted:
         console.print("The errors that the audit planted are not in this file: it has the rows as they were given.")
-    _write_json(asdict(cleaned) | {"output": str(output)}, wanted=as_json)
+    paths = {"output": str(output), "backup": cleaned.backup and str(cleaned.backup)}
+    _write_json(asdict(cleaned) | paths, wanted=as_json)
 
 
 @app.command()
@@ -118,9 +124,11 @@ def explain(
     from thresher.report.layer_plot import check_plot, save_plot
     from thresher.report.layers import explanation_json, show_explanation
     from thresher.results.explain import explain_rows
+    from thresher.results.output import refuse_overwriting
 
     if plot is not None:
         check_plot(plot)
+        refuse_overwriting("--plot", plot)
     console = open_console(stderr=as_json)
     found = explain_rows(run, row, method or (), aggregation, queries, Shown(console))
     for explanation in found:
@@ -157,9 +165,11 @@ def compare(
     """Compare the scores of audits with planted errors: which is best, and which differ beyond chance."""
     from thresher.report.comparison import check_output, comparison_json, save_comparison, show_comparison
     from thresher.results.compare import compare_runs
+    from thresher.results.output import refuse_overwriting
 
     if output is not None:
         check_output(output)
+        refuse_overwriting("--output", output, runs)
     console = open_console(stderr=as_json)
     found = compare_runs(runs, metric, score or (), top, reference)
     show_comparison(console, found)

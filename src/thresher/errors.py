@@ -6,6 +6,7 @@ exceptions. Anything else that is raised is a fault of Thresher.
 
 from __future__ import annotations
 
+from pathlib import Path
 from traceback import format_exception
 
 from thresher.lines import plain, plain_lines
@@ -51,3 +52,12 @@ class DivergedError(ModelError):
 
 class RunError(ThresherError):
     """A run directory belongs to other arguments, or is not finished."""
+
+
+class DamagedError(RunError):
+    """A file of a run or study is not what was written there."""
+
+    def __init__(self, file: Path, *, gone: bool = False) -> None:
+        what = "is gone" if gone else "is damaged: it is not what was written there"
+        super().__init__(f"{file}: {what}. The command that made it, run again, makes it anew where that can be done.")
+        self.file = file

@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from thresher.errors import RunError
+from safetensors import SafetensorError
 
-UNFINISHED = ".part"
+from thresher import checksums
+from thresher.checksums import UNFINISHED, digests_of, hash_file, record, verified
+from thresher.errors import RunError, first_line
+
+log = logging.getLogger(__name__)
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk, a quota or a limit on the size of files says when there is no more room."""
 
 
 @contextmanager
-def atomic_write(target: Path) -> Generator[Path]:
+def atomic_write(target: Path, *, once: bool = False) -> Generator[Path]:
     """Yield a temporary path beside ``target``; on leaving without an error it takes the place of ``target``.
 
-    Raises :class:`RunError` where the disk refuses.
+    What it holds is recorded (:mod:`thresher.checksums`). Raises :class:`RunError` where the disk refuses, and where
+    something is to be the same whenever it is written (``once``) and is another than it was.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(target)
-    except OSError as error:
-        raise RunError(f"{target}: cannot be written ({error.strerror or error}).") from None
-    finally:
-        if target.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+    temporary = _temporary(target)
+    with told_of_disk(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(target)
+            yield temporary
+            if once and (before := digests_of(target)) and hash_file(temporary) not in before:
+                raise RunError(
+                    f"{target}: is damaged, and cannot be made again as it was, with which other files here were made; "
+                    "begin anew with another --output."
+                )
+            new = not target.exists()
+            if not new:
+                record({target: temporary})
+            temporary.replace(target)
+            if new:
+                record([target])
+        finally:
+            if target.parent.is_dir():
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -40,17 +61,92 @@ def written_folder(target: Path) -> Generator[Path]:
     Where another process has meanwhile made ``target``, that one stays. Raises :class:`RunError` where the disk
     refuses.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
+    temporary = _temporary(target)
+    with told_of_disk(target):
+        try:
+            _remove_leftovers(target)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if not target.exists():
+                temporary.replace(target)
+                record(files_in(target))
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def told_of_disk(target: Path) -> Generator[None]:
+    """Within, what the system or a library says of a disk that refuses ``target`` becomes a :class:`RunError`."""
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process of the same number
-        temporary.mkdir(parents=True)
-        yield temporary
-        if not target.exists():
-            temporary.replace(target)
+        yield
     except OSError as error:
-        raise RunError(f"{target}: cannot be written ({error.strerror or error}).") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(_refusal(target, error.errno, error.strerror or str(error))) from None
+    except SafetensorError as error:  # which tells the number of the system's error only in words
+        full = next((number for number in _FULL if f"os error {number})" in str(error)), None)
+        raise RunError(_refusal(target, full, first_line(error))) from None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error says that there is no room left."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Every file under a folder, sorted; none where there is no such folder."""
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def remove(path: Path, *, forget: bool = True) -> None:
+    """Take a file, or a folder with all in it, off the disk and, to ``forget`` it, off the list of checksums."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+    if forget:
+        checksums.forget(path)
+
+
+def restore_folder(folder: Path) -> None:
+    """Take away a whole folder, where a file that was written in it is gone or damaged; whoever made it will again."""
+    if checksums.any_damaged(folder):
+        checksums.expect(folder)
+        remove(folder)
+        log.warning("%s: is damaged, and is made again.", folder)
+
+
+def _refusal(target: Path, number: int | None, said: str) -> str:
+    what = "make room there and run the same command again" if number in _FULL else "mend that or name another place"
+    return f"{target}: cannot be written ({said.rstrip('.')}); {what}."
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{os.getpid()}{UNFINISHED}")
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Take away what killed processes left of ``target``, this process's number among theirs."""
+    for found in _leftovers(target.parent.absolute()):
+        name, _, process = found.name.removesuffix(UNFINISHED).rpartition(".")
+        if name == f".{target.name}" and process.isdecimal() and not _lives(int(process)):
+            remove(found)
+
+
+@cache
+def _leftovers(folder: Path) -> tuple[Path, ...]:
+    """Unfinished files that were in a folder before this process wrote there."""
+    return tuple(folder.glob(f".*{UNFINISHED}"))
+
+
+def _lives(process: int) -> bool:
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:
@@ -58,14 +154,19 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:
     return json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n"
 
 
-def write_json(target: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON."""
-    with atomic_write(target) as temporary:
+def write_json(target: Path, value: Any, *, once: bool = False) -> None:
+    """Write ``value`` as indented JSON; ``once`` as in :func:`atomic_write`."""
+    with atomic_write(target, once=once) as temporary:
         text = json_text(value)
         # A file name that is no UTF-8 has halves of characters, which are left as JSON escapes.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(source: Path, default: Any = None) -> Any:
-    """The JSON value in ``source``, or ``default`` where there is no such file."""
-    return json.loads(source.read_text(encoding="utf-8")) if source.exists() else default
+    """The JSON value in ``source``, or ``default`` where there is no such file.
+
+    Raises :class:`DamagedError` where it is not what was written.
+    """
+    if not source.exists():
+        return default
+    return json.loads(verified(source).read_text(encoding="utf-8"))

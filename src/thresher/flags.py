@@ -16,6 +16,8 @@ from typer.core import TyperCommand
 
 from thresher.config import OneOf, Section
 from thresher.errors import ThresherError, trace
+from thresher.files import is_full
+from thresher.lines import plain
 from thresher.terminal import open_console, show_warnings
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
@@ -160,6 +162,8 @@ def _mistake(error: Exception) -> str | None:
     """What the user did wrong, "" where typer has shown its help instead; None for a fault that is none of theirs."""
     if isinstance(error, ThresherError):
         return str(error)
+    if is_full(error):
+        return plain(f"{error}; make room there and run the same command again")
     told: Callable[[], str] | None = getattr(error, "format_message", None)  # of typer, about flags
     if told is None:
         return None

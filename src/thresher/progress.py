@@ -105,6 +105,14 @@ def console_of_call(asked: bool | None) -> PlainConsole | None:
     return console if (watched if asked is None else asked) else None
 
 
+def byte_size(count: float) -> str:
+    """How many bytes, as a person says it."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def duration(seconds: float) -> str:
     """``52 s``, ``12 min``, ``3.4 h``."""
     if seconds < 90:

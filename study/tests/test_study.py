@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import thresher
 from awkward import NAME, obeyed
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app as product
-from thresher.errors import ConfigError, RunError, ThresherError
+from thresher.errors import ConfigError, DamagedError, RunError, ThresherError
 from thresher.evaluate.detection import noise_detection_rate
 from thresher.results.compare import outcomes_of
 from thresher.scores.table import lowest_of
@@ -122,6 +123,28 @@ def test_what_is_done_is_not_done_again(finished: StudyConfig) -> None:
     assert again.exit_code == 0, again.output
     assert [file.stat().st_mtime_ns for file in files] == before
     assert "done in" not in again.output
+
+
+@pytest.mark.slow
+def test_damaged_tables_and_results_are_made_again_as_they_were(
+    finished: StudyConfig, place: Path, tmp_path: Path
+) -> None:
+    file = plan(place, tmp_path / "study")
+    study = read_study(file, {})
+    shutil.copytree(finished.output, study.output)
+    cell = cells(study)[1]
+    lost = views_of(study, cell) / "moves.parquet", views_of(study, cell) / "detection.parquet"
+    lost += (StudyJob(cell, "all_rows").result(study), study.output / "manifest.json")
+    before = [one.read_bytes() for one in lost]
+    lost[0].unlink()
+    with pytest.raises(DamagedError, match=r"moves\.parquet: is gone"):
+        gather(study)
+    for one in lost[1:]:
+        one.write_bytes(one.read_bytes()[:-40])
+    ended = run(str(file))
+    assert ended.exit_code == 0, f"{ended.output}{ended.exception}"
+    assert [one.read_bytes() for one in lost[:3]] == before[:3]
+    assert manifest(study).keys() == manifest(finished).keys()
 
 
 def test_a_retraining_leaves_out_the_lowest_rows(finished: StudyConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,17 @@
-"""How much computing an audit takes, in gradient passes over a row; and what would take less."""
+"""How much an audit takes, of computing in gradient passes over a row and of the disk; and what would take less."""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from thresher.auditing.prepare import Job
 from thresher.config import AuditConfig
-from thresher.progress import duration
+from thresher.errors import RunError
+from thresher.files import files_in
+from thresher.progress import byte_size, duration
+from thresher.scores.table import available
 
 FORWARD = 0.35
 """A pass without gradients."""
@@ -15,6 +20,9 @@ TRAINED = 1.3
 """A row of a training step."""
 
 _RETRAININGS = 3
+_LOOKS = 8
+"""Scores of a first look, about."""
+
 SHORT = 128
 SMALL = 21_300_000
 """Weights of the packaged MiniLM that every token meets."""
@@ -39,6 +47,43 @@ def passes(job: Job, config: AuditConfig) -> float:
     features = rows * (2 * rounds + 1) if job.auto else (rows + queries) * job.probed
     before = features + queries * job.compares_answers
     return gradients + training_passes(job, config.epochs) * trainings + FORWARD * before
+
+
+def disk_bytes(job: Job) -> int:
+    """What the audit's files take at most, in all rounds and while their gradients are there."""
+    config, rows, queries = job.config, len(job.encoded["train"]), len(job.encoded["query"])
+    model: Any = job.subject.model
+    width = getattr(model.config.get_text_config(), "hidden_size", 0)
+    features = 4 * width * (rows + queries) * (job.probed or config.quick)
+    scores = 8 * rows * (len(job.rounds) + 1) * len(available(job.modules, config.methods, job.ks))
+    if config.quick:
+        return int(features + 8 * rows * (len(job.rounds) + 1) * _LOOKS)
+    gradients = job.gradient_bytes * (1 + bool(job.summed_checkpoints))
+    if job.summed_checkpoints:  # the sums up to one checkpoint and the next
+        gradients += 2 * 4 * rows * queries * len(job.kept.weights.modules)
+    return int(features + scores + gradients + job.tensor_bytes + _training_bytes(job))
+
+
+def refuse_full_disk(job: Job, folder: Path) -> None:
+    """Raise :class:`RunError` where the disk has less room than the audit in ``folder`` still takes."""
+    needed = disk_bytes(job)
+    free = shutil.disk_usage(folder).free
+    there = sum(file.stat().st_size for file in files_in(folder))
+    if needed > free + there:
+        raise RunError(
+            f"{folder}: the audit takes up to {byte_size(needed)} of disk and {byte_size(free)} are free; choose fewer "
+            "--modules, or an --output on a larger disk."
+        )
+
+
+def _training_bytes(job: Job) -> int:
+    """Of all trainings: weights with AdamW's moments, the best and the saved ones, and what was said of rows."""
+    weights = sum(tensor.nbytes for tensor in job.initial.values())
+    epochs = job.config.epochs
+    kept = weights * (3 + 1 + 1 + 2 * epochs * job.config.keep_checkpoints)
+    said = 4 * (1 + max(1, len(job.subject.classes))) * len(job.encoded["train"]) * epochs
+    trainings = len(job.rounds) + job.searches + (_RETRAININGS + 2 * job.auto) * job.config.retrain
+    return trainings * (kept + said) * (job.subject.kind == "lora")
 
 
 def cheaper(job: Job, a_row: float) -> tuple[str, ...]:

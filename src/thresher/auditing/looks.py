@@ -10,6 +10,7 @@ from thresher.arrays import Floats
 from thresher.auditing.run import RunDirectory
 from thresher.calibration.canaries import Round
 from thresher.calibration.candidates import ScoredRound
+from thresher.checksums import verified
 from thresher.scores.names import ScoreName
 from thresher.scores.stored import read_scores, write_scores
 
@@ -21,7 +22,7 @@ def write_candidates(run_dir: RunDirectory, one: Round, scores: Mapping[ScoreNam
 
 def read_candidates(run_dir: RunDirectory) -> ScoredRound:
     """What a round left in ``candidates.parquet``."""
-    about = pd.read_parquet(run_dir.candidates, columns=["row", "canary"])
+    about = pd.read_parquet(verified(run_dir.candidates), columns=["row", "canary"])
     return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(run_dir.candidates))
 
 
@@ -29,7 +30,7 @@ def rounds_as_given(run_dir: RunDirectory, rows: Sequence[int]) -> dict[int, lis
     """For each round the rows to look up in it: of every row the first round in which it was no canary."""
     left, found, number = list(rows), dict[int, list[int]](), 0
     while left:
-        canary = pd.read_parquet(run_dir.round(number).candidates, columns=["canary"])["canary"].to_numpy()
+        canary = pd.read_parquet(verified(run_dir.round(number).candidates), columns=["canary"])["canary"].to_numpy()
         found[number] = [row for row in left if not canary[row]]
         left, number = [row for row in left if canary[row]], number + 1
     return found

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from thresher.auditing.cost import refuse_full_disk
 from thresher.auditing.decide import decide
 from thresher.auditing.doubts import doubt_of
+from thresher.auditing.drawn import keep_drawn
 from thresher.auditing.known import ask_before_training, knowledge_of
 from thresher.auditing.prepare import Job
 from thresher.auditing.quick import look
@@ -21,6 +23,7 @@ from thresher.auditing.rounds import find_learning_rate, frozen_features, run_ro
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.summary import Findings, results, summarise
 from thresher.calibration.repair import lost_classes
+from thresher.locks import hold
 from thresher.model.finetune import History
 from thresher.progress import Progress, Within
 from thresher.summary import write_summary
@@ -36,9 +39,13 @@ def run(job: Job, progress: Progress) -> Path:
         Its run directory.
     """
     run_dir = RunDirectory(job.config.output)
-    run_dir.open(job.config, job.inputs)
-    with tracking(job.config.log_to, run_dir.path) as tracker:
-        _run(job, run_dir, progress, tracker)
+    run_dir.refuse_other(job.config, job.inputs)
+    with hold(run_dir.path):
+        run_dir.open(job.config, job.inputs)
+        refuse_full_disk(job, run_dir.path)
+        keep_drawn(run_dir, job.drawn, job.tables["train"], job.config)
+        with tracking(job.config.log_to, run_dir.path) as tracker:
+            _run(job, run_dir, progress, tracker)
     return run_dir.path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from thresher.auditing.cost import cheaper, passes, training_passes
+from thresher.auditing.cost import cheaper, disk_bytes, passes, training_passes
 from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig
 from thresher.gradients.gradient_pass import gradient_pass
@@ -24,6 +24,7 @@ LONG = 600
 class Plan:
     """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing, and
     ``training_seconds`` are those of one training among them. ``scores`` are those that influence gives.
+    ``disk_bytes`` is the most that its files take, of all rounds and with what is taken away in the end.
     """
 
     rows: int
@@ -35,6 +36,7 @@ class Plan:
     canaries: str
     tensor_bytes: int
     gradient_bytes: int
+    disk_bytes: int
     model: str
     training: str
     row_by_row: tuple[str, ...]
@@ -76,6 +78,7 @@ def make_plan(job: Job) -> Plan:
         canaries=_canaries(job),
         tensor_bytes=job.tensor_bytes,
         gradient_bytes=job.gradient_bytes,
+        disk_bytes=disk_bytes(job),
         model=type(inner).__name__,
         training=_training(job),
         row_by_row=row_by_row,

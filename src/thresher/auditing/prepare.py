@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from torch import Tensor
 
 from thresher.arrays import Flags
 from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
-from thresher.auditing.run import GUESSED
-from thresher.auditing.trainings import canary_kind, plan_rounds
+from thresher.auditing.drawn import Drawn, described, planted_again, read_drawn
+from thresher.auditing.run import RunDirectory
+from thresher.auditing.trainings import canary_kind, draw_canaries, plan_rounds
 from thresher.calibration.canaries import AUTO, Round
 from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.corruption.kinds import Guess
@@ -57,7 +57,7 @@ class Job:
     ``task`` and ``encoded`` carry the rows as trained on, planted errors included; ``planted`` [n] marks those.
     ``notes`` are the task's lines for the plan. ``rounds`` are the trainings, with their canaries. ``initial`` are the
     trainable weights before fine-tuning, from which every training starts. ``checkpoints`` are those of the user's own
-    training, and ``longest`` is how many tokens a row may have.
+    training, ``longest`` is how many tokens a row may have, and ``drawn`` what the run folder is to keep of chance.
     """
 
     config: AuditConfig
@@ -72,20 +72,17 @@ class Job:
     initial: dict[str, Tensor]
     checkpoints: tuple[Checkpoint, ...]
     longest: int
+    drawn: Drawn
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Fingerprints of what was read, and of labels that the model itself was asked for."""
+        """Fingerprints of what was read."""
         files: dict[str, str] = {part: fingerprint(table) for part, table in self.tables.items()}
         for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
             if source is not None:
                 files[name] = model_fingerprint(source)
         if self.checkpoints:
             files["checkpoints"] = " ".join(model_fingerprint(str(point.folder)) for point in self.checkpoints)
-        likeliest = self.config.plant and self.planted_kind == "likeliest"
-        if likeliest or (self.auto and self.canary_kind == "confusable"):
-            labels = np.concatenate([one.train.classes.numpy() for one in self.rounds])
-            files[GUESSED] = hashlib.sha256(labels.tobytes()).hexdigest()[:16]
         return files
 
     @property
@@ -200,7 +197,8 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     if config.quick:
         refuse_no_look(config, subject)
     longest = most_tokens(subject.model, subject.tokenizer, config.max_length)
-    task, flags = planted(task, config, partial(task.guess, subject, longest, config))
+    kept = read_drawn(RunDirectory(config.output), tables["train"], config)
+    task, flags = planted(task, config, partial(task.guess, subject, longest, config), kept)
     encoding = task.encode(subject, longest)
     if config.quick:
         longest = min(longest, first_tokens(encoding.rows, subject))
@@ -221,11 +219,11 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     trained = subject.model.named_parameters() if subject.kind == "lora" else ()
     initial = {name: p.detach().clone() for name, p in trained if p.requires_grad}
     guess = partial(task.guess, subject, longest, config)
-    rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, guess)
+    drawn = kept or Drawn(described(task, flags), draw_canaries(task, subject, config, guess))
+    rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, drawn.canaries)
     notes = encoding.notes | _warn_of_repeats(task, tables)
-    return Job(
-        config, tables, task, encoding.rows, notes, flags, subject, modules, rounds, initial, checkpoints, longest
-    )
+    rows = encoding.rows
+    return Job(config, tables, task, rows, notes, flags, subject, modules, rounds, initial, checkpoints, longest, drawn)
 
 
 def _warn_of_repeats(task: Task, parts: Collection[Part]) -> dict[str, str]:
@@ -300,11 +298,13 @@ def planted_kind(task: Task, config: AuditConfig) -> PlantKind:
     return kind
 
 
-def planted(task: Task, config: AuditConfig, guess: Guess) -> tuple[Task, Flags]:
+def planted(task: Task, config: AuditConfig, guess: Guess, kept: Drawn | None = None) -> tuple[Task, Flags]:
     """The task with the errors that the configuration plants, and which rows those are, [n]; the same every time.
 
-    ``guess`` is asked as :meth:`Task.plant` says.
+    ``guess`` is asked as :meth:`Task.plant` says, unless these errors were ``kept``.
     """
+    if kept is not None:
+        return planted_again(task, kept.planted)
     kind = planted_kind(task, config)
     task, flags = task.plant(config.plant, kind, np.random.default_rng(config.seed), guess)
     if config.plant and (flags.all() or not flags.any()):

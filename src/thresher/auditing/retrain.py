@@ -16,9 +16,11 @@ from thresher.auditing.prepare import Job, prepare
 from thresher.auditing.rounds import find_learning_rate
 from thresher.auditing.run import RunDirectory
 from thresher.calibration.repair import split_relabels
+from thresher.checksums import is_damaged
 from thresher.config import AuditConfig
 from thresher.data.encode import EncodedRows
-from thresher.files import read_json, write_json
+from thresher.files import read_json, remove, restore_folder, write_json
+from thresher.locks import hold
 from thresher.model.checkpoints import load_checkpoint, read_checkpoints
 from thresher.model.finetune import CHECKPOINTS, finetune, retell
 from thresher.progress import Progress, Silent
@@ -51,7 +53,9 @@ def retrain_on(
     job, run_dir = prepare(config), RunDirectory(config.output)
     train = job.encoded["train"]
     encoded: dict[str, RowsOf] = {name: partial(train.take, rows) for name, rows in sets.items()}
-    return retrain(find_learning_rate(job, run_dir, progress), run_dir, encoded, progress, every_epoch=every_epoch)
+    with hold(run_dir.path, shared=True):  # with other retrainings
+        job = find_learning_rate(job, run_dir, progress)
+        return retrain(job, run_dir, encoded, progress, every_epoch=every_epoch)
 
 
 def retrain(
@@ -73,6 +77,9 @@ def retrain(
     for name, rows in sets.items():
         file = run_dir.retrained / f"{name}.json"
         told = curves(tracker or Untracked(), f"retraining_{name}")
+        restore_folder(run_dir.retrained / name)
+        if is_damaged(file):
+            remove(file)
         if not file.exists() and name == "all_rows" and not job.auto and run_dir.judged.exists():
             write_json(file, read_json(run_dir.judged))
         if file.exists():

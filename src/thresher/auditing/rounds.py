@@ -6,12 +6,10 @@ Each stage leaves a finished file in the round's directory and is passed over wh
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,21 +26,20 @@ from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.label_noise import estimate_share, learn_label_noise
 from thresher.detectors.registry import detect
-from thresher.errors import ModelError, RunError
+from thresher.errors import ModelError
 from thresher.evaluate.cancellation import store_cancellation
-from thresher.files import atomic_write, write_json
+from thresher.files import atomic_write, remove, write_json, written_folder
 from thresher.gradients.store import Side
 from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
 from thresher.influences.compute import module_matrices
 from thresher.influences.gather import gather
 from thresher.influences.tensor import TensorFile, make_frame
 from thresher.model.checkpoints import Checkpoint, read_checkpoints
-from thresher.model.classes import CLASSES_FILE
 from thresher.model.features import pooled_features
 from thresher.model.finetune import CHECKPOINTS, EpochCallback, History, finetune, read_epoch_predictions
+from thresher.model.lora import save_lora
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
-from thresher.model.quiet import quiet
 from thresher.model.rate_search import RateTrainer, find_rate
 from thresher.progress import Advance, Progress
 from thresher.scores.names import DetectorScore, ScoreName
@@ -147,7 +144,7 @@ def with_alike_canaries(job: Job, run_dir: RunDirectory, frozen: Features | None
         counts = [int(one.wrong.sum()) for one in job.rounds]
         chosen = draw_alike(noise, labels, counts, job.config.seed, EVENLY if told else 1.0)
         tensors = dict(zip(numbers, (torch.from_numpy(np.stack(one)) for one in chosen), strict=True))
-        write_tensors(run_dir.canaries, tensors)
+        write_tensors(run_dir.canaries, tensors, once=True)
     kept, _ = read_tensors(run_dir.canaries)
     canaries = [(kept[number][0].numpy(), kept[number][1].numpy()) for number in numbers]
     return replace(job, rounds=tuple(with_canaries(job.rounds, job.encoded["train"], canaries)))
@@ -206,12 +203,9 @@ def _finetune(
         progress=progress,
         on_epoch_end=on_epoch_end,
     )
-    model: Any = job.subject.model
-    with quiet():
-        model.save_pretrained(run_dir.model)
-        job.subject.tokenizer.save_pretrained(run_dir.model)
-    if job.subject.classes:
-        write_json(run_dir.model / CLASSES_FILE, job.subject.classes)
+    if not run_dir.model.exists():
+        with written_folder(run_dir.model) as temporary:
+            save_lora(job.subject, temporary)
     return history
 
 
@@ -222,7 +216,6 @@ def _influence(job: Job, one: Round, run_dir: RunDirectory, progress: Progress) 
         return
     config, model = job.config, job.subject.model
     data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": one.train}
-    _refuse_full_disk(run_dir, job.gradient_bytes)
     gathered = partial(gather, model, data=data, batch_size=config.rows_a_pass, memory=config.memory_bytes)
     checkpoints = _checkpoints(job, run_dir)
     summed = None
@@ -266,14 +259,4 @@ def _checkpoints(job: Job, run_dir: RunDirectory) -> Sequence[Checkpoint]:
 
 def _remove_scratch(run_dir: RunDirectory) -> None:
     for folder in (run_dir.gradients, run_dir.sums):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _refuse_full_disk(run_dir: RunDirectory, needed: int) -> None:
-    blocks = [*run_dir.gradients.glob("*.safetensors"), *run_dir.sums.rglob("*.safetensors")]
-    free = shutil.disk_usage(run_dir.path).free + sum(file.stat().st_size for file in blocks)
-    if needed > free:
-        raise RunError(
-            f"{run_dir.path}: the gradients take {needed / 2**30:.1f} GiB of disk and {free / 2**30:.1f} are free; "
-            "choose fewer --modules, or an --output on a larger disk."
-        )
+        remove(folder)

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import json
+import logging
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
 
+from thresher.auditing.restore import ROUNDS, restore
+from thresher.checksums import CHECKSUMS, digests_of, is_damaged, keep_checksums, record, verified
 from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig, differences
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
-from thresher.files import UNFINISHED, atomic_write, read_json, write_json
+from thresher.files import UNFINISHED, atomic_write, json_text, read_json, remove, write_json
+from thresher.locks import LOCK
+from thresher.model.source import model_fingerprint
 from thresher.summary import FORMAT, Summary, check_format, read_summary
 
-ROUNDS = "rounds"
-"""Folder of all trainings but the first."""
+log = logging.getLogger(__name__)
 
-GUESSED = "labels that the model was asked for"
-"""In inputs.json. They hang on the last bits of its numbers, and these on the number of threads."""
+THREADS = "threads"
+"""In inputs.json: how many there were when the run began."""
+
+_UNFINISHED = (f".*{UNFINISHED}", "*.zarr/**/*.partial")
+"""What a kill leaves of a file, of ours and of Zarr's."""
 
 
 class RunDirectory:
     """Paths and bookkeeping of one run.
 
-    config.yaml (resolved, replayable), inputs.json (fingerprints of what was read, and the format of all files here),
-    features.safetensors and (of answers) as_it_came.safetensors, which are of the model before training,
+    checksums.txt (of every file here, by which damage is noticed), config.yaml (resolved, replayable), inputs.json
+    (fingerprints of what was read, the format of all files here, and the number of threads), drawn.json (rows with
+    planted errors and canaries, as they were trained on), features.safetensors and (of answers)
+    as_it_came.safetensors, which are of the model before training,
     canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
     training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
     cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with
@@ -53,6 +63,7 @@ class RunDirectory:
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
         self.features = path / "features.safetensors"
+        self.drawn = path / "drawn.json"
         self.canaries = path / "canaries.safetensors"
         self.as_it_came = path / "as_it_came.safetensors"
         self.search = path / "search"
@@ -71,59 +82,109 @@ class RunDirectory:
         return RunDirectory(self.path / ROUNDS / str(number)) if number else self
 
     def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
-        """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`."""
+        """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`.
+
+        What is damaged in it is taken away, and so made again.
+        """
         self.refuse_other(config, inputs)
-        for leftover in self.path.rglob(f".*{UNFINISHED}"):  # of a kill in the middle of a write
-            leftover.unlink()
+        for leftover in {file for pattern in _UNFINISHED for file in self.path.rglob(pattern)}:
+            remove(leftover)
+        keep_checksums(self.path)
+        ours = self._ours(config, inputs)
+        if self._begun:
+            for file in filter(is_damaged, ours):
+                log.warning("%s: was damaged, and is mended.", file)
+                _write_text(file, ours[file])
+            record(file for file in ours if file.exists() and not digests_of(file))
+            self._tell_threads()
+            restore(self.path, looked=self._only_looked_at)
         if self._only_looked_at and not config.quick:
             self._forget_look()
         if not self.config.exists():
-            write_json(self.inputs, {"format": FORMAT, **inputs})
-            with atomic_write(self.config) as temporary:
-                temporary.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+            for file, text in ours.items():
+                _write_text(file, text)
+
+    @property
+    def _begun(self) -> bool:
+        """Whether a configuration was written here, be it still there or not."""
+        return self.config.exists() or bool(digests_of(self.config))
+
+    def _ours(self, config: AuditConfig, inputs: Mapping[str, str]) -> dict[Path, str]:
+        """The two files that say whose the run is, and what is in them; the one that begins it last."""
+        about = {"format": FORMAT, **inputs, THREADS: str(_threads())}
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        return {self.inputs: json_text(about), self.config: text}
+
+    def _tell_threads(self) -> None:
+        before, now = read_json(self.inputs).get(THREADS), str(_threads())
+        if before is not None and before != now:
+            log.warning(
+                "%s: was begun with %s threads and goes on with %s, so what is computed now may differ by rounding; "
+                "OMP_NUM_THREADS=%s goes on as it began.",
+                self.path,
+                before,
+                now,
+                before,
+            )
 
     @property
     def _only_looked_at(self) -> bool:
         return self.config.exists() and bool(yaml.safe_load(self.config.read_text(encoding="utf-8"))["quick"])
 
     def _forget_look(self) -> None:
-        """Take away what a first look left, but for the features."""
-        shutil.rmtree(self.path / ROUNDS, ignore_errors=True)
+        """Take away what a first look left, but for the features and what was drawn."""
         said = (self.predictions, self.canaries, self.candidates, self.opinions, self.all_scores, self.scores)
-        for file in (*said, self.summary, self._seconds, self.config):
-            file.unlink(missing_ok=True)
+        for path in (self.path / ROUNDS, *said, self.summary, self._seconds, self.config):
+            remove(path)
 
     def refuse_other(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
-        """Raise :class:`RunError` naming what differs if the directory belongs to another run."""
+        """Raise :class:`RunError` naming what differs if the directory belongs to another run, or cannot go on."""
         if not _is_name(str(self.path)):
             raise RunError(f"{self.path}: no folder for all files can have this name; name another --output.")
         if self.path.exists() and not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; name a directory as --output.")
-        if not self.config.exists():
-            ours = ("data", self.inputs.name)  # the demo lays its rows here first
+        if not self._begun:
+            ours = ("data", self.inputs.name, CHECKSUMS, LOCK)  # the demo lays its rows here first
             others = [e.name for e in self.path.glob("*") if e.name not in ours and e.suffix != UNFINISHED]
             if others:
                 raise RunError(f"{self.path}: holds other files ({min(others)}); name an empty --output.")
             return
-        self.refuse_format()
-        before = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        ours = self._ours(config, inputs)
+        stored: dict[str, Any] = json.loads(self._read(self.inputs, ours[self.inputs]))
+        check_format(self.path, stored.get("format"))
+        self._refuse_unlisted()
+        before = yaml.safe_load(self._read(self.config, ours[self.config]))
         if config.quick and not before["quick"]:
             raise RunError(f"{self.path}: holds a whole audit, and --quick would replace it; name another --output.")
         now = config.model_dump(mode="json", exclude=set(NOT_PART_OF_THE_RESULT))
         differs = differences(before, now)
-        stored = read_json(self.inputs)
-        hint = {GUESSED: " (use as many threads as before: OMP_NUM_THREADS)"}
-        differs += [
-            f"the contents of {name} changed{hint.get(name, '')}" for name in inputs if stored.get(name) != inputs[name]
-        ]
+        differs += [f"the contents of {name} changed" for name in inputs if stored.get(name) != inputs[name]]
         if differs:
             raise RunError(
                 f"{self.path}: this run was made with other arguments: {'; '.join(differs)}. Name another --output."
             )
 
+    def _read(self, file: Path, ours: str) -> str:
+        """What is in a file that says whose the run is; where it is damaged, what is ``ours`` if that was in it."""
+        if not is_damaged(file):
+            return file.read_text(encoding="utf-8") if file.exists() else "{}"
+        if hashlib.sha256(ours.encode()).hexdigest() in digests_of(file):
+            return ours
+        raise RunError(
+            f"{file}: is damaged or gone, so nothing tells whose run this is; begin anew with another --output."
+        )
+
     def refuse_format(self) -> None:
         """Raise :class:`RunError` if the directory's files are of another format."""
         check_format(self.path, read_json(self.inputs, {}).get("format"))
+        self._refuse_unlisted()
+
+    def _refuse_unlisted(self) -> None:
+        if not (self.path / CHECKSUMS).is_file():
+            raise RunError(
+                f"{self.path / CHECKSUMS}: is gone, so nothing tells whether the other files here are what was "
+                "written; begin anew with another --output."
+            )
 
     @contextmanager
     def time_stage(self, stage: str) -> Generator[None]:
@@ -147,21 +208,52 @@ def read_audited_rows(run: RunDirectory, config: AuditConfig, part: Literal["tra
     """The rows that were audited, as they were. Raises :class:`RunError` if they have changed since."""
     source, split = (config.train, "train") if part == "train" else (config.validation, "validation")
     table = read_table(source, split)
-    if fingerprint(table) != read_json(run.inputs)[part]:
+    if fingerprint(table) != read_json(verified(run.inputs, listed=True))[part]:
         raise RunError(f"{source}: the rows have changed since the audit in {run.path}; audit them again.")
     return table
+
+
+def warn_of_changes(run: RunDirectory, config: AuditConfig) -> None:
+    """Say where the model or the clean queries of a finished run are here and are no longer what they were."""
+    stored, changed = read_json(verified(run.inputs, listed=True)), list[str]()
+    for name, source in (("model", config.model), ("adapter", config.adapter)):
+        if source is not None and Path(source).exists() and stored.get(name) != model_fingerprint(source):
+            changed.append(f"the {name} in {source}")
+    queries = config.validation
+    if Path(queries).exists() and stored["query"] != fingerprint(read_table(queries, "validation")):
+        changed.append(f"the queries in {queries}")
+    if changed:
+        log.warning(
+            "Changed since the audit in %s: %s. Its verdicts are of what was there before; audit again for new ones.",
+            run.path,
+            " and ".join(changed),
+        )
 
 
 def read_finished(path: Path) -> tuple[RunDirectory, AuditConfig, pd.DataFrame, Summary]:
     """A finished run: its directory, configuration, verdicts and summary. Raises :class:`RunError` if it is none."""
     run = RunDirectory(path)
-    if not run.config.exists():
+    if not run.config.exists() and not digests_of(run.config):
         raise RunError(f"{path}: this is not a run directory (no config.yaml); name the --output of an audit.")
     run.refuse_format()
     if not run.summary.exists():
         raise RunError(f"{path}: this audit is not finished; run the same command again to go on.")
+    for file in (run.config, run.inputs, run.scores, run.summary):
+        verified(file, listed=True)
     config = AuditConfig(**yaml.safe_load(run.config.read_text(encoding="utf-8")))
     return run, config, pd.read_parquet(run.scores), read_summary(run.summary)
+
+
+def _write_text(file: Path, text: str) -> None:
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _threads() -> int:
+    """On which the last bits of every sum hang."""
+    import torch  # which takes seconds, and finished runs are read without
+
+    return torch.get_num_threads()
 
 
 def _is_name(path: str) -> bool:

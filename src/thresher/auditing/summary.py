@@ -19,6 +19,7 @@ from thresher.auditing.doubts import doubt_of
 from thresher.auditing.looks import rounds_as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
+from thresher.checksums import verified
 from thresher.detectors.baselines import oracle
 from thresher.evaluate.detection import measure_detection
 from thresher.evaluate.knowledge import Knowledge
@@ -150,7 +151,7 @@ def _cancellation(file: Path) -> tuple[GroupCancellation, ...]:
     """C of every layer group, with median, min and max over weights; none where gradients are projected."""
     if not file.exists():
         return ()
-    table: Any = pd.read_parquet(file)
+    table: Any = pd.read_parquet(verified(file))
     groups = table[table["kind"] == "group"].rename(columns={"name": "group"})
     names = list(GroupCancellation.model_fields)
     return tuple(

@@ -7,7 +7,6 @@ one gradient pass a checkpoint. With optimizer-aware checkpoints, a_i of :mod:`t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from thresher.errors import ConfigError, GradientError
+from thresher.files import remove
 from thresher.gradients.store import GradientStore
 from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE, Method, check_methods
@@ -68,7 +68,7 @@ class CheckpointSum:
                     if before is not None:
                         matrix += np.asarray(before[place].values)
                     files[number].write(place, {SUMMED: matrix}, len(self.modules))
-                shutil.rmtree(gradients)
+                remove(gradients)
                 if number:
                     files[number - 1].remove()
         return files[-1]

@@ -8,7 +8,6 @@ Larger is helpful, lower is detrimental.
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thresher.files import read_json, write_json
+from thresher.checksums import is_damaged, record
+from thresher.files import files_in, read_json, remove, told_of_disk, write_json
+from thresher.influences.checked_store import checked_folder
 from thresher.influences.registry import INFLUENCE, InfluenceFunction
 from thresher.model.names import ModuleName
 
@@ -77,10 +78,16 @@ class TensorFile:
 
     def create(self, frame: xr.Dataset, methods: Sequence[str]) -> None:
         """Lay out the file, unless an earlier run did; values are NaN until they are written."""
-        import zarr
-
         if self._progress.exists():
             return
+        with told_of_disk(self.path):
+            self._lay_out(frame, methods)
+            record(files_in(self.path))
+        self._finish(0, frame.sizes[DIMS[0]])
+
+    def _lay_out(self, frame: xr.Dataset, methods: Sequence[str]) -> None:
+        import zarr
+
         frame.to_zarr(self.path, mode="w", consolidated=False, zarr_format=3)
         group = zarr.open_group(str(self.path), mode="r+")
         shape = tuple(frame.sizes[dim] for dim in DIMS)
@@ -97,7 +104,6 @@ class TensorFile:
         with warnings.catch_warnings():  # zarr warns that the third version of its format does not have it yet
             warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
             zarr.consolidate_metadata(str(self.path))
-        self._finish(0, shape[0])
 
     @property
     def finished_modules(self) -> int:
@@ -114,19 +120,32 @@ class TensorFile:
         """Write one module's matrices [Q, N] by method."""
         import zarr
 
-        group = zarr.open_group(str(self.path), mode="r+")
-        for method, matrix in values.items():
-            group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
+        with told_of_disk(self.path):
+            group = zarr.open_group(str(self.path), mode="r+")
+            for method, matrix in values.items():
+                group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
+            record(file for method in values for file in files_in(self.path / method / "c" / str(number)))
         self._finish(number + 1, modules)
 
     def remove(self) -> None:
         """Take the file off the disk."""
-        self._progress.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove(self._progress)
+        remove(self.path)
 
     def open(self) -> xr.Dataset:
-        """The tensor, read from disk as it is used."""
-        return xr.open_zarr(self.path, chunks=None)
+        """The tensor, read from disk as it is used; what is not as it was written raises :class:`DamagedError` then."""
+        return xr.open_zarr(checked_folder(self.path), chunks=None)
+
+    @property
+    def laid_out(self) -> bool:
+        """Whether the file has been laid out, and says how many modules are there."""
+        return self._progress.exists() and not is_damaged(self._progress)
+
+    def go_back(self, number: int) -> None:
+        """Count the modules from ``number`` on as not written."""
+        progress = read_json(self._progress)
+        if progress["finished"] > number:
+            self._finish(number, progress["modules"])
 
     def _finish(self, finished: int, modules: int) -> None:
         write_json(self._progress, {"finished": finished, "modules": modules})

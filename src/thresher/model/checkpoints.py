@@ -18,6 +18,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from thresher.checksums import verified
 from thresher.errors import ModelError
 from thresher.files import read_json, write_json
 from thresher.model.adamw import is_adamw, read_multipliers, write_second_moments
@@ -205,7 +206,7 @@ def _adapter_tensors(model: Any) -> dict[str, Tensor]:
 def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for path in checkpoint.files:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(verified(path), framework="pt") as file:
             shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     return shapes
 

@@ -1,9 +1,11 @@
-"""LoRA on the query and value projections, with a classifier's head trained beside it (method.md 6)."""
+"""LoRA on the query and value projections, with a classifier's head beside it (method.md 6); saved as PEFT does."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -11,9 +13,12 @@ from torch import nn
 
 from thresher.config import Recipe
 from thresher.errors import ModelError, first_line
+from thresher.files import read_json, write_json
+from thresher.model.classes import CLASSES_FILE
 from thresher.model.load import LoadedModel
 from thresher.model.names import attention_projections
 from thresher.model.quantise import move_model
+from thresher.model.quiet import quiet
 
 
 def with_lora(subject: LoadedModel, recipe: Recipe, seed: int) -> LoadedModel:
@@ -50,6 +55,23 @@ def with_lora(subject: LoadedModel, recipe: Recipe, seed: int) -> LoadedModel:
     if not recipe.base_dropout:
         _drop_only_in_lora(model)
     return replace(subject, model=move_model(model, device))
+
+
+def save_lora(subject: LoadedModel, folder: Path) -> None:
+    """Save an adapter that was trained here with its tokenizer and the numbers of its classes; same run, same bytes."""
+    model: Any = subject.model
+    with quiet():
+        model.save_pretrained(folder)
+        subject.tokenizer.save_pretrained(folder)
+    settings = folder / "adapter_config.json"
+    # PEFT keeps names in sets, whose order is another in every process.
+    in_order = {
+        name: sorted(value) if name in ("target_modules", "modules_to_save") and value else value
+        for name, value in read_json(settings).items()
+    }
+    write_json(settings, in_order)
+    if subject.classes:
+        write_json(folder / CLASSES_FILE, subject.classes)
 
 
 def _drop_only_in_lora(model: nn.Module) -> None:

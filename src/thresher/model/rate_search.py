@@ -8,7 +8,6 @@ them together take the steps of one training.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from thresher.config import Recipe
 from thresher.data.encode import EncodedRows
 from thresher.errors import DivergedError, ModelError
-from thresher.files import read_json, write_json
+from thresher.files import read_json, remove, write_json
 from thresher.model.finetune import finetune
 from thresher.model.load import LoadedModel
 from thresher.progress import Progress
@@ -118,7 +117,7 @@ def find_rate(trainer: RateTrainer, folder: Path, progress: Progress) -> RateSea
                 scratch = folder / f"{share:g}-{rate:g}"
                 done.append(trainer.run(rate, share, scratch, progress))
                 write_json(file, [asdict(trial) for trial in done])
-                shutil.rmtree(scratch, ignore_errors=True)
+                remove(scratch)
         here = sorted((trial for trial in done if trial.share == share), key=lambda trial: trial.loss)
         rates = tuple(trial.rate for trial in here[:FINALISTS] if trial.query_loss is not None)
         if not rates:

@@ -10,7 +10,9 @@ from thresher.errors import ModelError
 
 GGUF = ".gguf"
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "special_tokens_map.json", "tekken.json")
-TEMPLATES = ("chat_template*", "*.jinja")
+TEMPLATES = ("chat_template*", "*.jinja", "additional_chat_templates/*.jinja")
+READ_BY_SOME = ("*.txt", "*.codes", "*.bpe", "*.spm", "*.tiktoken")
+"""What tokenizers of single families read beside those."""
 
 
 def model_folder(source: str) -> str:
@@ -32,7 +34,7 @@ def refuse_no_model(source: str) -> None:
 
 def model_fingerprint(source: str) -> str:
     """Hash of a file, or of a folder's weights, settings, tokenizer and chat template; a hub id stands for itself."""
-    return _hash(source, "*.safetensors", "*.json", *TOKENIZER_FILES, *TEMPLATES)
+    return _hash(source, "*.safetensors", "*.json", *TOKENIZER_FILES, *TEMPLATES, *READ_BY_SOME)
 
 
 def same_weights(one: str, other: str) -> bool:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from thresher.auditing.decide import DROP
 from thresher.auditing.plan import Plan
-from thresher.progress import duration
+from thresher.progress import byte_size, duration
 from thresher.report.detection import calibration_lines, detector_table, influence_table
 from thresher.report.knowledge import knowledge_lines
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
@@ -37,8 +37,8 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
     if plan.canaries:
         table.add_row("canaries", plan.canaries)
     if plan.modules:
-        sizes = f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile"
-        table.add_row("tensor", sizes)
+        table.add_row("tensor", f"{byte_size(plan.tensor_bytes)}; gradients {byte_size(plan.gradient_bytes)} meanwhile")
+    table.add_row("disk", f"about {byte_size(plan.disk_bytes)} at most, in all")
     if plan.checkpoints:
         table.add_row("checkpoints", plan.checkpoints)
     if plan.optimizer:
@@ -163,10 +163,3 @@ def _ratio(value: float | None, infinite: int) -> str:
     if value is None:
         return "inf" if infinite else "-"  # what JSON has no number for
     return f"{value:.1f}" if value < 1000 else f"{value:.1g}"
-
-
-def _size(count: int) -> str:
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"

@@ -6,13 +6,14 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from thresher.auditing.run import read_audited_rows, read_finished
+from thresher.auditing.run import read_audited_rows, read_finished, warn_of_changes
 from thresher.calibration.act import act_on
 from thresher.calibration.repair import lost_classes
 from thresher.data.examples import change_labels, find_columns
 from thresher.data.formulas import for_spreadsheets, guard_cells
 from thresher.data.table import write_table
 from thresher.errors import ConfigError
+from thresher.results.output import keep_backup, refuse_overwriting
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ class Cleaned:
     """What was written: rows kept (relabelled ones too), relabelled and dropped, and how many had a planted error.
 
     ``formulas`` counts the cells of a csv or tsv file that a spreadsheet would take, or without a guard before them
-    would have taken, for formulas.
+    would have taken, for formulas. ``backup`` is where the file went that was written over, if it was an input.
     """
 
     output: Path
@@ -31,22 +32,33 @@ class Cleaned:
     dropped: int
     planted: int
     formulas: int
+    backup: Path | None = None
 
 
 def clean_run(
-    folder: Path, output: Path, drop: float | None = None, *, relabel: bool = False, guard_formulas: bool = False
+    folder: Path,
+    output: Path,
+    drop: float | None = None,
+    *,
+    relabel: bool = False,
+    guard_formulas: bool = False,
+    overwrite: bool = False,
 ) -> Cleaned:
     """Write the training rows of an audit less the ``drop`` share of lowest score (default: what the audit says).
 
     With ``relabel``, those of them whose suggested label is more likely right than not get it instead. Rows and columns
     are otherwise the original ones, in their order; only with ``guard_formulas`` do cells of a csv or tsv file that
-    look like formulas get a ``'`` before them. Raises :class:`RunError` if the training file has changed since the
-    audit, :class:`ConfigError` for a share that is not between 0 and 1, where the audit suggests no labels, or where
-    formulas are to be guarded in a file of another format.
+    look like formulas get a ``'`` before them. What the audit read is written over only with ``overwrite``, and is then
+    kept under another name. Raises :class:`RunError` if the training file has changed since the audit or a file of the
+    run is damaged, :class:`ConfigError` for a share that is not between 0 and 1, where the audit suggests no labels,
+    where formulas are to be guarded in a file of another format, or for an ``output`` that may not be written.
     """
     if guard_formulas and not for_spreadsheets(output):
         raise ConfigError(f"--guard-formulas: {output} is no .csv or .tsv file; only these have cells to guard.")
     run, config, scores, summary = read_finished(folder)
+    inputs = (config.train, config.validation, config.test, config.model, config.adapter, config.checkpoints)
+    refuse_overwriting("--output", output, () if overwrite else inputs, ", or say --overwrite, which keeps a copy")
+    warn_of_changes(run, config)
     if summary.knowledge is not None and summary.knowledge.doubt:
         log.warning(summary.knowledge.doubt)
     share = summary.dropped_rows / len(scores) if drop is None else drop
@@ -65,6 +77,7 @@ def clean_run(
         log.warning("No row is left of class %s; look at these rows, or give --drop a smaller share.", ", ".join(lost))
     written = changed.take(kept.tolist())
     safe, formulas = guard_cells(written) if for_spreadsheets(output) else (written, 0)
+    backup = keep_backup(output, inputs)
     write_table(safe if guard_formulas else written, output)
     planted = int(scores["planted"].to_numpy().sum()) if "planted" in scores else 0
-    return Cleaned(output, len(kept), len(changes), len(action.dropped), planted, formulas)
+    return Cleaned(output, len(kept), len(changes), len(action.dropped), planted, formulas, backup)

@@ -13,12 +13,13 @@ import xarray as xr
 
 from thresher.arrays import Floats
 from thresher.auditing.looks import rounds_as_given
-from thresher.auditing.prepare import planted, planted_kind
 from thresher.auditing.run import RunDirectory, read_audited_rows, read_finished
+from thresher.checksums import verified
 from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
+from thresher.files import read_json
 from thresher.influences.tensor import TensorFile, read_modules
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
@@ -196,7 +197,9 @@ def _open(folder: Path) -> _Run:
     given = TASKS[config.task].read(tables, config)
     there = [one for one in scores_in(run_dir.all_scores) if isinstance(one, Configuration)]
     shown = next(one for one in there if one.name == summary.shown_influence)
-    return _Run(run_dir, config, summary, scores, file.open(), given, _trained_on(given, config), shown)
+    drawn = read_json(verified(run_dir.drawn, listed=True))
+    trained_on = given.with_rows({int(row): about for row, about in drawn["planted"].items()})
+    return _Run(run_dir, config, summary, scores, file.open(), given, trained_on, shown)
 
 
 def refuse_no_tensor(folder: Path, file: TensorFile, *, looked: bool) -> None:
@@ -206,17 +209,6 @@ def refuse_no_tensor(folder: Path, file: TensorFile, *, looked: bool) -> None:
     if looked:
         raise RunError(f"{folder}: a first look computes no influence; run the same command without --quick.")
     raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
-
-
-def _trained_on(given: Task, config: AuditConfig) -> Task:
-    """The rows with their errors planted again, all but those that take the model: scores.parquet has their labels."""
-    if planted_kind(given, config) == "likeliest":
-        return given
-    return planted(given, config, _never_asked)[0]
-
-
-def _never_asked() -> Floats:
-    raise AssertionError("Only errors that depend on the model ask it.")
 
 
 def _methods(run: _Run, asked: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import xarray as xr
 
 from thresher.arrays import Floats
+from thresher.checksums import verified
 from thresher.errors import ConfigError
 from thresher.files import atomic_write
 from thresher.influences.tensor import SIGN
@@ -54,13 +55,13 @@ def write_scores(target: Path, scores: Mapping[ScoreName, Floats], about: Mappin
 def read_scores(source: Path) -> dict[ScoreName, Floats]:
     """The scores [n] of a file by their records."""
     here = scores_in(source)
-    table = pq.read_table(source, columns=[one.name for one in here])
+    table = pq.read_table(verified(source), columns=[one.name for one in here])
     return {one: table[one.name].to_numpy() for one in here}
 
 
 def scores_in(source: Path) -> list[ScoreName]:
     """The records of a file's scores, of which none is read."""
-    stored = ((field.metadata or {}).get(_RECORD) for field in pq.read_schema(source))
+    stored = ((field.metadata or {}).get(_RECORD) for field in pq.read_schema(verified(source)))
     return [of_parts(json.loads(record)) for record in stored if record is not None]
 
 

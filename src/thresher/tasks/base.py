@@ -18,6 +18,9 @@ from thresher.data.table import Table
 from thresher.model.load import LoadedModel
 from thresher.model.predict import Predictions
 
+Described = Mapping[int, Mapping[str, Any]]
+"""Training rows by number, as :meth:`Task.describe` tells them."""
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -114,6 +117,10 @@ class Task(ABC):
     @abstractmethod
     def describe(self, part: Part, row: int) -> dict[str, Any]:
         """The row for summary.json."""
+
+    @abstractmethod
+    def with_rows(self, rows: Described) -> Self:
+        """The same task with some training rows as they were described, errors and all."""
 
     @staticmethod
     @abstractmethod

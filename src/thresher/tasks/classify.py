@@ -26,7 +26,7 @@ from thresher.lines import one_line
 from thresher.model.features import pooled_features
 from thresher.model.load import LoadedModel, load_classifier
 from thresher.model.predict import Predictions, accuracy, predict
-from thresher.tasks.base import Encoding, Measure, Task, describe_cuts
+from thresher.tasks.base import Described, Encoding, Measure, Task, describe_cuts
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,14 @@ class Classify(Task):
         """Texts and label."""
         examples = self.examples[part]
         return {"text": list(examples.texts[row]), "label": self.classes[examples.labels[row]]}
+
+    def with_rows(self, rows: Described) -> Self:
+        """Texts and labels."""
+        train = self.examples["train"]
+        texts, labels = list(train.texts), train.labels.copy()
+        for row, about in rows.items():
+            texts[row], labels[row] = tuple(about["text"]), self.classes.index(about["label"])
+        return replace(self, examples={**self.examples, "train": Examples(texts, labels)})
 
     @staticmethod
     def headline(entry: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from thresher.evaluate.likelihood import answer_tokens, summed_losses
 from thresher.lines import one_line
 from thresher.model.load import LoadedModel, load_generator
 from thresher.model.predict import Predictions
-from thresher.tasks.base import Encoding, Measure, Task, describe_cuts
+from thresher.tasks.base import Described, Encoding, Measure, Task, describe_cuts
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,14 @@ class Generate(Task):
         """Prompt and completion."""
         dialogue = self.dialogues[part].rows[row]
         return {"prompt": dialogue.prompt, "completion": dialogue.answer}
+
+    def with_rows(self, rows: Described) -> Self:
+        """Other completions."""
+        train = self.dialogues["train"]
+        spoiled = list(train.rows)
+        for row, about in rows.items():
+            spoiled[row] = spoiled[row].with_answer(about["completion"])
+        return replace(self, dialogues={**self.dialogues, "train": replace(train, rows=spoiled)})
 
     @staticmethod
     def headline(entry: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from thresher.checksums import verified
 from thresher.errors import RunError
 from thresher.files import read_json
 from thresher.scores.stored import read_scores
@@ -26,7 +27,7 @@ def gather(study: StudyConfig) -> Results:
 
     def scores(model: str, task: str, seed: int) -> pd.DataFrame:
         place = run_of(study, by_key[model, task, seed])
-        verdicts = pd.read_parquet(place.scores, columns=["row", "planted"])
+        verdicts = pd.read_parquet(verified(place.scores), columns=["row", "planted"])
         return verdicts.join(pd.DataFrame({one.name: values for one, values in read_scores(place.all_scores).items()}))
 
     accuracy = pd.DataFrame(_accuracy(study, cells, views["detection"]))
@@ -36,7 +37,7 @@ def gather(study: StudyConfig) -> Results:
 
 
 def _views(study: StudyConfig, cells: list[Cell], name: str) -> pd.DataFrame:
-    tables = [_about(pd.read_parquet(views_of(study, cell) / f"{name}.parquet"), cell) for cell in cells]
+    tables = [_about(pd.read_parquet(verified(views_of(study, cell) / f"{name}.parquet")), cell) for cell in cells]
     return pd.concat(tables, ignore_index=True)
 
 

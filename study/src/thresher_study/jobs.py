@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from thresher import RunDirectory
+from thresher.checksums import is_damaged
 from thresher.scores.names import Configuration
 from thresher_study.config import REFERENCES, Cell, StudyConfig, cells
 from thresher_study.views import influence_scores
@@ -35,8 +36,9 @@ class StudyJob:
         return f"{AUDIT if self.score is None else RETRAIN} {self.cell.model} {self.cell.task}"
 
     def done(self, study: StudyConfig) -> bool:
-        """Whether its result is there."""
-        return self.result(study).exists()
+        """Whether its result is there, as it was written."""
+        result = self.result(study)
+        return result.exists() and not is_damaged(result)
 
     def result(self, study: StudyConfig) -> Path:
         """The file that is there once the job is done."""

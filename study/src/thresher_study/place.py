@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
+from thresher.checksums import keep_checksums
 from thresher.config import differences, make_config
 from thresher.errors import RunError
-from thresher.files import atomic_write, read_json
+from thresher.files import atomic_write, read_json, restore_folder
 from thresher_study.config import Cell, StudyConfig, audit_of, cells
 from thresher_study.jobs import views_of
 
@@ -19,9 +20,13 @@ PLAN = "study.yaml"
 def open_study(study: StudyConfig) -> None:
     """Begin a study, or go on with one; models, tasks, seeds and retrainings may have been added.
 
+    Tables that are damaged are taken away, and so made again.
+
     Raises :class:`RunError` where an audit in the folder was made with other options, naming them.
     """
+    keep_checksums(study.output)
     for cell in cells(study):
+        restore_folder(views_of(study, cell))
         before = read_json(views_of(study, cell) / "options.json")
         differs = [] if before is None else differences(before, made_with(study, cell))
         if differs:

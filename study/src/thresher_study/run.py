@@ -12,8 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from thresher.checksums import is_damaged
 from thresher.errors import ConfigError
 from thresher.files import read_json, write_json
+from thresher.locks import hold
 from thresher.progress import Shown, duration
 from thresher.terminal import PlainConsole
 from thresher.track import tracking
@@ -32,8 +34,13 @@ MANIFEST = "manifest.json"
 
 def run_study(study: StudyConfig, executor: Executor, console: PlainConsole) -> list[Outcome]:
     """Do every job that is not done, and keep ``manifest.json`` of all. Returns the outcomes of those that failed."""
-    open_study(study)
-    check_sources(study)
+    with hold(study.output):
+        open_study(study)
+        check_sources(study)
+        return _run(study, executor, console)
+
+
+def _run(study: StudyConfig, executor: Executor, console: PlainConsole) -> list[Outcome]:
     manifest = _Manifest(study)
     shown = Shown(console) if isinstance(executor, Here) else None
     failed: list[Outcome] = []
@@ -82,7 +89,10 @@ class _Manifest:
     def __init__(self, study: StudyConfig) -> None:
         self._study = study
         self._file = study.output / MANIFEST
-        self._jobs: dict[str, dict[str, Any]] = {one["name"]: one for one in read_json(self._file, [])}
+        self._jobs: dict[str, dict[str, Any]] = {one["name"]: one for one in self._read()}
+
+    def _read(self) -> list[dict[str, Any]]:
+        return [] if is_damaged(self._file) else read_json(self._file, [])  # what is done is seen at the results
 
     def plan(self, jobs: Sequence[StudyJob]) -> None:
         for job in jobs:

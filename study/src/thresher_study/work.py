@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from pathlib import Path
 
@@ -12,9 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 import thresher
+from thresher.checksums import verified
 from thresher.data.table import write_table
 from thresher.errors import first_line, trace
-from thresher.files import atomic_write, write_json
+from thresher.files import atomic_write, remove, write_json
 from thresher.progress import Progress, Silent
 from thresher.scores.stored import read_scores
 from thresher.scores.table import lowest_of
@@ -59,7 +59,7 @@ def _audit(study: StudyConfig, cell: Cell, progress: Progress) -> None:
     result = thresher.audit(audit_of(study, cell), progress=progress)
     write_views(result, views_of(study, cell), cell.seed, progress)
     if not study.keep_tensors:
-        shutil.rmtree(run_of(study, cell).tensor, ignore_errors=True)
+        remove(run_of(study, cell).tensor)
 
 
 def check_sources(study: StudyConfig) -> None:
@@ -86,12 +86,12 @@ def _retrain(study: StudyConfig, wanted: StudyJob, score: str, progress: Progres
     config = config.model_copy(update={"bf16": config.bf16 or study.retrain_bf16})
     rows = _kept(place, score, study.drop, config.seed)
     thresher.retrain_on(config, {file_name(score): rows}, progress, every_epoch=True)
-    shutil.rmtree(place.retrained / file_name(score), ignore_errors=True)  # states of the training
+    remove(place.retrained / file_name(score))  # states of the training
 
 
 def _kept(place: thresher.RunDirectory, score: str, drop: float, seed: int) -> npt.NDArray[np.int64]:
     """The training rows that are trained on again, in the order of the file."""
-    planted = pd.read_parquet(place.scores, columns=["planted"])["planted"].to_numpy()
+    planted = pd.read_parquet(verified(place.scores), columns=["planted"])["planted"].to_numpy()
     every = np.arange(len(planted))
     if score == "all_rows":
         return every
