@@ -29,6 +29,7 @@ class RunDirectory:
     """Paths and bookkeeping of one run.
 
     config.yaml (resolved, replayable), inputs.json (fingerprints of what was read, and the format of all files here),
+    copies.safetensors (which texts are near copies),
     features.safetensors and (of answers) as_it_came.safetensors, which are of the model before training,
     canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
     training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
@@ -53,6 +54,7 @@ class RunDirectory:
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
         self.features = path / "features.safetensors"
+        self.copies = path / "copies.safetensors"
         self.canaries = path / "canaries.safetensors"
         self.as_it_came = path / "as_it_came.safetensors"
         self.search = path / "search"
