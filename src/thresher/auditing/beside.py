@@ -44,7 +44,7 @@ def annotator_column(job: Job) -> dict[str, Any]:
 
 
 def summarise_annotators(job: Job, rates: Sequence[AnnotatorRate]) -> tuple[Annotator, ...]:
-    """How often each is wrong, who is wrong most often first; nobody where none is known."""
+    """How often each is wrong, whose interval begins highest first; nobody where none is known."""
     if job.annotators is None:
         return ()
     names, _ = _numbers(job.annotators)
@@ -52,7 +52,7 @@ def summarise_annotators(job: Job, rates: Sequence[AnnotatorRate]) -> tuple[Anno
         Annotator(name=name, rows=one.rows, estimate=one.estimate, low=one.low, high=one.high)
         for name, one in zip(names, rates, strict=True)
     ]
-    return tuple(sorted(found, key=lambda one: -one.estimate))
+    return tuple(sorted(found, key=lambda one: (-one.low, -one.estimate)))
 
 
 def _numbers(annotators: tuple[str | None, ...]) -> tuple[list[str], Indices]:

@@ -56,7 +56,9 @@ class FoundCopies:
 def copies_of(job: Job, run_dir: RunDirectory) -> FoundCopies:
     """Those of the job's rows and queries, which are looked for where ``run_dir`` does not have them."""
     if not run_dir.copies.exists():
-        groups = find_copies([texts for part in PARTS for texts in job.task.asked(part)])
+        asked = [texts for part in PARTS for texts in job.task.asked(part)]
+        # In prompts, and between the texts of a pair, what differs may be what is asked for.
+        groups = find_copies(asked, near=len(job.subject.classes) > 1 and len(asked[0]) == 1)
         answers = [text for part in PARTS for text in job.task.answers(part)]
         write_tensors(
             run_dir.copies, {"groups": torch.from_numpy(groups), "answers": torch.from_numpy(find_copies(answers))}

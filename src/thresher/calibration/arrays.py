@@ -44,7 +44,7 @@ class Calibrated:
         share: Of the rows that is wrong, with its 95 % interval; None where nothing tells. Its bounds are NaN where it
             is confident learning's count, which has none.
         annotators: The share of each annotator's rows that is wrong: ``rows``, ``estimate``, ``low`` and ``high``, by
-            name, who is wrong most often first; empty where nobody is named, or nothing tells.
+            name, whose interval begins highest first; empty where nobody is named, or nothing tells.
         told_by: Who tells it: "canaries", "canaries and queries", "queries", "confident learning" or "nothing".
     """
 
@@ -196,7 +196,7 @@ class _Named:
         columns = ["rows", "estimate", "low", "high"]
         index = pd.Index(self.names, name="annotator")
         found: Any = pd.DataFrame([asdict(one) for one in rates], index=index)[columns]
-        return found.sort_values("estimate", ascending=False)
+        return found.sort_values(["low", "estimate"], ascending=False)
 
 
 def _named(annotators: Sequence[Hashable], count: int) -> _Named:

@@ -35,11 +35,12 @@ _PRIME = np.uint64(2**31 - 1)
 _NOT_WORDS = re.compile(r"[\W_]+")
 
 
-def find_copies(texts: Texts) -> Indices:
+def find_copies(texts: Texts, *, near: bool = True) -> Indices:
     """Number the groups of rows whose texts are the same but for case, punctuation and a few characters.
 
     Args:
         texts: One text a row, or several that make the row together, each of which must be a copy, [n].
+        near: Whether a few characters may differ, or only case and punctuation.
 
     Returns:
         The lowest row of the group that a row belongs to, [n] int64: its own number where it has no copy. Rows without
@@ -50,7 +51,7 @@ def find_copies(texts: Texts) -> Indices:
         [0, 1, 0]
     """
     columns = [[_NOT_WORDS.sub(" ", text.casefold()).strip() for text in column] for column in zip(*texts, strict=True)]
-    found = [_find_alike(column) for column in columns]
+    found = [_find_alike(column) if near else _find_same(column) for column in columns]
     empty = np.all([[not text for text in column] for column in columns], axis=0)
     if not found:
         return np.arange(len(texts), dtype=np.int64)
@@ -59,13 +60,20 @@ def find_copies(texts: Texts) -> Indices:
     return first.astype(np.int64)[group.ravel()]
 
 
+def _find_same(plain: Sequence[str]) -> Indices:
+    """The first of the ``plain`` texts that is the same as each, [n]."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(text, place) for place, text in enumerate(plain)], dtype=np.int64)
+
+
 def _find_alike(plain: Sequence[str]) -> Indices:
     """The lowest of the ``plain`` texts that each is a copy of, [n]; texts without a letter are alike."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    places = {text: place for place, text in enumerate(dict.fromkeys(plain))}
-    different, same = list(places), np.array([places[text] for text in plain], dtype=np.int64)
+    where = _find_same(plain)
+    firsts, same = np.unique(where, return_inverse=True)
+    different = [plain[first] for first in firsts]
     runs = _runs(different)
     pairs = _candidates(_signatures(runs))
     left, right = pairs[_similarity(runs, pairs) >= ALIKE].T

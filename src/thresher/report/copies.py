@@ -14,10 +14,12 @@ SHOWN = 3
 
 def copy_lines(found: NearCopies, task: type[Task], *, classes: bool) -> RenderableType:
     """How many rows are near copies, which of them contradict, and what clean queries have to do with it."""
-    lines = [f"{found.rows:,} rows have a near copy among the others: they are {found.groups:,} different texts."]
+    lines = [
+        f"{found.rows:,} rows have a near copy among the others: they are {found.groups:,} different texts."
+    ] * bool(found.rows)
     if found.contradicted and classes:
         lines.append(
-            f"{found.contradicted:,} rows have a text that is labelled otherwise elsewhere "
+            f"{found.contradicted:,} rows have almost the same text as others that are labelled otherwise "
             f"({found.contradicted_groups:,} different texts): not all of these labels can be right."
         )
     elif found.contradicted:

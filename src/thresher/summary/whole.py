@@ -64,7 +64,7 @@ class Summary(Entry):
     auto: Calibration | None = None
     """What canaries told; null where the user named a score."""
     annotators: tuple[Annotator, ...] = ()
-    """Who labelled the rows, and how often each is wrong; who is most often first."""
+    """Who labelled the rows, and how often each is wrong; whose interval begins highest first."""
     shown_influence: str | None = None
     """Score whose influence says which queries a row hurts."""
     suspicious: tuple[SuspiciousRow, ...]
