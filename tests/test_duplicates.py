@@ -1,13 +1,18 @@
 """Near copies beside the definition by every pair; contradictions beside a plain loop."""
 
 import string
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thresher.detectors.duplicates import ALIKE, CHARACTERS, find_contradictions, find_copies
+from clusters import evidence
+from thresher.detectors.duplicates import ALIKE, CHARACTERS, count_votes, find_contradictions, find_copies
+from thresher.detectors.evidence import Copies
+from thresher.detectors.registry import DETECTORS, detect
 
 SENTENCES = [
     "the quick brown fox jumps over the lazy dog and then sleeps for a long while in the shade of the old oak",
@@ -66,6 +71,37 @@ def test_what_is_a_copy(one: str, other: str, same: bool) -> None:
 def test_a_pair_of_texts_is_a_copy_as_a_whole() -> None:
     rows = [("a b c d e f", "g h i j"), ("g h i j", "a b c d e f"), ("A b c d e f", "g h i j.")]
     assert find_copies(rows).tolist() == [0, 1, 0]
+
+
+def test_of_a_pair_each_text_must_be_a_copy() -> None:
+    long = " ".join(SENTENCES)
+    rows = [(long, "It rained."), (long, "Nobody came."), (long, "it rained"), ("", "it rained")]
+    assert find_copies(rows).tolist() == [0, 1, 0, 3]
+    assert find_copies([("", ""), ("?", "!")]).tolist() == [0, 1]
+
+
+ROW = st.tuples(st.integers(0, 4), st.integers(0, 2))
+
+
+@given(st.lists(ROW, min_size=1, max_size=12), st.lists(ROW, max_size=4))
+def test_votes_are_those_of_a_loop(rows: list[Any], queries: list[Any]) -> None:
+    same, query_group = (np.array([number for number, _ in side], dtype=np.int64) for side in (rows, queries))
+    group = same % 3  # lines of one row are of one group
+    labels, query_labels = (np.array([label for _, label in side], dtype=np.int64) for side in (rows, queries))
+    agree, differ = count_votes(Copies(group, query_group), labels, query_labels, same)
+    for place, label in enumerate(labels):
+        there = np.flatnonzero((group == group[place]) & (same != same[place]))
+        others = [(1, labels[other]) for other in there]
+        others += [(3, said) for number, said in queries if number == group[place]]
+        assert agree[place] == sum(weight for weight, said in others if said == label)
+        assert differ[place] == sum(weight for weight, said in others if said != label)
+
+
+def test_copies_that_differ_make_a_row_suspicious_and_none_says_nothing() -> None:
+    made = replace(evidence(5, queries=2), labels=np.array([0, 0, 1, 2, 1]), query_labels=np.array([1, 0]))
+    made = replace(made, copies=Copies(np.array([0, 0, 0, 3, 4]), np.array([4, 9])))
+    score = detect(made, [DETECTORS["copies"]])["copies"]
+    assert score[2] < score[0] == score[1] == score[3] == 0 < score[4]
 
 
 def test_no_rows() -> None:

@@ -75,7 +75,7 @@ def test_a_model_without_features_is_only_not_put_beside_a_probe(
     def refused(*_: Any, **__: Any) -> Any:
         raise ModelError("It has no features.")
 
-    monkeypatch.setattr("thresher.auditing.rounds.pooled_features", refused)
+    monkeypatch.setattr("thresher.auditing.untrained.pooled_features", refused)
     with pytest.raises(ModelError, match="no features"):
         thresher.audit(options(place, tmp_path / "frozen", detector="knn_frozen"))
     monkeypatch.setattr(

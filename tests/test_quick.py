@@ -66,7 +66,7 @@ def test_a_whole_audit_goes_on_from_a_look_and_is_never_replaced_by_one(
     def never(*_: Any) -> Any:
         raise AssertionError("features are there")
 
-    monkeypatch.setattr("thresher.auditing.rounds._joined_features", never)
+    monkeypatch.setattr("thresher.auditing.untrained._joined_features", never)
     whole = thresher.audit(options(place, tmp_path / "run", **common))
     assert "layers" in whole.all_scores["group"]
     np.testing.assert_array_equal(whole.scores["row"], alone.scores["row"])
@@ -86,7 +86,7 @@ def test_features_of_fewer_tokens_are_not_taken_for_those_of_whole_rows(
         seen.append(int(rows.lengths.max()))
         return pooled_features(subject, rows, *given, **named)
 
-    monkeypatch.setattr("thresher.auditing.rounds.pooled_features", counted)
+    monkeypatch.setattr("thresher.auditing.untrained.pooled_features", counted)
     thresher.audit(options(place, tmp_path / "run", epochs=1, learning_rate=1e-2))
     assert seen
     assert max(seen) > 4

@@ -110,6 +110,11 @@ class DataConfig(Section):
     task: TaskName = Field(default="classify", description="What the model learns: classify, or generate an answer.")
     text_column: Names = Field(default=(), description="The column of the text; twice for a pair of texts.")
     label_column: str | None = Field(default=None, description="The column of the label.")
+    annotator_column: str | None = Field(
+        default=None,
+        description="auto: the column of who labelled each row, where that is known: how often each is wrong is "
+        "estimated, and it informs each row.",
+    )
     prompt_column: Names = Field(
         default=(), description="generate: the column of the prompt, twice for two parts; or of the messages of a chat."
     )

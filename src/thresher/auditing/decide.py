@@ -13,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from thresher.arrays import Floats, Indices
+from thresher.auditing.beside import annotator_column, known_beside
+from thresher.auditing.copies import copy_columns
 from thresher.auditing.known import knowledge_of
 from thresher.auditing.looks import read_candidates, rounds_as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
+from thresher.calibration.annotators import AnnotatorRate
 from thresher.calibration.candidates import Candidates, side_by_side
 from thresher.calibration.choice import Choice
 from thresher.calibration.confidence import Confidence
@@ -43,8 +46,8 @@ DROP = 0.3
 class Decision:
     """``name`` is the score that ranks the rows, ``table`` what is in scores.parquet, ``scores`` [n] all there are.
 
-    ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence`` and ``pairs`` of labels (of
-    rows with classes) those of ``--detector auto``.
+    ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence``, ``pairs`` of labels (of
+    rows with classes) and rates of ``annotators`` those of ``--detector auto``.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Decision:
     choice: Choice | None = None
     confidence: Confidence | None = None
     pairs: tuple[ErrorPair, ...] = ()
+    annotators: tuple[AnnotatorRate, ...] = ()
     knowledge: Knowledge | AnswerKnowledge | None = None
 
 
@@ -61,6 +65,7 @@ def decide(job: Job, run_dir: RunDirectory) -> Decision:
     """Rank the rows, and write all_scores.parquet and scores.parquet: one line a training row, in the file's order."""
     rounds = [read_candidates(run_dir.round(one.number)) for one in job.rounds]
     said = job.task.prediction_columns(job.subject, job.encoded["train"], _predictions_as_given(job, run_dir))
+    said |= copy_columns(job, run_dir) | annotator_column(job)
     known = knowledge_of(job, run_dir)
     if job.auto:
         return replace(_by_canaries(job, run_dir, side_by_side(rounds), said, known), knowledge=known)
@@ -81,7 +86,8 @@ def _by_canaries(
     if opinions is not None and isinstance(known, Knowledge) and known.only_probe_knows:
         opinions, candidates = opinions.of_probe(), every.only(of_frozen_features)
     problems, labels = _text_problems(job), job.encoded["train"].classes.numpy()
-    ranking = rank_rows(candidates, labels, len(job.subject.classes), job.config.seed, problems != "", opinions)
+    classes, beside = len(job.subject.classes), known_beside(job, run_dir)
+    ranking = rank_rows(candidates, labels, classes, job.config.seed, problems != "", opinions, beside)
     sure, choice = ranking.confidence, ranking.choice
     found: dict[str, Any] = {"probability_wrong": sure.probability, "q_value": sure.q_value, "text_problem": problems}
     if ranking.suggested is not None and ranking.suggestion_confidence is not None:
@@ -95,7 +101,7 @@ def _by_canaries(
         scores[choice.single] = -ranking.suspicion  # in the unit of the ranking that was judged
     table = _write_verdicts(job, run_dir, choice.name, -ranking.suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
-    return Decision(choice.name, table, scores, lowest(table, share), choice, sure, ranking.pairs)
+    return Decision(choice.name, table, scores, lowest(table, share), choice, sure, ranking.pairs, ranking.annotators)
 
 
 def _opinions(job: Job, run_dir: RunDirectory) -> Opinions | None:

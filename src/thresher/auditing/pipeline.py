@@ -19,9 +19,10 @@ from thresher.auditing.known import ask_before_training, knowledge_of
 from thresher.auditing.prepare import Job
 from thresher.auditing.quick import look
 from thresher.auditing.retrain import retrain, training_sets
-from thresher.auditing.rounds import find_learning_rate, frozen_features, run_round, with_alike_canaries
+from thresher.auditing.rounds import find_learning_rate, run_round, with_alike_canaries
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.summary import Findings, results, summarise
+from thresher.auditing.untrained import look_before_training
 from thresher.calibration.repair import lost_classes
 from thresher.locks import hold
 from thresher.model.finetune import History
@@ -53,13 +54,12 @@ def _run(job: Job, run_dir: RunDirectory, progress: Progress, tracker: Tracker) 
     """Every stage that is not finished, up to summary.json."""
     tracker.parameters(job.config.model_dump(mode="json"))
     with run_dir.time_stage("features"):
-        frozen = frozen_features(job, run_dir, progress)
+        untrained = look_before_training(job, run_dir, progress)
         ask_before_training(job, run_dir)
-        job = with_alike_canaries(job, run_dir, frozen)
+        job = with_alike_canaries(job, run_dir, untrained.frozen)
     if job.config.quick:
-        assert frozen is not None  # which was refused
         for one in job.rounds:
-            look(job, one, run_dir.round(one.number), frozen)
+            look(job, one, run_dir.round(one.number), untrained)
         _conclude(job, run_dir, None, progress, tracker)
         return
     if job.searches:
@@ -69,7 +69,7 @@ def _run(job: Job, run_dir: RunDirectory, progress: Progress, tracker: Tracker) 
     for one in job.rounds:
         shown = Within(progress, f"round {one.number + 1} of {len(job.rounds)}") if job.auto else progress
         told = curves(tracker, f"round_{one.number + 1}" if job.auto else "training")
-        histories.append(run_round(job, one, run_dir.round(one.number), frozen, shown, run_dir.time_stage, told))
+        histories.append(run_round(job, one, run_dir.round(one.number), untrained, shown, run_dir.time_stage, told))
         if one.number == 0:
             _warn_of_unlearned(job, run_dir)
     _conclude(job, run_dir, histories[0], progress, tracker)

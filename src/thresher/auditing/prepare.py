@@ -21,7 +21,7 @@ from thresher.config import AuditConfig, CanaryKind, PlantKind
 from thresher.data.corruption.kinds import Guess
 from thresher.data.encode import EncodedRows
 from thresher.data.parts import Part, read_parts
-from thresher.data.table import Table, fingerprint
+from thresher.data.table import Table, fingerprint, read_names
 from thresher.detectors.evidence import Need, Which
 from thresher.detectors.registry import DETECTORS
 from thresher.detectors.registry import available as usable
@@ -57,7 +57,8 @@ class Job:
     ``task`` and ``encoded`` carry the rows as trained on, planted errors included; ``planted`` [n] marks those.
     ``notes`` are the task's lines for the plan. ``rounds`` are the trainings, with their canaries. ``initial`` are the
     trainable weights before fine-tuning, from which every training starts. ``checkpoints`` are those of the user's own
-    training, ``longest`` is how many tokens a row may have, and ``drawn`` what the run folder is to keep of chance.
+    training, ``longest`` is how many tokens a row may have, ``drawn`` what the run folder is to keep of chance, and
+    ``annotators`` [n] who labelled each, where that is known.
     """
 
     config: AuditConfig
@@ -73,6 +74,7 @@ class Job:
     checkpoints: tuple[Checkpoint, ...]
     longest: int
     drawn: Drawn
+    annotators: tuple[str | None, ...] | None = None
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -187,6 +189,7 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     if config.retrain and config.test is None:
         raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
     tables = tables or read_parts(config)
+    annotators = _annotators(tables["train"], config)
     task = TASKS[config.task].read(tables, config)
     planted_kind(task, config)
     subject = task.load(config, config.seed)
@@ -222,8 +225,31 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     drawn = kept or Drawn(described(task, flags), draw_canaries(task, subject, config, guess))
     rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, drawn.canaries)
     notes = encoding.notes | _warn_of_repeats(task, tables)
-    rows = encoding.rows
-    return Job(config, tables, task, rows, notes, flags, subject, modules, rounds, initial, checkpoints, longest, drawn)
+    return Job(
+        config,
+        tables,
+        task,
+        encoding.rows,
+        notes,
+        flags,
+        subject,
+        modules,
+        rounds,
+        initial,
+        checkpoints,
+        longest,
+        drawn,
+        annotators,
+    )
+
+
+def _annotators(train: Table, config: AuditConfig) -> tuple[str | None, ...] | None:
+    """Who labelled each training row. Raises where there is no such column, or nothing that could use it."""
+    if config.annotator_column is None:
+        return None
+    if config.detector != AUTO:
+        raise ConfigError("--annotator-column: only --detector auto says how likely rows are wrong; leave one out.")
+    return read_names(train, config.annotator_column)
 
 
 def _warn_of_repeats(task: Task, parts: Collection[Part]) -> dict[str, str]:

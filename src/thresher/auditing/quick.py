@@ -13,21 +13,22 @@ from thresher.arrays import Floats, Indices
 from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
+from thresher.auditing.untrained import Untrained
 from thresher.calibration.canaries import Round
 from thresher.calibration.opinions import opinions_of
 from thresher.calibration.stack import of_frozen_features
-from thresher.detectors.evidence import Evidence, Features
+from thresher.detectors.evidence import Evidence
 from thresher.detectors.registry import detect
 from thresher.model.predict import Predictions, write_predictions
 from thresher.scores.names import DetectorScore, ScoreName
 from thresher.tensors import tensors_of, write_tensors
 
 
-def look(job: Job, one: Round, run_dir: RunDirectory, frozen: Features) -> None:
-    """What a round of training leaves in ``run_dir``, by frozen features alone: the probe is the model."""
+def look(job: Job, one: Round, run_dir: RunDirectory, untrained: Untrained) -> None:
+    """What a round of training leaves in ``run_dir``, by what is known without any: the probe is the model."""
     if run_dir.candidates.exists():
         return
-    evidence = _evidence(job, one, frozen)
+    evidence = untrained.added_to(_evidence(job, one), one.rows)
     scores: dict[ScoreName, Floats] = {DetectorScore(name): values for name, values in detect(evidence).items()}
     opinions = opinions_of(evidence, one.wrong)
     said = opinions["probe"]
@@ -38,7 +39,7 @@ def look(job: Job, one: Round, run_dir: RunDirectory, frozen: Features) -> None:
     write_candidates(run_dir, one, {name: values for name, values in scores.items() if of_frozen_features(name)})
 
 
-def _evidence(job: Job, one: Round, frozen: Features) -> Evidence:
+def _evidence(job: Job, one: Round) -> Evidence:
     """That of a model which says nothing yet."""
     rows, classes = len(one.train), len(job.subject.classes)
     return Evidence(
@@ -49,7 +50,7 @@ def _evidence(job: Job, one: Round, frozen: Features) -> Evidence:
         losses=np.zeros(rows, np.float32),
         outputs=np.zeros((rows, classes), np.float32),
         query_labels=job.encoded["query"].classes.numpy(),
-        frozen=Features(frozen.train[one.rows], frozen.query),
+        frozen=None,
         tuned=None,
         seed=one.seed,
         rows=one.rows,

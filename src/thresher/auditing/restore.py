@@ -31,7 +31,7 @@ _HANGING: Mapping[str, tuple[str, ...]] = {
     "influence.progress.json": ("influence.zarr",),
 }
 _OF_MODEL = frozenset({"features.safetensors", "as_it_came.safetensors", "predictions.safetensors"})
-_OF_ROWS = frozenset({"candidates.parquet", "all_scores.parquet", "scores.parquet"})
+_OF_ROWS = frozenset({"copies.safetensors", "candidates.parquet", "all_scores.parquet", "scores.parquet"})
 _ALONE = _OF_MODEL | _OF_ROWS | DRAWN_ONCE | _TOLD_ANEW
 _WHOLE = frozenset({"training", "model", "search", "sums"})
 """Folders that are made again as a whole."""

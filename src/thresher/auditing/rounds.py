@@ -19,6 +19,7 @@ from thresher.arrays import Floats
 from thresher.auditing.looks import write_candidates
 from thresher.auditing.prepare import Job, has
 from thresher.auditing.run import RunDirectory
+from thresher.auditing.untrained import Untrained
 from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibration.canaries import ALIKE, Round
 from thresher.calibration.opinions import ask_probe, opinions_of
@@ -26,7 +27,6 @@ from thresher.data.encode import EncodedRows
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.label_noise import estimate_share, learn_label_noise
 from thresher.detectors.registry import detect
-from thresher.errors import ModelError
 from thresher.evaluate.cancellation import store_cancellation
 from thresher.files import atomic_write, remove, write_json, written_folder
 from thresher.gradients.store import Side
@@ -41,7 +41,7 @@ from thresher.model.lora import save_lora
 from thresher.model.losses import correct_rows
 from thresher.model.predict import Predictions, read_predictions, write_predictions
 from thresher.model.rate_search import RateTrainer, find_rate
-from thresher.progress import Advance, Progress
+from thresher.progress import Progress
 from thresher.scores.names import DetectorScore, ScoreName
 from thresher.scores.table import score_all
 from thresher.tensors import read_tensors, tensors_of, write_tensors
@@ -55,14 +55,14 @@ def run_round(
     job: Job,
     one: Round,
     run_dir: RunDirectory,
-    frozen: Features | None,
+    untrained: Untrained,
     progress: Progress,
     timed: Timed,
     on_epoch_end: EpochCallback,
 ) -> History | None:
     """Everything up to ``candidates.parquet`` in ``run_dir``: one line a row of the round, one column a score.
 
-    ``frozen`` are features of all rows and queries by the model as it came; ``timed`` gives the context in which a
+    ``untrained`` is what is known of all rows and queries before any training; ``timed`` gives the context in which a
     stage's seconds are counted; ``on_epoch_end`` hears of the training's epochs. Returns its history, if it was ours.
     """
     with timed("fine-tuning"):
@@ -71,7 +71,7 @@ def run_round(
         _influence(job, one, run_dir, progress)
     with timed("scores"):
         if not run_dir.candidates.exists():
-            evidence = _evidence(job, one, run_dir, frozen)
+            evidence = untrained.added_to(_evidence(job, one, run_dir), one.rows)
             scores: dict[ScoreName, Floats] = {}
             scores |= score_all(TensorFile(run_dir.tensor).open(), job.modules, job.ks, progress)
             with progress.stage("detectors", 1) as advance:
@@ -82,7 +82,7 @@ def run_round(
                 write_json(run_dir.judged, job.evaluate())
             if job.auto:
                 write_tensors(run_dir.opinions, tensors_of(opinions_of(evidence, one.wrong)))
-            elif frozen is not None:  # for what the model knows
+            elif untrained.frozen is not None:  # for what the model knows
                 write_tensors(run_dir.opinions, tensors_of({"probe": ask_probe(evidence)}))
             write_candidates(run_dir, one, scores)
     return history
@@ -96,36 +96,6 @@ def find_learning_rate(job: Job, run_dir: RunDirectory, progress: Progress) -> J
     trainer = RateTrainer(job.subject, train, query, job.config, job.reset_weights, job.config.seed)
     found = find_rate(trainer, run_dir.search, progress)
     return replace(job, config=job.config.model_copy(update={"learning_rate": found.rate}))
-
-
-def frozen_features(job: Job, run_dir: RunDirectory, progress: Progress) -> Features | None:
-    """Features of training and query rows by the model as it came; None where it was trained elsewhere, or no classes.
-
-    Where a row is a pair of texts u, v these are read apart, and its features are cos(u, v), |u - v| and u v. A model
-    without features is refused where rows are ranked by them; else it only is not put beside a probe.
-    """
-    if not job.probed:
-        return None
-    try:
-        return _features(job, run_dir, progress)
-    except ModelError as error:
-        if job.needs_features("frozen"):
-            raise
-        log.warning("%s What the model knows is not put beside a probe.", error)
-        return None
-
-
-def _features(job: Job, run_dir: RunDirectory, progress: Progress) -> Features:
-    sides: tuple[Side, ...] = ("train", "query")
-    tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
-    if not run_dir.features.exists() or read_tensors(run_dir.features, ())[1] != tokens:
-        job.reset_weights()
-        apart = {side: job.task.encode_separately(job.subject, side, job.longest) for side in sides}
-        with progress.stage("features", sum(len(rows) for texts in apart.values() for rows in texts)) as advance:
-            found = {side: torch.from_numpy(_joined_features(job, texts, advance)) for side, texts in apart.items()}
-        write_tensors(run_dir.features, found, tokens)
-    tensors, _ = read_tensors(run_dir.features)
-    return Features(tensors["train"].numpy(), tensors["query"].numpy())
 
 
 def with_alike_canaries(job: Job, run_dir: RunDirectory, frozen: Features | None) -> Job:
@@ -150,16 +120,8 @@ def with_alike_canaries(job: Job, run_dir: RunDirectory, frozen: Features | None
     return replace(job, rounds=tuple(with_canaries(job.rounds, job.encoded["train"], canaries)))
 
 
-def _joined_features(job: Job, texts: Sequence[EncodedRows], advance: Advance) -> Singles:
-    pooled = [pooled_features(job.subject, rows, job.config.rows_a_pass, advance) for rows in texts]
-    if len(pooled) == 1:
-        return pooled[0]
-    first, second = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in pooled)
-    alike = (first * second).sum(axis=1, keepdims=True)
-    return np.concatenate([alike, np.abs(first - second), first * second], axis=1)
-
-
-def _evidence(job: Job, one: Round, run_dir: RunDirectory, frozen: Features | None) -> Evidence:
+def _evidence(job: Job, one: Round, run_dir: RunDirectory) -> Evidence:
+    """That of the training alone."""
     train, query = one.train, job.encoded["query"]
     now = read_predictions(run_dir.predictions, "train")
     tuned = None
@@ -175,7 +137,7 @@ def _evidence(job: Job, one: Round, run_dir: RunDirectory, frozen: Features | No
         losses=now.losses.numpy(),
         outputs=now.outputs.numpy(),
         query_labels=query.classes.numpy(),
-        frozen=None if frozen is None else Features(frozen.train[one.rows], frozen.query),
+        frozen=None,
         tuned=tuned,
         seed=one.seed,
         rows=one.rows,

@@ -39,7 +39,7 @@ class RunDirectory:
     checksums.txt (of every file here, by which damage is noticed), config.yaml (resolved, replayable), inputs.json
     (fingerprints of what was read, the format of all files here, and the number of threads), drawn.json (rows with
     planted errors and canaries, as they were trained on), features.safetensors and (of answers)
-    as_it_came.safetensors, which are of the model before training,
+    as_it_came.safetensors, which are of the model before training, copies.safetensors (which texts are near copies),
     canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
     training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
     cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with
@@ -64,6 +64,7 @@ class RunDirectory:
         self.predictions = path / "predictions.safetensors"
         self.features = path / "features.safetensors"
         self.drawn = path / "drawn.json"
+        self.copies = path / "copies.safetensors"
         self.canaries = path / "canaries.safetensors"
         self.as_it_came = path / "as_it_came.safetensors"
         self.search = path / "search"

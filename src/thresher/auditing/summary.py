@@ -13,7 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from thresher.arrays import Indices
+from thresher.auditing.beside import summarise_annotators
 from thresher.auditing.calibration import calibration, shown_influence
+from thresher.auditing.copies import summarise_copies
 from thresher.auditing.decide import Decision
 from thresher.auditing.doubts import doubt_of
 from thresher.auditing.looks import rounds_as_given
@@ -78,9 +80,11 @@ def summarise(job: Job, run_dir: RunDirectory, found: Findings) -> Summary:
         score=decision.name,
         dropped_rows=len(decision.dropped),
         auto=calibration(job, decision),
+        annotators=summarise_annotators(job, decision.annotators),
         shown_influence=shown and shown.name,
         suspicious=suspicious,
         spoiled_texts=spoiled,
+        copies=summarise_copies(job, run_dir, decision.table["rank"].to_numpy()),
         training=_training(job, run_dir, found.history) if found.history else None,
         planted=int(job.planted.sum()) if plants else None,
         plant_kind=job.planted_kind if plants else None,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import pandas as pd
 from scipy.special import expit
 
 from thresher.arrays import Floats, Labels
+from thresher.calibration.annotators import AnnotatorRate
+from thresher.calibration.beside import Beside, inform
 from thresher.calibration.candidates import Candidates, ScoredRound, side_by_side
 from thresher.calibration.confidence import along
 from thresher.calibration.error_rate import ErrorRate, Share
@@ -41,12 +43,15 @@ class Calibrated:
             probabilities ``suggested`` and ``suggestion_confidence``. NaN where nothing tells.
         share: Of the rows that is wrong, with its 95 % interval; None where nothing tells. Its bounds are NaN where it
             is confident learning's count, which has none.
+        annotators: The share of each annotator's rows that is wrong: ``rows``, ``estimate``, ``low`` and ``high``, by
+            name, whose interval begins highest first; empty where nobody is named, or nothing tells.
         told_by: Who tells it: "canaries", "canaries and queries", "queries", "confident learning" or "nothing".
     """
 
     table: pd.DataFrame
     share: Share | None
     told_by: str
+    annotators: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def __repr__(self) -> str:
         share = "no share of errors" if self.share is None else f"{self.share.estimate:.1%} wrong"
@@ -117,6 +122,7 @@ def calibrate(
     rows: npt.ArrayLike | Sequence[npt.ArrayLike] | None = None,
     opinions: Opinions | None = None,
     pred_probs: npt.ArrayLike | None = None,
+    annotators: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Calibrated:
     """Rank rows by several scores at once, and say how likely each is wrong, as far as anything tells.
@@ -139,6 +145,7 @@ def calibrate(
         opinions: What clean queries tell of the lines.
         pred_probs: Probabilities of the classes by models that did not learn from the row, [n, C]: for the suggestion
             of a better label, and for the count of errors where nothing else tells.
+        annotators: Who labelled each row, None where that is not known, [n]: how often each is wrong informs each row.
         seed: Fixes the folds.
 
     Returns:
@@ -172,9 +179,33 @@ def calibrate(
         raise DataError("opinions: they are of other rows than the scores; ask the queries about the same lines.")
     classes = int(given.max()) + 1 if said is None else said.shape[1]
     classes = classes if opinions is None else max(classes, opinions.judges[0].shape[1])
+    named = None if annotators is None else _named(annotators, len(given))
     if candidates.canary.any():
-        return _by_canaries(candidates, given, classes, opinions, said, seed)
-    return _without(candidates, given, opinions, said)
+        return _by_canaries(candidates, given, classes, opinions, said, seed, named)
+    return _without(candidates, given, classes, opinions, said, named)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Annotators by name, and the number of each row's, -1 where nobody is named."""
+
+    names: list[Hashable]
+    beside: Beside
+
+    def table(self, rates: Sequence[AnnotatorRate]) -> pd.DataFrame:
+        columns = ["rows", "estimate", "low", "high"]
+        index = pd.Index(self.names, name="annotator")
+        found: Any = pd.DataFrame([asdict(one) for one in rates], index=index)[columns]
+        return found.sort_values(["low", "estimate"], ascending=False)
+
+
+def _named(annotators: Sequence[Hashable], count: int) -> _Named:
+    if len(annotators) != count:
+        raise DataError(f"annotators: there are {len(annotators)}, and {count} rows; give one a row, None if unknown.")
+    numbers, names = pd.factorize(np.array(annotators, dtype=object))
+    if not len(names):
+        raise DataError("annotators: nobody is named; leave it out.")
+    return _Named(list(names), Beside(annotators=numbers.astype(np.int64)))
 
 
 def _candidates(scores: Any, canary: Any, rows: Any, count: int) -> Candidates:
@@ -204,18 +235,33 @@ def _candidates(scores: Any, canary: Any, rows: Any, count: int) -> Candidates:
 
 
 def _by_canaries(
-    candidates: Candidates, labels: Labels, classes: int, opinions: Opinions | None, said: Floats | None, seed: int
+    candidates: Candidates,
+    labels: Labels,
+    classes: int,
+    opinions: Opinions | None,
+    said: Floats | None,
+    seed: int,
+    named: _Named | None,
 ) -> Calibrated:
-    ranking = rank_rows(candidates, labels, classes, seed, np.zeros(len(labels), dtype=bool), opinions)
+    fine = np.zeros(len(labels), dtype=bool)
+    ranking = rank_rows(candidates, labels, classes, seed, fine, opinions, named and named.beside)
     sure = ranking.confidence
     told_by = "canaries" if sure.rate.queries is None else "canaries and queries"
     better = (ranking.suggested, ranking.suggestion_confidence)
     if ranking.suggested is None and said is not None:
         better = suggest(labels, said, sure.probability)
-    return Calibrated(_table(ranking.suspicion, sure.probability, sure.q_value, better), sure.rate.share, told_by)
+    table = _table(ranking.suspicion, sure.probability, sure.q_value, better)
+    return Calibrated(table, sure.rate.share, told_by, named.table(ranking.annotators) if named else pd.DataFrame())
 
 
-def _without(candidates: Candidates, labels: Labels, opinions: Opinions | None, said: Floats | None) -> Calibrated:
+def _without(
+    candidates: Candidates,
+    labels: Labels,
+    classes: int,
+    opinions: Opinions | None,
+    said: Floats | None,
+    named: _Named | None,
+) -> Calibrated:
     suspicion = candidates.merged(prior_stack(candidates).suspicion(candidates))
     unknown = np.full(len(labels), np.nan)
     if opinions is not None and opinions.pattern is not None:
@@ -225,8 +271,12 @@ def _without(candidates: Candidates, labels: Labels, opinions: Opinions | None, 
         assert law is not None
         rate = share or Share(float(expit(law.odds).mean()), np.nan, np.nan)
         sure = along(suspicion, expit(law.odds), ErrorRate(rate, rate, share))
+        rates = pd.DataFrame()
+        if named is not None:
+            heard = inform(suspicion, sure, np.zeros(len(labels), dtype=bool), classes, named.beside)
+            suspicion, sure, rates = heard.suspicion, heard.confidence, named.table(heard.rates)
         better = suggest(labels, truth, sure.probability)
-        return Calibrated(_table(suspicion, sure.probability, sure.q_value, better), share, "queries")
+        return Calibrated(_table(suspicion, sure.probability, sure.q_value, better), share, "queries", rates)
     if said is None:
         return Calibrated(_table(suspicion, unknown, unknown, (None, None)), None, "nothing")
     joint = confident_joint(labels, said)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from thresher.arrays import Flags, Floats, Indices
+from thresher.calibration.annotators import AnnotatorRate
+from thresher.calibration.beside import Beside, inform
 from thresher.calibration.candidates import Candidates
 from thresher.calibration.choice import Choice, choose
 from thresher.calibration.confidence import Confidence, confidence
@@ -27,6 +29,7 @@ class Ranking:
         suggested: The likeliest class other than the label, [n]; None where nothing is said of classes.
         suggestion_confidence: The probability that it is the right one, [n].
         pairs: What wrong labels stand for what.
+        annotators: How often each is wrong, by their number.
     """
 
     suspicion: Floats
@@ -35,10 +38,17 @@ class Ranking:
     suggested: Indices | None = None
     suggestion_confidence: Floats | None = None
     pairs: tuple[ErrorPair, ...] = ()
+    annotators: tuple[AnnotatorRate, ...] = ()
 
 
 def rank_rows(
-    candidates: Candidates, labels: Indices, classes: int, seed: int, spoiled: Flags, opinions: Opinions | None
+    candidates: Candidates,
+    labels: Indices,
+    classes: int,
+    seed: int,
+    spoiled: Flags,
+    opinions: Opinions | None,
+    beside: Beside | None = None,
 ) -> Ranking:
     """Choose by the canaries, and say of each row how likely it is wrong.
 
@@ -49,6 +59,7 @@ def rank_rows(
         seed: Fixes the folds.
         spoiled: Rows that are wrong whatever their label, [n]: they come first.
         opinions: What clean queries tell.
+        beside: What near copies and annotators tell.
     """
     choice, seen = choose(candidates, seed, opinions and opinions.pattern), candidates.seen
     posterior = error_rate(choice.held_out, candidates.canary, opinions and opinions.merge_known(candidates), classes)
@@ -56,12 +67,16 @@ def rank_rows(
     suspicion[spoiled] += np.ptp(suspicion) + 1  # before all others, in their order
     pattern = opinions.merge_pattern(candidates) if opinions is not None and choice.combined else None
     sure = confidence(suspicion, posterior, spoiled, pattern and replace(pattern, odds=pattern.odds[seen]))
+    rates: tuple[AnnotatorRate, ...] = ()
+    if beside is not None:
+        heard = inform(suspicion, sure, spoiled, classes, beside.take(seen))
+        suspicion, sure, rates = heard.suspicion, heard.confidence, heard.rates
     if opinions is None:
-        return _for_all(Ranking(suspicion, choice, sure), seen)
+        return _for_all(Ranking(suspicion, choice, sure, annotators=rates), seen)
     merged = opinions.merged(candidates)[seen]
     suggested, confident = suggest(labels, merged, sure.probability)
     pairs = error_pairs(labels, merged, np.where(spoiled, 0.0, sure.probability))
-    return _for_all(Ranking(suspicion, choice, sure, suggested, np.where(spoiled, 0.0, confident), pairs), seen)
+    return _for_all(Ranking(suspicion, choice, sure, suggested, np.where(spoiled, 0.0, confident), pairs, rates), seen)
 
 
 def _for_all(ranking: Ranking, seen: Flags) -> Ranking:

@@ -20,7 +20,7 @@ from thresher.calibration.candidates import Candidates, normal
 from thresher.detectors.families import INFLUENCES, ORDER, OWN, Family
 from thresher.detectors.registry import DETECTORS
 from thresher.influences.registry import INFLUENCE
-from thresher.scores.names import Configuration, ScoreName
+from thresher.scores.names import Configuration, DetectorScore, ScoreName
 
 SELDOM = -3.0  # the intercept's first guess: few rows are canaries
 
@@ -34,9 +34,9 @@ def family_of(candidate: ScoreName) -> Family | None:
 
 
 def of_frozen_features(candidate: ScoreName) -> bool:
-    """Whether a candidate asks the model as it came, and nothing of its fine-tuning."""
-    family = family_of(candidate)
-    return family is not None and family.frozen
+    """Whether a candidate asks nothing of the fine-tuning: the model as it came, or the texts."""
+    detector = DETECTORS.get(candidate.detector) if isinstance(candidate, DetectorScore) else None
+    return detector is not None and detector.untrained
 
 
 @dataclass(frozen=True)

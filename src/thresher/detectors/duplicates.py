@@ -7,17 +7,19 @@ linear in the rows (Broder 1997; bands of Leskovec, Rajaraman & Ullman, *Mining 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix, csr_matrix
-from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import HashingVectorizer
 
-from thresher.arrays import Flags, Indices
+from thresher.arrays import Flags, Floats, Indices
+from thresher.detectors.evidence import Copies, Evidence
+from thresher.detectors.label_noise import QUERY_WEIGHT
 from thresher.detectors.texts import Texts
+
+if TYPE_CHECKING:  # scipy and scikit-learn take a second to import
+    from scipy.sparse import csr_matrix
 
 ALIKE = 0.9
 """Jaccard similarity of two texts' runs of characters from which they are copies of each other.
@@ -33,11 +35,12 @@ _PRIME = np.uint64(2**31 - 1)
 _NOT_WORDS = re.compile(r"[\W_]+")
 
 
-def find_copies(texts: Texts) -> Indices:
+def find_copies(texts: Texts, *, near: bool = True) -> Indices:
     """Number the groups of rows whose texts are the same but for case, punctuation and a few characters.
 
     Args:
-        texts: One text a row, or several that make the row together, [n].
+        texts: One text a row, or several that make the row together, each of which must be a copy, [n].
+        near: Whether a few characters may differ, or only case and punctuation.
 
     Returns:
         The lowest row of the group that a row belongs to, [n] int64: its own number where it has no copy. Rows without
@@ -47,20 +50,37 @@ def find_copies(texts: Texts) -> Indices:
         >>> find_copies([("A fine film.",), ("Dull!",), ("a fine  film",)]).tolist()
         [0, 1, 0]
     """
-    plain = ["_".join(_NOT_WORDS.sub(" ", text.casefold()).strip() for text in row) for row in texts]
-    first = np.arange(len(plain), dtype=np.int64)
-    rows = np.array([row for row, text in enumerate(plain) if text.strip("_")], dtype=np.int64)
-    if len(rows) < 2:
-        return first
-    runs = _runs([plain[row] for row in rows])
-    pairs = np.concatenate([np.empty((0, 2), np.int64), *_candidates(_signatures(runs))])
+    columns = [[_NOT_WORDS.sub(" ", text.casefold()).strip() for text in column] for column in zip(*texts, strict=True)]
+    found = [_find_alike(column) if near else _find_same(column) for column in columns]
+    empty = np.all([[not text for text in column] for column in columns], axis=0)
+    if not found:
+        return np.arange(len(texts), dtype=np.int64)
+    alone = np.where(empty, np.arange(len(texts)), -1)
+    first, group = np.unique(np.stack([*found, alone]), axis=1, return_index=True, return_inverse=True)[1:]
+    return first.astype(np.int64)[group.ravel()]
+
+
+def _find_same(plain: Sequence[str]) -> Indices:
+    """The first of the ``plain`` texts that is the same as each, [n]."""
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(text, place) for place, text in enumerate(plain)], dtype=np.int64)
+
+
+def _find_alike(plain: Sequence[str]) -> Indices:
+    """The lowest of the ``plain`` texts that each is a copy of, [n]; texts without a letter are alike."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    where = _find_same(plain)
+    firsts, same = np.unique(where, return_inverse=True)
+    different = [plain[int(first)] for first in firsts]
+    runs = _runs(different)
+    pairs = _candidates(_signatures(runs))
     left, right = pairs[_similarity(runs, pairs) >= ALIKE].T
-    links = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(rows), len(rows)))
+    links = coo_matrix((np.ones(len(left)), (left, right)), shape=(len(different), len(different)))
     _, group = connected_components(links, directed=False)
-    lowest = np.full(group.max() + 1, len(plain), dtype=np.int64)
-    np.minimum.at(lowest, group, rows)
-    first[rows] = lowest[group]
-    return first
+    _, first, number = np.unique(group[same], return_index=True, return_inverse=True)
+    return first[number]
 
 
 def find_contradictions(copies: Indices, labels: Sequence[object] | npt.NDArray[np.generic]) -> Flags:
@@ -74,7 +94,7 @@ def find_contradictions(copies: Indices, labels: Sequence[object] | npt.NDArray[
         Flags [n]; every row of a contradiction has one, for nothing here tells which label is right.
 
     Example:
-        >>> contradicted(np.array([0, 1, 0, 3, 3]), ["good", "bad", "bad", "good", "good"]).tolist()
+        >>> find_contradictions(np.array([0, 1, 0, 3, 3]), ["good", "bad", "bad", "good", "good"]).tolist()
         [True, False, True, False, False]
     """
     _, numbers = np.unique(np.asarray(labels), return_inverse=True)
@@ -84,8 +104,44 @@ def find_contradictions(copies: Indices, labels: Sequence[object] | npt.NDArray[
     return (lowest != highest)[copies]
 
 
+def agreement(evidence: Evidence) -> Floats:
+    """How far the labels of a row's near copies agree with its own, [n] in -1..1; 0 where it has none.
+
+    Those that agree less those that differ, over all of them and one more: one copy says less than many.
+    """
+    assert evidence.copies is not None
+    agree, differ = count_votes(evidence.copies, evidence.labels, evidence.query_labels, evidence.rows)
+    return (agree - differ) / (agree + differ + 1)
+
+
+def count_votes(
+    copies: Copies, labels: Indices, query_labels: Indices, rows: Indices | None = None
+) -> tuple[Floats, Floats]:
+    """How many near copies of each row have its label, [n], and how many another, [n].
+
+    A query's label is known to be right, and counts as ``QUERY_WEIGHT``, as it does where the law of the errors is
+    learned. Lines that are the same of the ``rows`` [n] are no copies of each other.
+    """
+    count, queries = len(labels), len(query_labels)
+    weight = np.repeat([1.0, QUERY_WEIGHT], [count, queries])
+    group, label = np.concatenate([copies.train, copies.query]), np.concatenate([labels, query_labels])
+    row = np.concatenate([np.arange(count) if rows is None else rows, -1 - np.arange(queries)])
+    every = _total(weight, group) - _total(weight, row)
+    agree = _total(weight, group, label) - _total(weight, row, label)
+    return agree[:count], (every - agree)[:count]
+
+
+def _total(weight: Floats, *keys: Indices) -> Floats:
+    """The summed ``weight`` [m] of all whose ``keys``, each [m], are the same, [m]."""
+    _, number = np.unique(np.stack(keys), axis=1, return_inverse=True)
+    return np.bincount(number.ravel(), weight)[number.ravel()].astype(np.float64)
+
+
 def _runs(plain: Sequence[str]) -> csr_matrix:
     """Which runs of characters each text has, [n, 2^31 - 1] of ones; at least one a text."""
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     as_they_are: Any = None  # scikit-learn's own types know no norm but a name
     hashing = HashingVectorizer(
         analyzer="char",
@@ -112,12 +168,19 @@ def _signatures(runs: csr_matrix) -> npt.NDArray[np.uint64]:
     return np.stack(smallest, axis=1).reshape(-1, BANDS, IN_A_BAND)
 
 
-def _candidates(signatures: npt.NDArray[np.uint64]) -> Iterator[Indices]:
-    """Pairs of texts that share a band, [pairs, 2]: each text with the first of those that share it."""
+def _candidates(signatures: npt.NDArray[np.uint64]) -> Indices:
+    """Pairs of texts that share a band, [pairs, 2]: each text with the first of these, and the one before.
+
+    Two, for the first may be one that lies at the edge of the group.
+    """
+    count, found = len(signatures), [np.empty(0, np.int64)]
     for band in range(BANDS):
         _, first, same = np.unique(signatures[:, band], axis=0, return_index=True, return_inverse=True)
-        pairs = np.stack([first[same.ravel()], np.arange(len(signatures))], axis=1)
-        yield pairs[pairs[:, 0] != pairs[:, 1]]
+        order = np.argsort(same.ravel(), kind="stable")
+        linked = same.ravel()[order[1:]] == same.ravel()[order[:-1]]
+        found += [first[same.ravel()] * count + np.arange(count), (order[:-1] * count + order[1:])[linked]]
+    pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), max(count, 1)), axis=1)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def _similarity(runs: csr_matrix, pairs: Indices) -> npt.NDArray[np.float64]:

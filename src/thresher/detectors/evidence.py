@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from thresher.arrays import Floats, Labels
+from thresher.arrays import Floats, Indices, Labels
 
 Singles = npt.NDArray[np.float32]
 Which = Literal["frozen", "tuned"]
 """Features of the model before fine-tuning, or after."""
 
-Need = Literal["training", "classes", "predictions", "held out", "queries"] | Which
+Need = Literal["training", "classes", "predictions", "held out", "queries", "copies"] | Which
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,14 @@ class Features:
 
     train: Singles
     query: Singles
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Which texts are near copies of each other: those with the same number, ``train`` [n] and ``query`` [Q]."""
+
+    train: Indices
+    query: Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +52,7 @@ class Evidence:
         seed: For what is drawn at random.
         rows: Which are the same row, [n], where some are there twice.
         held_out: Probabilities of the classes by models that did not learn from the row, [n, C].
+        copies: Which rows and queries are near copies.
     """
 
     labels: Labels
@@ -58,6 +67,7 @@ class Evidence:
     seed: int
     rows: Labels | None = None
     held_out: Floats | None = None
+    copies: Copies | None = None
 
     def has(self, need: Need) -> bool:
         """Whether a detector with this need can be computed."""
@@ -67,6 +77,7 @@ class Evidence:
             "predictions": len(self.outputs) > 0,
             "held out": self.held_out is not None,
             "queries": len(self.query_labels) > 0,
+            "copies": self.copies is not None,
             "frozen": self.frozen is not None,
             "tuned": self.tuned is not None,
         }

@@ -16,21 +16,19 @@ class Family:
         name: Of the family, and what its members are counted under.
         prior: The weight of their mean before any canary is seen.
         most: How many of them are averaged.
-        frozen: They ask the model as it came, and nothing of its fine-tuning.
     """
 
     name: str
     prior: float
     most: int = 1
-    frozen: bool = False
 
 
 INFLUENCES = Family("influence", 0.2, 5)
 TRAINING = Family("training", 0.25, 2)
-PROBE = Family("probe", 0.2, frozen=True)
-FROZEN_NEIGHBOURS = Family("frozen neighbours", 0.1, frozen=True)
+PROBE = Family("probe", 0.2)
+FROZEN_NEIGHBOURS = Family("frozen neighbours", 0.1)
 TUNED_NEIGHBOURS = Family("tuned neighbours", 0.1)
-FROZEN_LAW = Family("frozen law", 0.8, frozen=True)
+FROZEN_LAW = Family("frozen law", 0.8)
 TUNED_LAW = Family("tuned law", 0.3)
 OWN = Family("own scores", 0.2, 2)
 """Scores of the user's own making, of which nothing is known."""

@@ -12,6 +12,7 @@ import numpy as np
 from thresher.arrays import Floats
 from thresher.detectors.baselines import uniform
 from thresher.detectors.confident import confident, confident_given
+from thresher.detectors.duplicates import agreement
 from thresher.detectors.evidence import Evidence, Need
 from thresher.detectors.families import (
     FROZEN_LAW,
@@ -60,6 +61,11 @@ class Detector:
     needs: frozenset[Need] = frozenset()
     package: str | None = None
     family: Family | None = None
+
+    @property
+    def untrained(self) -> bool:
+        """Whether it asks for something, and that is there before any training."""
+        return bool(self.needs) and self.needs.isdisjoint({"training", "predictions", "tuned", "held out"})
 
     def usable(self, has: Callable[[Need], bool]) -> bool:
         """Whether there is all that is needed, and the package is installed."""
@@ -203,6 +209,14 @@ _ALL = (
         "Raykar et al. 2010; Hendrycks et al. 2018",
         TUNED | QUERIES,
         family=TUNED_LAW,
+    ),
+    Detector(
+        "copies",
+        agreement,
+        "near copies with the same label less those with another, over all of them and one, queries counting as 3",
+        "seconds for ten thousands of rows: their texts alone",
+        "Broder 1997",
+        frozenset({"classes", "copies"}),
     ),
     Detector("random", uniform, "uniform noise", "nothing", "-"),
 )

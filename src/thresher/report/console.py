@@ -11,7 +11,8 @@ from rich.table import Table
 from thresher.auditing.decide import DROP
 from thresher.auditing.plan import Plan
 from thresher.progress import byte_size, duration
-from thresher.report.detection import calibration_lines, detector_table, influence_table
+from thresher.report.copies import copy_lines
+from thresher.report.detection import annotator_table, calibration_lines, detector_table, influence_table
 from thresher.report.knowledge import knowledge_lines
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.summary import GroupCancellation, Summary
@@ -66,6 +67,8 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
         yield knowledge_lines(summary.knowledge, summary)
     if summary.auto:
         yield calibration_lines(summary.auto, trained=not summary.config.quick)
+    if summary.annotators:
+        yield annotator_table(summary.annotators)
     if summary.detection:
         if not summary.config.quick:
             yield influence_table(summary)
@@ -75,6 +78,8 @@ def _parts(summary: Summary) -> Iterator[RenderableType]:
     if summary.spoiled_texts:
         yield spoiled_texts(summary)
     yield suspicious_rows(summary)
+    if summary.copies and (summary.copies.rows or summary.copies.queries):
+        yield copy_lines(summary.copies, _task(summary), classes=bool(summary.classes))
     if summary.cancellation:
         yield cancellation_table(summary.cancellation)
 
@@ -148,6 +153,11 @@ def suspicious_rows(summary: Summary) -> RenderableType:
     for place, one in enumerate(summary.suspicious, start=1):
         planted = {True: ", a planted error", False: ", not a planted error", None: ""}[one.planted]
         parts.append(Styled(f"{place:2}. row {one.row}, {task.headline(one.about)}{planted}", "bold"))
+        if one.contradicted:
+            what = "query" if one.contradicted == "query" else "training row"
+            parts.append(
+                indent(f"a {'clean ' * (what == 'query')}{what} with almost the same text says otherwise", "bold")
+            )
         parts.append(indent(task.format_text(one.about, 160)))
         for query in one.hurts:
             about = f"hurts query {query.query}{task.tag(query.about)}: {task.format_text(query.about, 110)}"

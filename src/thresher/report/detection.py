@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.styled import Styled
@@ -10,11 +10,11 @@ from rich.table import Table
 
 from thresher.report.titles import GROUP_TITLES
 from thresher.scores.names import DetectorScore, configuration_called, score_called
-from thresher.summary import Calibration, ErrorKind, ErrorRate, Share, Summary
+from thresher.summary import Annotator, Calibration, ErrorKind, ErrorRate, Share, Summary
 
 ALIKE = 0.5  # of rows that count among those like the queries; below, the report says so
 SEEN = 0.9  # probability from which on something is said to be so
-SHOWN_PAIRS = 3
+SHOWN_PAIRS, SHOWN_ANNOTATORS = 3, 10
 MEASURES = {"ndr30": "found in 30 %", "auroc": "AUROC", "average_precision": "average precision"}
 
 
@@ -144,6 +144,23 @@ def _ways(rate: ErrorRate) -> str:
     if rate.queries is None:
         return " by how many rows look like canaries"
     return f"; by canaries alone {_interval(rate.canaries)}, by clean queries alone {_interval(rate.queries)}"
+
+
+def annotator_table(annotators: Sequence[Annotator]) -> RenderableType:
+    """Who labelled the rows, and how often each is wrong: those who are most often so."""
+    left = len(annotators) - SHOWN_ANNOTATORS
+    table = Table(
+        title=f"Errors by annotator{f', the first of {len(annotators):,}' * (left > 0)}", title_justify="left"
+    )
+    table.add_column("annotator")
+    for title in ("rows", "wrong", "95 % interval"):
+        table.add_column(title, justify="right")
+    for one in annotators[:SHOWN_ANNOTATORS]:
+        table.add_row(one.name, f"{one.rows:,}", f"{one.estimate:.0%}", _interval(one))
+    notes = (
+        "Drawn to what all annotators do where one labelled few rows; each row's probability has heard who labelled it."
+    )
+    return Group(table, Styled(notes, "dim"))
 
 
 def _planted(summary: Summary) -> str:

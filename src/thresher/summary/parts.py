@@ -94,6 +94,14 @@ class Share(Entry):
     high: float
 
 
+class Annotator(Share):
+    """Who labelled rows: the share of them that is wrong, drawn to everybody's where there are few."""
+
+    name: str
+    rows: int
+    """Those that have a text, and so a label that can be wrong."""
+
+
 class ErrorRate(Share):
     """The share of the rows that is wrong, by all that tells it."""
 
@@ -187,6 +195,41 @@ class SpoiledText(Row):
     text_problem: str
 
 
+class ContradictedRow(Row):
+    """A training row whose text has another label, or answer, elsewhere; by its place in the file."""
+
+    row: int
+
+
+class Contradiction(Entry):
+    """Rows with almost the same text and different labels, or answers."""
+
+    copies: int
+    """How many rows there are."""
+    rows: tuple[ContradictedRow, ...]
+    """Some of them, with each label where there are not too many."""
+    queries: tuple[Query, ...]
+    """Some of the clean queries with the same text."""
+
+
+class NearCopies(Entry):
+    """Rows whose texts are the same but for case, punctuation and a few characters."""
+
+    rows: int
+    """Training rows that have a near copy among the others."""
+    groups: int
+    """Of how many different texts they are."""
+    contradicted: int
+    """Rows whose text has another label, or answer, in a near copy."""
+    contradicted_groups: int
+    contradicted_by_queries: int
+    """Of them those whose text has another label in every clean query that is a near copy."""
+    queries: int
+    """Clean queries that have a near copy among the training rows."""
+    shown: tuple[Contradiction, ...]
+    """Some contradictions, those with the most detrimental rows first."""
+
+
 class SuspiciousRow(Row):
     """One of the most detrimental training rows, by its place in the file."""
 
@@ -198,6 +241,12 @@ class SuspiciousRow(Row):
     q_value: float | None = None
     """Expected share of right rows among this one and those ranked before it."""
     text_problem: str | None = None
+    annotator: str | None = None
+    """Who labelled it."""
+    copy_of: int | None = None
+    """The first row of the near copies that it is one of; its own number where it has none."""
+    contradicted: str = ""
+    """Whether a near copy has another label, or answer: "row", "query" where it is a clean one, "" where none has."""
     suggested: str | None = None
     """Another label, where it is more likely right than not."""
     suggestion_confidence: float | None = None

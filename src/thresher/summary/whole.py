@@ -14,6 +14,7 @@ from thresher.config import AuditConfig
 from thresher.errors import RunError
 from thresher.files import read_json, write_json
 from thresher.summary.parts import (
+    Annotator,
     Calibration,
     Detected,
     Entry,
@@ -21,6 +22,7 @@ from thresher.summary.parts import (
     KnowledgeOfAnswers,
     KnowledgeOfClasses,
     Measured,
+    NearCopies,
     SpoiledText,
     SuspiciousRow,
     Training,
@@ -61,12 +63,16 @@ class Summary(Entry):
     """How many rows the audit says to drop: those of lowest score."""
     auto: Calibration | None = None
     """What canaries told; null where the user named a score."""
+    annotators: tuple[Annotator, ...] = ()
+    """Who labelled the rows, and how often each is wrong; whose interval begins highest first."""
     shown_influence: str | None = None
     """Score whose influence says which queries a row hurts."""
     suspicious: tuple[SuspiciousRow, ...]
     """The most detrimental rows, the most detrimental first, but for those of ``spoiled_texts``."""
     spoiled_texts: tuple[SpoiledText, ...] = ()
     """Some of the rows whose text is spoiled."""
+    copies: NearCopies | None = None
+    """Near copies among rows and queries, and the contradictions among them."""
     training: Training | None = None
     """The first training; null of a model that was trained elsewhere, and after a first look."""
     planted: int | None = None

@@ -86,6 +86,14 @@ class Task(ABC):
     def texts(self, part: Part) -> Sequence[tuple[str, ...]]:
         """What the model reads of every row, and is to write."""
 
+    def asked(self, part: Part) -> Sequence[tuple[str, ...]]:
+        """What the model reads of every row: of ``texts`` what it is not to write."""
+        return self.texts(part)
+
+    def answers(self, part: Part) -> Sequence[tuple[str]]:
+        """What it is to write, of every row; nothing where that is a class."""
+        return ()
+
     def guess(self, subject: LoadedModel, max_length: int, config: AuditConfig) -> Floats:
         """What :meth:`plant` and :meth:`with_canaries` may ask; only of a task with classes."""
         raise NotImplementedError

@@ -65,6 +65,14 @@ class Generate(Task):
         """Prompt and completion."""
         return [(row.prompt, row.answer) for row in self.dialogues[part].rows]
 
+    def asked(self, part: Part) -> Sequence[tuple[str, ...]]:
+        """The prompt."""
+        return [(row.prompt,) for row in self.dialogues[part].rows]
+
+    def answers(self, part: Part) -> Sequence[tuple[str]]:
+        """The completion."""
+        return [(row.answer,) for row in self.dialogues[part].rows]
+
     def with_canaries(self, rows: Indices, kind: CanaryKind, rng: np.random.Generator, guess: Guess) -> Self:
         """Another row's completion."""
         train = self.dialogues["train"]
