@@ -18,7 +18,7 @@ from thresher.model.rate_search import FINALISTS, RATES, SHARES, RateTrainer, fi
 from thresher.progress import Silent
 from training import data, subject
 
-UNKNOWN = Recipe(epochs=4, batch_size=4, lora_dropout=0.0)
+UNKNOWN = Recipe(epochs=4, batch_size=8, lora_dropout=0.0)
 
 
 def trainer(recipe: Recipe = UNKNOWN) -> RateTrainer:
@@ -49,23 +49,24 @@ def pretend(monkeypatch: pytest.MonkeyPatch, loss_at: Any) -> list[tuple[float, 
     return made
 
 
-@pytest.mark.parametrize("best", RATES)
+@pytest.mark.parametrize("place", range(len(RATES)))
 @pytest.mark.parametrize("epochs", [1, 4, 10])
 def test_the_best_rate_is_found_at_no_more_than_the_cost_of_one_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: float, epochs: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int, epochs: int
 ) -> None:
     one = trainer(UNKNOWN.model_copy(update={"epochs": epochs, "batch_size": 2}))
+    best = one.rates[place]
     made = pretend(monkeypatch, lambda rate: abs(math.log(rate / best)))
     assert find_rate(one, tmp_path, Silent()).rate == best
     assert len(made) == len(RATES) + FINALISTS
     assert sum(rows for _, rows in made) <= epochs * len(one.train)
-    assert [rate for rate, _ in made[: len(RATES)]] == list(RATES)
+    assert [rate for rate, _ in made[: len(RATES)]] == list(one.rates)
 
 
 def test_a_rate_at_which_the_loss_diverges_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend(monkeypatch, lambda rate: math.inf if rate > 3e-4 else 1 / rate)
+    pretend(monkeypatch, lambda rate: math.inf if rate > 2e-4 else 1 / rate)
     found = find_rate(trainer(), tmp_path, Silent())
-    assert found.rate == 3e-4
+    assert found.rate == 1.5e-4
     assert [trial.query_loss is None for trial in found.trials[: len(RATES)]] == [False, False, True, True, True]
     pretend(monkeypatch, lambda rate: math.inf)
     with pytest.raises(ModelError, match="lower --learning-rate"):
@@ -117,6 +118,12 @@ def test_a_trial_takes_the_steps_of_the_whole_training(tmp_path: Path, monkeypat
     find_rate(one, tmp_path, Silent())
     assert set(sizes) == {one.recipe.rows_a_step(len(one.train))}
     assert one.recipe.model_copy(update={"epochs": 48}).rows_a_step(len(one.train)) != sizes[0]
+
+
+@pytest.mark.parametrize(("size", "first", "last"), [(32, 1e-4, 1e-2), (8, 5e-5, 5e-3), (16, 7.1e-5, 7.1e-3)])
+def test_rates_go_with_the_square_root_of_the_rows_a_step(size: int, first: float, last: float) -> None:
+    rates = trainer(UNKNOWN.model_copy(update={"batch_size": size})).rates
+    assert (rates[0], rates[-1], len(rates)) == (first, last, len(RATES))
 
 
 def test_no_rate_is_made_up() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from thresher.config import Recipe
+from thresher.config import STEP_ROWS, Recipe
 from thresher.data.encode import EncodedRows
 from thresher.errors import DivergedError, ModelError
 from thresher.files import read_json, remove, write_json
@@ -24,6 +24,8 @@ from thresher.model.load import LoadedModel
 from thresher.progress import Progress
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""What is tried of steps of 32 rows; of others it goes with their square root (Malladi et al. 2022, for Adam)."""
+
 SHARES = (0.08, 0.3)
 """Which part of a whole training each trial of the first round and of the last takes."""
 
@@ -73,6 +75,12 @@ class RateTrainer:
     reset: Callable[[], None]
     seed: int
 
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """What is tried, to two digits."""
+        scale = (self.recipe.rows_a_step(len(self.train)) / STEP_ROWS[0]) ** 0.5
+        return tuple(float(f"{rate * scale:.1e}") for rate in RATES)
+
     def steps(self, share: float) -> int:
         """Rows that a trial passes over."""
         return round(share * self.recipe.epochs * len(self.train))
@@ -104,13 +112,13 @@ class RateTrainer:
 
 
 def find_rate(trainer: RateTrainer, folder: Path, progress: Progress) -> RateSearch:
-    """The best of ``RATES``. Trials go to ``folder``, and those that are finished there are not made again.
+    """The best of the trainer's rates. Trials go to ``folder``, and those that are finished there are not made again.
 
     Raises :class:`ModelError` where the loss of every trial diverges.
     """
     file = folder / TRIALS
     done = [Trial(**known) for known in read_json(file, [])]
-    rates = RATES
+    rates = trainer.rates
     for share in SHARES:
         for rate in rates:
             if not any((trial.rate, trial.share) == (rate, share) for trial in done):
@@ -121,7 +129,10 @@ def find_rate(trainer: RateTrainer, folder: Path, progress: Progress) -> RateSea
         here = sorted((trial for trial in done if trial.share == share), key=lambda trial: trial.loss)
         rates = tuple(trial.rate for trial in here[:FINALISTS] if trial.query_loss is not None)
         if not rates:
-            raise ModelError("No learning rate from 1e-4 to 1e-2 keeps the loss finite; give a lower --learning-rate.")
+            lowest, highest = trainer.rates[0], trainer.rates[-1]
+            raise ModelError(
+                f"No learning rate from {lowest:g} to {highest:g} keeps the loss finite; give a lower --learning-rate."
+            )
     return RateSearch(tuple(done))
 
 
