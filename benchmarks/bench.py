@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import typer
@@ -24,9 +25,8 @@ from thresher.config import DemoConfig
 from thresher.data.encode import EncodedRows, length_batches
 from thresher.demo import demo_audit
 from thresher.gradients.rowwise import plain_gradients
-from thresher.gradients.store import Side
-from thresher.influences.compute import module_matrices
-from thresher.influences.gather import MEMORY, gather
+from thresher.influences.driver import Work, drive
+from thresher.influences.registry import check_methods
 from thresher.model.losses import batch_losses
 from thresher.progress import Silent
 from thresher.terminal import PlainConsole
@@ -46,14 +46,25 @@ def plain_step(job: Job, data: list[EncodedRows]) -> None:
             subject.model.zero_grad()
 
 
-def influence_pass(job: Job, data: dict[Side, EncodedRows]) -> None:
+class Nowhere:
+    """A sink that keeps nothing."""
+
+    def open(self, correct: Any, parts: Any) -> None:
+        """Begin."""
+
+    def add(self, part: Any, number: int, values: Any) -> None:
+        """Take the influences."""
+
+    def close(self, part: Any) -> dict[str, Any]:
+        """Give nothing."""
+        return {}
+
+
+def influence_pass(job: Job, data: dict[str, EncodedRows]) -> None:
     """Everything between encoded rows and the tensor, all five methods."""
-    store = gather(
-        job.subject.model, job.kept, data, batch_size=job.config.rows_a_pass, memory=MEMORY, progress=Silent()
-    )
-    for module in job.modules:
-        module_matrices(store, module, METHODS)
-    store.close()
+    model, every = job.subject.model, np.arange(len(data["train"]))
+    work = Work(model, job.kept, data["query"], data["train"], check_methods(METHODS), every, job.config.rows_a_pass)
+    drive(work, Nowhere(), Silent()).close()
 
 
 def row_by_row(job: Job, rows: EncodedRows) -> None:
@@ -77,7 +88,7 @@ def main(rounds: int = 5, rows: int = 1200, queries: int = 200, output: Path = P
     with tempfile.TemporaryDirectory() as folder:
         config = demo_audit(DemoConfig(output=Path(folder), rows=rows, queries=queries))
         job = prepare(config.model_copy(update={"batch_size": 32}))
-    data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": job.encoded["train"]}
+    data: dict[str, EncodedRows] = {"query": job.encoded["query"], "train": job.encoded["train"]}
     few = data["train"].take(np.arange(0, rows, 12))
     works: dict[str, tuple[int, Callable[[], None]]] = {
         "plain": (rows + queries, lambda: plain_step(job, list(data.values()))),

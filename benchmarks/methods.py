@@ -26,13 +26,17 @@ from bench import plain_step, seconds
 from thresher.auditing.pipeline import run
 from thresher.auditing.prepare import Job, prepare
 from thresher.config import AuditConfig, DemoConfig
+from thresher.data.encode import EncodedRows
 from thresher.data.table import Table, read_table, write_table
 from thresher.demo import demo_audit
 from thresher.evaluate.detection import auroc, noise_detection_rate
-from thresher.gradients.store import Side
-from thresher.influences.compute import module_matrices
-from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
-from thresher.influences.registry import INFLUENCE
+from thresher.gradients.collect import Rows, batch_rows, collect, plan_blocks
+from thresher.gradients.gradient_pass import gradient_pass
+from thresher.gradients.store import GradientStore
+from thresher.influences.driver import module_matrices
+from thresher.influences.modules import MEMORY, GradientPlan, plan_gradients, select_modules
+from thresher.influences.pairings import pairing
+from thresher.influences.registry import INFLUENCE, InfluenceFunction
 from thresher.progress import Shown, Silent
 from thresher.scores.names import Configuration, ScoreName
 from thresher.scores.stored import read_scores
@@ -65,7 +69,7 @@ def cost(rounds: int = 5, rows: int = 1200, queries: int = 200, output: Path = P
 
 def _one_round(job: Job) -> dict[str, float]:
     model = job.subject.model
-    data: dict[Side, Any] = {"query": job.encoded["query"], "train": job.encoded["train"]}
+    data: dict[str, EncodedRows] = {"query": job.encoded["query"], "train": job.encoded["train"]}
     taken = {"plain step": seconds(lambda: plain_step(job, list(data.values())))}
     length = float(data["train"].lengths.mean())
     for name, methods in {
@@ -74,21 +78,30 @@ def _one_round(job: Job) -> dict[str, float]:
         "head's input (head_kernel)": ("head_kernel",),
     }.items():
         plan = plan_gradients(model, select_modules(model, None, methods), length=length)
-        stores: list[Any] = []
-        taken[name] = seconds(
-            lambda plan=plan, stores=stores: stores.append(
-                gather(model, plan, data, batch_size=job.config.rows_a_pass, memory=MEMORY, progress=Silent())
-            )
-        )
+        sizes = batch_rows(job.config.rows_a_pass, plan.row_bytes), plan.row_bytes
+        stores = {side: GradientStore(plan_blocks(rows.lengths, *sizes), MEMORY) for side, rows in data.items()}
+        taken[name] = seconds(lambda plan=plan, stores=stores, size=sizes[0]: _gather(model, plan, data, stores, size))
         for method, function in INFLUENCE.items():
             if function.compute and any(function.defined_on(module) for module in plan.modules):
                 taken[f"+ {method}"] = seconds(
-                    lambda method=method, plan=plan, stores=stores: [
-                        module_matrices(stores[0], module, [method]) for module in plan.modules
-                    ]
+                    lambda one={method: function}, plan=plan, stores=stores: _meet(plan, stores, one)
                 )
-        stores[0].close()
+        for store in stores.values():
+            store.close()
     return taken
+
+
+def _gather(
+    model: Any, plan: GradientPlan, data: dict[str, EncodedRows], stores: dict[str, GradientStore], size: int
+) -> None:
+    with gradient_pass(model, plan.names, *data.values(), forms=plan.forms) as one_pass:
+        for side, store in stores.items():
+            collect(one_pass, store, Rows(data[side], side), size, Silent())
+
+
+def _meet(plan: GradientPlan, stores: dict[str, GradientStore], functions: dict[str, InfluenceFunction]) -> None:
+    for module in plan.modules:
+        module_matrices(pairing(stores["query"], stores["train"], module.name, module.size), module, functions)
 
 
 @app.command()

@@ -16,11 +16,13 @@ from hypothesis.extra.numpy import arrays
 import thresher
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
+from thresher.influences.driver import Part
 from thresher.influences.registry import INFLUENCE
 from thresher.model.names import ModuleName
-from thresher.progress import Silent
 from thresher.scores.names import Configuration, DetectorScore, configuration_called, resolve, score_called
-from thresher.scores.table import available, lowest, score_all
+from thresher.scores.sinks import ScoreSink
+from thresher.scores.table import available, lowest
+from thresher.tensors import Shelf
 
 Floats = npt.NDArray[np.float32]
 
@@ -143,9 +145,13 @@ def test_the_table_of_all_scores_agrees_with_aggregating_each_group() -> None:
         {"tracin": (("module", "query", "train"), values)},
         coords={"correct": ("query", np.array([True, True, False, True, False]))},
     )
-    scores = score_all(dataset, modules, (0.2, 0.3), Silent())
+    sink, every = ScoreSink(modules, ["tracin"], (0.2, 0.3), Shelf()), Part(0, np.arange(20))
+    sink.open(dataset["correct"].values, [every])
+    for number, matrix in enumerate(values):
+        sink.add(every, number, {"tracin": matrix})
+    scores = sink.close(every)["scores"].numpy().T
     configurations = available(modules, ["tracin"], (0.2, 0.3))
-    assert list(scores) == configurations
+    assert len(scores) == len(configurations)
     assert {configuration.group for configuration in configurations} == {
         "WE",
         "1",
@@ -156,7 +162,7 @@ def test_the_table_of_all_scores_agrees_with_aggregating_each_group() -> None:
         "layers",
         "all",
     }
-    for configuration, found in zip(configurations, scores.values(), strict=True):
+    for configuration, found in zip(configurations, scores, strict=True):
         wanted = {"layers": groups[1:6], "all": groups}.get(configuration.group, [configuration.group])
         chosen = dataset["tracin"][[i for i, group in enumerate(groups) if group in wanted]]
         expected = thresher.aggregate(chosen, configuration.aggregation, k=configuration.k)

@@ -114,13 +114,13 @@ def measured(
     """Cancellation of gradients [rows, p] put into a store in blocks."""
     count = len(gradients["dense"])
     order = np.random.default_rng(1).permutation(count)
-    store = GradientStore({"train": [order[i : i + block] for i in range(0, count, block)]}, memory, folder)  # pyright: ignore
-    for number, rows in enumerate(store.rows["train"]):
+    store = GradientStore([order[i : i + block] for i in range(0, count, block)], memory, folder)
+    for number, rows in enumerate(store.rows):
         part = {name: values[rows] for name, values in gradients.items()}
         table = part["tokens"].view(len(rows), -1, WIDTH)
         row, token = table.any(-1).nonzero(as_tuple=True)
         modules: dict[str, RowGradients] = {**part, "tokens": token_gradients(row, token, table[row, token], len(rows))}
-        store.put("train", number, BatchGradients(modules, torch.zeros(len(rows)), torch.zeros(len(rows), 2)))
+        store.put(number, BatchGradients(modules, torch.zeros(len(rows)), torch.zeros(len(rows), 2)))
     try:
         return store_cancellation(store, MODULES, Silent())
     finally:
@@ -291,14 +291,14 @@ def test_it_goes_on_after_a_kill_and_is_not_computed_again(
 ) -> None:
     folder = Path(options["output"])
     before = {name: (folder / name).read_bytes() for name in ("cancellation.parquet", "scores.parquet")}
-    for name in ("cancellation.parquet", "influence.progress.json", "summary.json"):  # as if killed before either
+    for name in ("cancellation.parquet", "candidates.parquet", "summary.json"):  # as if killed before either
         (folder / name).unlink()
     thresher.audit(options)
     assert {name: (folder / name).read_bytes() for name in before} == before
 
-    for name in ("influence.progress.json", "summary.json"):  # as if killed after it
+    for name in ("candidates.parquet", "summary.json"):  # as if killed after it
         (folder / name).unlink()
-    monkeypatch.setattr("thresher.auditing.rounds.store_cancellation", None)
+    monkeypatch.setattr("thresher.auditing.influence.store_cancellation", None)
     thresher.audit(options)
     assert {name: (folder / name).read_bytes() for name in before} == before
 

@@ -23,6 +23,7 @@ from conftest import audited, relative_error, tiny_model, tiny_rows, true_gradie
 from folders import classifier_folder
 from thresher.config import Recipe
 from thresher.errors import ConfigError, GradientError, ModelError
+from thresher.gradients import collect
 from thresher.gradients.store import GradientStore
 from thresher.influences.tensor import TensorFile
 from thresher.model.checkpoints import Checkpoint, load_checkpoint
@@ -370,7 +371,7 @@ def test_an_audit_sums_over_the_epochs_of_its_own_training(
     points = thresher.read_checkpoints(finished.folder / "training/checkpoints")
     assert [point.step for point in points] == [3, 6, 9]
     assert finished.summary.score == "tracin_checkpoints/layers/vote@0.3"
-    assert not (finished.folder / "sums").exists()
+    assert not (finished.folder / "gradients").exists()
     # The same adapter, audited as the user's own with one checkpoint at a time: its tensors add up to the sum.
     total = np.zeros(1)
     for point in points:
@@ -387,26 +388,31 @@ class Killed(BaseException):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("aware", [False, True], ids=["plain", "optimizer-aware"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"optimizer_aware": True}, {"reference": 9, "keep": "tensor"}, {"reference": 9}],
+    ids=["plain", "optimizer-aware", "sample", "sample-top"],
+)
 def test_killed_again_and_again_it_ends_with_the_same_bytes(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aware: bool
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
 ) -> None:
-    more = {"optimizer_aware": aware}
+    monkeypatch.setattr(collect, "BLOCK_ROWS", 4)
+    more = {"batch_size": 4, **more}
     whole = thresher.audit(options(place, tmp_path / "whole", **more))
-    calls = 0
+    chance = np.random.default_rng(0)
 
-    def dies(method: Any) -> Any:
+    def dies(method: Any, times: int) -> Any:
         def called(*args: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls % 5 == 0:
+            nonlocal times
+            if times > 0 and chance.random() < 0.15:
+                times -= 1
                 raise Killed
             return method(*args)
 
         return called
 
-    monkeypatch.setattr(TensorFile, "write", dies(TensorFile.write))
-    monkeypatch.setattr(GradientStore, "put", dies(GradientStore.put))
+    monkeypatch.setattr(TensorFile, "write", dies(TensorFile.write, 3))  # the reference rows are met in one go
+    monkeypatch.setattr(GradientStore, "put", dies(GradientStore.put, 10**6))
     kills = 0
     while True:
         try:
@@ -415,10 +421,12 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
         except Killed:
             kills += 1
     assert kills > 5
-    for file in ("scores.parquet", "predictions.safetensors"):
-        assert (found.folder / file).read_bytes() == (whole.folder / file).read_bytes()
-    assert found.tensor.identical(whole.tensor)
-    assert not (found.folder / "sums").exists()
+    kept = ["influence.zarr"] if "reference" not in more or "keep" in more else ["queries.safetensors"]
+    for file in ("scores.parquet", "all_scores.parquet", "predictions.safetensors", *kept):
+        files = sorted(one for one in (whole.folder / file).rglob("*") if one.is_file()) or [whole.folder / file]
+        for one in files:
+            assert (found.folder / one.relative_to(whole.folder)).read_bytes() == one.read_bytes()
+    assert not (found.folder / "gradients").exists()
 
 
 def test_the_plan_says_what_checkpoints_and_the_optimizer_cost(place: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import thresher
 from folders import encoder_folder, reviews, write_rows
 from thresher.cli import app, main
-from thresher.errors import ThresherError
+from thresher.errors import RunError, ThresherError
 from thresher.influences.tensor import fill_frame, make_frame, read_modules
 from thresher.model.names import ModuleName
 from thresher.progress import Silent
@@ -247,12 +247,25 @@ def test_rows_that_changed_since_are_refused(run: Path, part: str) -> None:
         file.write_text(before)
 
 
-def test_an_unfinished_run_and_one_without_its_tensor_are_refused(run: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(run, tmp_path / "run")
-    shutil.rmtree(copied / "influence.zarr")
-    assert "the influence tensor is gone" in refused(copied, "--row", 0)
     (copied / "summary.json").unlink()
     assert "not finished" in refused(copied, "--row", 0)
+
+
+def test_without_a_tensor_the_model_is_asked(run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(copied / "influence.zarr")
+    for kept, asked in zip(
+        *(explain_rows(folder, [3, 17], [], None, 4, Silent()) for folder in (run, copied)), strict=True
+    ):
+        assert asked.ranks.equals(kept.ranks)
+        assert [q.query for q in asked.hurts + asked.helps] == [q.query for q in kept.hurts + kept.helps]
+        assert [q.influence for q in asked.hurts] == pytest.approx([q.influence for q in kept.hurts], rel=1e-4)
+    with pytest.raises(RunError, match="audit the rows again with --keep tensor"):
+        _ = thresher.open(copied).tensor
+    shutil.rmtree(copied / "training")
+    assert "its model with it" in refused(copied, "--row", 0)
 
 
 def test_a_mistake_exits_with_two(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -120,7 +120,7 @@ tries = {
     "scores": lambda: write_scores(Path("a.parquet"), {DetectorScore("loss"): noise}, {"row": np.arange(len(noise))}),
     **{form: lambda form=form: write_table(words, Path(f"b.{form}")) for form in ("jsonl", "csv.gz", "parquet")},
     "folder": lambda: folder(Path("folder")),
-    "chunk": lambda: (tensor.create(large, ["tracin"]), tensor.write(0, {"tracin": noise[:2500].reshape(50, 50)}, 1)),
+    "chunk": lambda: (tensor.create(large, ["tracin"]), tensor.write(0, {"tracin": noise[:2500].reshape(50, 50)})),
 }
 for name, attempt in tries.items():
     try:

@@ -18,7 +18,7 @@ from thresher.gradients import forms
 from thresher.influences import pairing as pairing_module
 from thresher.influences.inverse import exact
 from thresher.influences.lissa import lissa
-from thresher.influences.pairing import Pairing
+from thresher.influences.pairing import Combination, Pairing
 from thresher.model.names import embedding_name
 
 TOLERANCE = 1e-5
@@ -99,14 +99,15 @@ class Plain(Pairing):
     """Two matrices as a module."""
 
     def __init__(self, v: Tensor, g: Tensor) -> None:
-        self.sides = {"query": v, "train": g}
+        self.sides = {"query": v, "train": g, "reference": g}
+        self.reference = self
         self.queries, self.rows, self.size = len(v), len(g), v.shape[1]
 
     def products(self, first: Any, second: Any) -> Tensor:
         return self.sides[first] @ self.sides[second].T
 
-    def through_train(self, weights: Tensor) -> Tensor:
-        return weights @ self.train_gram
+    def along(self, combination: Combination) -> Tensor:
+        return combination.weights @ self.gram
 
     def _of_rows(self, side: Any, amount: Any) -> Tensor:
         return amount(self.sides[side])
@@ -159,7 +160,7 @@ def test_forms_do_not_change_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Any] = {}
     for form in ("dense", "factored"):
         monkeypatch.setattr(
-            "thresher.influences.gather.choose_forms",
+            "thresher.influences.modules.choose_forms",
             lambda model, names, *, form=form, **options: dict.fromkeys(
                 (n for n in names if n.endswith("weight") and "embeddings" not in n and "Norm" not in n), form
             ),

@@ -220,7 +220,7 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
     given = options(place, tmp_path / "run", plant=0.2, retrain=True)
     targets = {
         "an epoch": (thresher.model.finetune, "_save"),
-        "a module": (TensorFile, "_finish"),
+        "a module": (TensorFile, "write"),
         "a retraining": (Job, "evaluate"),
     }
     owner, name = targets[stage]

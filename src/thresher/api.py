@@ -55,12 +55,15 @@ class AuditResult:
 
     @property
     def tensor(self) -> xr.Dataset:
-        """The influence tensor, read from disk as it is used. Raises :class:`RunError` where the run has none."""
+        """The influence tensor, read from disk as it is used. Raises :class:`RunError` where the run kept none."""
+        from thresher.errors import RunError
         from thresher.influences.tensor import TensorFile
-        from thresher.results.explain import refuse_no_tensor
+        from thresher.results.explain import refuse_look
 
+        refuse_look(self.folder, self.summary.config)
         file = TensorFile(RunDirectory(self.folder).tensor)
-        refuse_no_tensor(self.folder, file, looked=self.summary.config.quick)
+        if not file.path.is_dir():
+            raise RunError(f"{file.path}: the run kept no influence tensor; audit the rows again with --keep tensor.")
         return file.open()
 
     @property

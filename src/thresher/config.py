@@ -45,6 +45,7 @@ class OneOf:
 Aggregation = Annotated[str, OneOf("thresher.scores.aggregate:AGGREGATIONS")]
 Dtype = Literal["float32", "bfloat16", "float16", "auto"]
 Quantize = Literal["8bit", "4bit"]
+Keep = Literal["tensor", "top", "none"]
 TaskName = Annotated[str, OneOf("thresher.tasks.registry:TASKS")]
 PlantKind = str
 """Each task knows its own."""
@@ -251,6 +252,17 @@ class InfluenceConfig(Section):
     optimizer_aware: bool = Field(
         default=False,
         description="Scale train gradients as AdamW did: g / (sqrt(v) + eps), for the inner-product methods.",
+    )
+    reference: int = Field(
+        default=4096,
+        ge=2,
+        description="Rows, drawn by the seed, that stand for all where a row is compared with all others. With as many "
+        "as there are rows, or fewer rows, every figure is exact; more rows pass once, and nothing of them is kept.",
+    )
+    keep: Keep | None = Field(
+        default=None,
+        description="What is kept of influence beside the scores: tensor (every value), top (the queries that a row "
+        "hurts and helps most), none. By default the tensor where all rows are reference rows, else top.",
     )
     memory: Size = Field(default="4G", description="Memory for gradients; the rest goes to disk.")
 

@@ -106,11 +106,16 @@ def remove(path: Path, *, forget: bool = True) -> None:
         checksums.forget(path)
 
 
+def make_anew(path: Path, *, forget: bool = True) -> None:
+    """Take away what is to be made again; a warning will say if it comes to be another than it was."""
+    checksums.expect(path)
+    remove(path, forget=forget)
+
+
 def restore_folder(folder: Path) -> None:
     """Take away a whole folder, where a file that was written in it is gone or damaged; whoever made it will again."""
     if checksums.any_damaged(folder):
-        checksums.expect(folder)
-        remove(folder)
+        make_anew(folder)
         log.warning("%s: is damaged, and is made again.", folder)
 
 

@@ -10,6 +10,7 @@ from thresher.auditing.prepare import Job
 from thresher.config import AuditConfig
 from thresher.errors import RunError
 from thresher.files import files_in
+from thresher.influences.registry import check_methods
 from thresher.progress import byte_size, duration
 from thresher.scores.table import available
 
@@ -58,10 +59,21 @@ def disk_bytes(job: Job) -> int:
     scores = 8 * rows * (len(job.rounds) + 1) * len(available(job.modules, config.methods, job.ks))
     if config.quick:
         return int(features + 8 * rows * (len(job.rounds) + 1) * _LOOKS)
-    gradients = job.gradient_bytes * (1 + bool(job.summed_checkpoints))
-    if job.summed_checkpoints:  # the sums up to one checkpoint and the next
-        gradients += 2 * 4 * rows * queries * len(job.kept.weights.modules)
-    return int(features + scores + gradients + job.tensor_bytes + _training_bytes(job))
+    return int(features + scores + _influence_bytes(job) + job.tensor_bytes + _training_bytes(job))
+
+
+def _influence_bytes(job: Job) -> int:
+    """Of one round, until its scores are written: gradients, sums, and what other rows need of the reference rows."""
+    rows, queries, reference = len(job.rounds[0].rows), len(job.encoded["query"]), len(job.reference(job.rounds[0]))
+    scores = 8 * rows * len(available(job.modules, job.config.methods, job.ks))
+    weights = job.kept.weights
+    sums = weights.row_bytes * job.summed_checkpoints + 4 * reference * len(weights.modules)
+    found = job.gradient_bytes + scores + sums * queries * bool(job.summed_checkpoints)
+    if rows > reference:
+        kept = rows if job.keeps == "tensor" else reference
+        functions = check_methods(job.config.methods).values()
+        found += 4 * kept * queries * sum(one.defined_on(module) for one in functions for module in job.modules)
+    return found
 
 
 def refuse_full_disk(job: Job, folder: Path) -> None:
@@ -72,7 +84,7 @@ def refuse_full_disk(job: Job, folder: Path) -> None:
     if needed > free + there:
         raise RunError(
             f"{folder}: the audit takes up to {byte_size(needed)} of disk and {byte_size(free)} are free; choose fewer "
-            "--modules, or an --output on a larger disk."
+            "--modules, a smaller --reference, or an --output on a larger disk."
         )
 
 

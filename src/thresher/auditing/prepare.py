@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thresher.arrays import Flags
+from thresher.arrays import Flags, Indices
 from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
 from thresher.auditing.drawn import Drawn, described, planted_again, read_drawn
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.trainings import canary_kind, draw_canaries, plan_rounds
 from thresher.calibration.canaries import AUTO, Round
-from thresher.config import AuditConfig, CanaryKind, PlantKind
+from thresher.config import AuditConfig, CanaryKind, Keep, PlantKind
 from thresher.data.corruption.kinds import Guess
 from thresher.data.encode import EncodedRows
 from thresher.data.parts import Part, read_parts
@@ -27,7 +27,8 @@ from thresher.detectors.registry import DETECTORS
 from thresher.detectors.registry import available as usable
 from thresher.errors import ConfigError
 from thresher.influences.checkpoints import SUMMED, given_checkpoints, refuse_curved
-from thresher.influences.gather import GradientPlan, plan_gradients, select_modules
+from thresher.influences.driver import draw_reference
+from thresher.influences.modules import GradientPlan, plan_gradients, select_modules
 from thresher.influences.pairing import refuse_gram
 from thresher.influences.registry import INFLUENCE, check_methods
 from thresher.model.checkpoints import Checkpoint, checkpoint_of, refuse_unfit
@@ -163,14 +164,29 @@ class Job:
         """How many checkpoints are summed over, each with a gradient pass of its own."""
         return (len(self.checkpoints) or self.config.epochs) if SUMMED in self.config.methods else 0
 
+    def reference(self, one: Round) -> Indices:
+        """The rows of a round that stand for all of them."""
+        functions = check_methods(self.config.methods).values()
+        return draw_reference(len(one.rows), self.config.reference, functions, one.seed)
+
+    @property
+    def keeps(self) -> Keep:
+        """What is kept of influence."""
+        if self.config.keep is not None:
+            return self.config.keep
+        first = self.rounds[0]
+        return "tensor" if len(self.reference(first)) == len(first.rows) else "top"
+
     @property
     def gradient_bytes(self) -> int:
-        """Bytes that the gradients of all training and query rows take, of one round."""
-        return self.kept.row_bytes * (len(self.rounds[0].rows) + len(self.encoded["query"]))
+        """Bytes that the gradients of reference and query rows take, of one round."""
+        return self.kept.row_bytes * (len(self.reference(self.rounds[0])) + len(self.encoded["query"]))
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of the influence tensor, all methods and rounds, before compression."""
+        """Bytes of the influence tensor, all methods and rounds, before compression; 0 where it is not kept."""
+        if self.keeps != "tensor":
+            return 0
         pairs = sum(len(one.rows) for one in self.rounds) * len(self.encoded["query"])
         functions = [INFLUENCE[method] for method in self.config.methods]
         return 4 * pairs * sum(function.defined_on(module) for function in functions for module in self.modules)

@@ -9,41 +9,33 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from thresher.arrays import Floats
+from thresher.auditing.influence import influence_scores
 from thresher.auditing.looks import write_candidates
-from thresher.auditing.prepare import Job, has
+from thresher.auditing.prepare import Job, has, prepare
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.untrained import Untrained
 from thresher.calibration.alike import EVENLY, draw_alike, with_canaries
 from thresher.calibration.canaries import ALIKE, Round
 from thresher.calibration.opinions import ask_probe, opinions_of
-from thresher.data.encode import EncodedRows
+from thresher.checksums import verified
+from thresher.config import AuditConfig
 from thresher.detectors.evidence import Evidence, Features, Singles
 from thresher.detectors.label_noise import estimate_share, learn_label_noise
 from thresher.detectors.registry import detect
-from thresher.evaluate.cancellation import store_cancellation
-from thresher.files import atomic_write, remove, write_json, written_folder
-from thresher.gradients.store import Side
-from thresher.influences.checkpoints import SUMMED, CheckpointSum, multipliers_now
-from thresher.influences.compute import module_matrices
-from thresher.influences.gather import gather
-from thresher.influences.tensor import TensorFile, make_frame
-from thresher.model.checkpoints import Checkpoint, read_checkpoints
+from thresher.files import make_anew, remove, write_json, written_folder
 from thresher.model.features import pooled_features
-from thresher.model.finetune import CHECKPOINTS, EpochCallback, History, finetune, read_epoch_predictions
+from thresher.model.finetune import EpochCallback, History, finetune, read_epoch_predictions
 from thresher.model.lora import save_lora
-from thresher.model.losses import correct_rows
-from thresher.model.predict import Predictions, read_predictions, write_predictions
-from thresher.model.rate_search import RateTrainer, find_rate
-from thresher.progress import Progress
+from thresher.model.predict import read_predictions
+from thresher.model.rate_search import TRIALS, RateTrainer, find_rate
+from thresher.progress import Progress, Silent
 from thresher.scores.names import DetectorScore, ScoreName
-from thresher.scores.table import score_all
 from thresher.tensors import read_tensors, tensors_of, write_tensors
 
 log = logging.getLogger(__name__)
@@ -67,13 +59,11 @@ def run_round(
     """
     with timed("fine-tuning"):
         history = _finetune(job, one, run_dir, progress, on_epoch_end)
-    with timed("influence"):
-        _influence(job, one, run_dir, progress)
-    with timed("scores"):
-        if not run_dir.candidates.exists():
+    if not _is_scored(job, run_dir):
+        with timed("influence"):
+            scores: dict[ScoreName, Floats] = {**influence_scores(job, one, run_dir, progress)}
+        with timed("scores"):
             evidence = untrained.added_to(_evidence(job, one, run_dir), one.rows)
-            scores: dict[ScoreName, Floats] = {}
-            scores |= score_all(TensorFile(run_dir.tensor).open(), job.modules, job.ks, progress)
             with progress.stage("detectors", 1) as advance:
                 scored_by = evidence if job.needs_features("frozen") else replace(evidence, frozen=None)
                 scores |= {DetectorScore(name): values for name, values in detect(scored_by).items()}
@@ -85,7 +75,29 @@ def run_round(
             elif untrained.frozen is not None:  # for what the model knows
                 write_tensors(run_dir.opinions, tensors_of({"probe": ask_probe(evidence)}))
             write_candidates(run_dir, one, scores)
+    remove(run_dir.gradients)
     return history
+
+
+def _is_scored(job: Job, run_dir: RunDirectory) -> bool:
+    """Whether the round's scores are there, and the tensor where it is kept; else nothing says that they are."""
+    if run_dir.candidates.exists() and job.keeps == "tensor" and not run_dir.tensor.is_dir():  # a study took it away
+        make_anew(run_dir.candidates)
+    return run_dir.candidates.exists()
+
+
+def read_job(run_dir: RunDirectory, config: AuditConfig) -> Job:
+    """What a finished run worked on: its rows and canaries, and the model as it was loaded. Nothing is written.
+
+    Raises :class:`DamagedError` where what was drawn or found for it is not there as it was.
+    """
+    verified(run_dir.drawn, listed=True)
+    job = prepare(config.model_copy(update={"output": run_dir.path}))  # wherever it lies now
+    if job.searches:
+        verified(run_dir.search / TRIALS, listed=True)
+    if job.auto and job.canary_kind == ALIKE:
+        verified(run_dir.canaries, listed=True)
+    return with_alike_canaries(find_learning_rate(job, run_dir, Silent()), run_dir, None)
 
 
 def find_learning_rate(job: Job, run_dir: RunDirectory, progress: Progress) -> Job:
@@ -169,56 +181,3 @@ def _finetune(
         with written_folder(run_dir.model) as temporary:
             save_lora(job.subject, temporary)
     return history
-
-
-def _influence(job: Job, one: Round, run_dir: RunDirectory, progress: Progress) -> None:
-    file = TensorFile(run_dir.tensor)
-    if file.complete and run_dir.predictions.exists():
-        _remove_scratch(run_dir)
-        return
-    config, model = job.config, job.subject.model
-    data: dict[Side, EncodedRows] = {"query": job.encoded["query"], "train": one.train}
-    gathered = partial(gather, model, data=data, batch_size=config.rows_a_pass, memory=config.memory_bytes)
-    checkpoints = _checkpoints(job, run_dir)
-    summed = None
-    if SUMMED in config.methods:
-        weights = job.kept.weights
-        frame = make_frame(weights.modules, np.zeros(len(data["query"]), dtype=bool), len(data["train"]))
-        sums = CheckpointSum(model, weights.modules, checkpoints, partial(gathered, weights))
-        summed = sums.on_disk(run_dir.sums, frame, progress).open()[SUMMED]
-    store = gathered(
-        job.kept,
-        folder=run_dir.gradients,
-        progress=progress,
-        multipliers=multipliers_now(model, checkpoints, job.modules, config.methods),
-    )
-    predictions = {side: Predictions(*store.predictions(side)) for side in data}
-    write_predictions(run_dir.predictions, predictions)
-    plain = job.kept.weights.modules and not config.projection and not config.optimizer_aware
-    if plain and not run_dir.cancellation.exists():
-        with atomic_write(run_dir.cancellation) as temporary:
-            store_cancellation(store, job.kept.weights.modules, progress).to_parquet(temporary, index=False)
-    correct = correct_rows(predictions["query"].outputs, data["query"].labels, model.config).numpy()
-    frame = make_frame(job.modules, correct, len(one.train), row=one.rows, canary=one.wrong)
-    file.create(frame, config.methods)
-    with progress.stage("influence of modules", len(job.modules)) as advance:
-        advance(file.finished_modules)
-        for number in range(file.finished_modules, len(job.modules)):
-            matrices = module_matrices(store, job.modules[number], config.methods)
-            if summed is not None and job.modules[number].kind == "weight":  # weights come first
-                matrices[SUMMED] = summed[number].values
-            file.write(number, matrices, len(job.modules))
-            advance(1)
-    _remove_scratch(run_dir)
-
-
-def _checkpoints(job: Job, run_dir: RunDirectory) -> Sequence[Checkpoint]:
-    """Those the user named, or those that our own fine-tuning kept for what was asked."""
-    if job.checkpoints or not job.needs_checkpoints:
-        return job.checkpoints
-    return read_checkpoints(run_dir.training / CHECKPOINTS, optimizer_aware=job.config.optimizer_aware)
-
-
-def _remove_scratch(run_dir: RunDirectory) -> None:
-    for folder in (run_dir.gradients, run_dir.sums):
-        remove(folder)

@@ -41,7 +41,7 @@ class RunDirectory:
     planted errors and canaries, as they were trained on), features.safetensors and (of answers)
     as_it_came.safetensors, which are of the model before training, copies.safetensors (which texts are near copies),
     canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
-    training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
+    training/, gradients/ (while they are needed), influence.zarr or queries.safetensors, predictions.safetensors,
     cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with
     retraining), of each other one the same in rounds/NUMBER, and of all together
     all_scores.parquet, scores.parquet (the verdicts on rows), retrained/, summary.json. A tracker puts its local files
@@ -59,8 +59,8 @@ class RunDirectory:
         self.model = path / "model"
         self.training = path / "training"
         self.gradients = path / "gradients"
-        self.sums = path / "sums"
         self.tensor = path / "influence.zarr"
+        self.queries = path / "queries.safetensors"
         self.predictions = path / "predictions.safetensors"
         self.features = path / "features.safetensors"
         self.drawn = path / "drawn.json"
@@ -98,7 +98,7 @@ class RunDirectory:
                 _write_text(file, ours[file])
             record(file for file in ours if file.exists() and not digests_of(file))
             self._tell_threads()
-            restore(self.path, looked=self._only_looked_at)
+            restore(self.path)
         if self._only_looked_at and not config.quick:
             self._forget_look()
         if not self.config.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -32,6 +32,8 @@ from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
 from thresher.model.predict import read_predictions
 from thresher.model.rate_search import read_search
+from thresher.scores.names import Configuration
+from thresher.scores.sinks import read_queries
 from thresher.scores.table import hurt_queries, lowest, said_of
 from thresher.summary import (
     Detected,
@@ -201,9 +203,7 @@ def _describe_rows(job: Job, run_dir: RunDirectory, decision: Decision, ranked: 
     hurt: dict[int, list[int]] = {}
     if shown is not None:
         for number, here in rounds_as_given(run_dir, rows).items():
-            influence = TensorFile(run_dir.round(number).tensor).open()[shown.influence]
-            found = hurt_queries(influence, job.modules, shown.group, here, SHOWN_QUERIES) if here else []
-            hurt |= dict(zip(here, found, strict=True))
+            hurt |= dict(zip(here, _hurt(job, run_dir.round(number), shown, here), strict=True)) if here else {}
     return tuple(
         SuspiciousRow.model_validate(
             {
@@ -214,3 +214,13 @@ def _describe_rows(job: Job, run_dir: RunDirectory, decision: Decision, ranked: 
         )
         for row in rows
     )
+
+
+def _hurt(job: Job, run_dir: RunDirectory, shown: Configuration, rows: Sequence[int]) -> list[list[int]]:
+    """The queries that rows hurt most, of what the round kept; none where it kept nothing."""
+    if job.keeps == "tensor":
+        influence = TensorFile(run_dir.tensor).open()[shown.influence]
+        return hurt_queries(influence, job.modules, shown.group, rows, SHOWN_QUERIES)
+    if job.keeps == "top":
+        return [queries[:SHOWN_QUERIES] for queries in read_queries(run_dir.queries, shown, rows)]
+    return [[] for _ in rows]

@@ -14,9 +14,9 @@ from thresher.auditing.copies import copies_of
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
 from thresher.data.encode import EncodedRows
+from thresher.data.parts import Part
 from thresher.detectors.evidence import Copies, Evidence, Features, Singles
 from thresher.errors import ModelError
-from thresher.gradients.store import Side
 from thresher.model.features import pooled_features
 from thresher.progress import Advance, Progress
 from thresher.tensors import read_tensors, write_tensors
@@ -60,7 +60,7 @@ def frozen_features(job: Job, run_dir: RunDirectory, progress: Progress) -> Feat
 
 
 def _features(job: Job, run_dir: RunDirectory, progress: Progress) -> Features:
-    sides: tuple[Side, ...] = ("train", "query")
+    sides: tuple[Part, ...] = ("train", "query")
     tokens = max(int(job.encoded[side].lengths.max()) for side in sides)
     if not run_dir.features.exists() or read_tensors(run_dir.features, ())[1] != tokens:
         job.reset_weights()

@@ -19,9 +19,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from thresher.gradients.collect import Rows, batch_rows, collect, plan_blocks
+from thresher.gradients.gradient_pass import gradient_pass
 from thresher.gradients.rows import HeadRows, RowGradients, TokenGradients, dense_chunks
 from thresher.gradients.store import GradientStore
-from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
+from thresher.influences.modules import MEMORY, plan_gradients, select_modules
 from thresher.model.inputs import encoded_rows
 from thresher.model.names import ModuleName, groups_in, in_group
 from thresher.progress import Progress, Silent
@@ -61,7 +63,10 @@ def cancellation(
     chosen = select_modules(model, modules, ("tracin",))
     rows = encoded_rows(train, model, "train")
     plan = plan_gradients(model, chosen, length=float(rows.lengths.mean()))
-    store = gather(model, plan, {"train": rows}, batch_size=batch_size, memory=MEMORY, progress=Silent())
+    batch_size = batch_rows(batch_size, plan.row_bytes)
+    store = GradientStore(plan_blocks(rows.lengths, batch_size, plan.row_bytes), MEMORY)
+    with gradient_pass(model, plan.names, rows, forms=plan.forms) as one_pass:
+        collect(one_pass, store, Rows(rows, "train"), batch_size, Silent())
     try:
         return store_cancellation(store, chosen, Silent())
     finally:
@@ -124,16 +129,16 @@ def _table(store: GradientStore, module: ModuleName) -> tuple[int, Tensor]:
     A matrix is one row, of token 0.
     """
     width, found = module.size, [torch.zeros(1, dtype=torch.int64)]
-    first = next(store.blocks("train", module.name))[1]
+    first = next(store.blocks(module.name))[1]
     if isinstance(first, TokenGradients):
-        blocks = (block for _, block in store.blocks("train", module.name) if isinstance(block, TokenGradients))
+        blocks = (block for _, block in store.blocks(module.name) if isinstance(block, TokenGradients))
         width, found = first.value.shape[1], [block.token.unique() for block in blocks]
     return width, torch.cat(found).unique()
 
 
 def _pieces(store: GradientStore, module: str, tokens: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The training rows' gradients at the tokens: the tokens' places [b] and float64 values [b, width]."""
-    for _, gradients in store.blocks("train", module):
+    for _, gradients in store.blocks(module):
         for place, values in _entries(gradients, tokens):
             step = max(1, PIECE_BYTES // (8 * values.shape[1]))
             for some, piece in zip(place.split(step), values.split(step), strict=True):

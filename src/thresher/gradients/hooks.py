@@ -49,6 +49,11 @@ class BatchGradients:
     losses: Tensor
     outputs: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the gradients take."""
+        return sum(gradients.nbytes for gradients in self.modules.values())
+
 
 @dataclass(frozen=True)
 class _Site:

@@ -150,6 +150,13 @@ def token_gradients(row: Tensor, token: Tensor, value: Tensor, rows: int) -> Tok
     return TokenGradients(row=keys // width, token=keys % width, value=total, rows=rows)
 
 
+def on_device(gradients: RowGradients, device: torch.device) -> RowGradients:
+    """The same numbers there."""
+    if isinstance(gradients, Tensor):
+        return gradients.to(device)
+    return gradients.map_tensors(lambda tensor: tensor.to(device))
+
+
 def squared_norms(gradients: RowGradients) -> Tensor:
     """Squared norm of each row's gradient, [rows]; of the hidden states for :class:`HeadRows`."""
     if isinstance(gradients, Tensor):

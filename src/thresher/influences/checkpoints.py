@@ -7,22 +7,23 @@ one gradient pass a checkpoint. With optimizer-aware checkpoints, a_i of :mod:`t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
-import xarray as xr
+import torch
 from torch import Tensor, nn
 
+from thresher.arrays import Indices
 from thresher.errors import ConfigError, GradientError
-from thresher.files import remove
+from thresher.gradients.collect import Rows, collect, pass_block
+from thresher.gradients.hooks import BatchGradients, GradientPass
 from thresher.gradients.store import GradientStore
 from thresher.influences.pairings import pairing
 from thresher.influences.registry import INFLUENCE, Method, check_methods
-from thresher.influences.tensor import TensorFile
 from thresher.model.checkpoints import Checkpoint, checkpoint_of, load_checkpoint, read_checkpoints, restore_weights
 from thresher.model.names import ModuleName
 from thresher.progress import Progress, Within
@@ -30,57 +31,89 @@ from thresher.progress import Progress, Within
 SUMMED = "tracin_checkpoints"
 
 
-@dataclass(frozen=True)
-class CheckpointSum:
-    """What the sum is made of. ``modules`` are weights; ``gather`` is ``gather.gather``, all else but these given."""
+class Shelve(Protocol):
+    """Makes an empty store for rows, or finds what an earlier call put into it."""
 
-    model: nn.Module
-    modules: Sequence[ModuleName]
-    checkpoints: Sequence[Checkpoint]
-    gather: Callable[..., GradientStore]
+    def __call__(self, rows: Rows, name: str, memory: int) -> GradientStore:
+        """A store of this name that keeps so many bytes at hand."""
+        ...
 
-    def into(self, total: npt.NDArray[np.float32], progress: Progress) -> None:
-        """Add the sum to ``total`` [module, Q, N]."""
-        with restore_weights(self.model, self.checkpoints):
-            for checkpoint in self.checkpoints:
-                store = self._gather(checkpoint, None, progress)
-                try:
-                    for number, module in enumerate(self.modules):
-                        total[number] += _term(store, module, checkpoint)
-                finally:
-                    store.close()
 
-    def on_disk(self, folder: Path, frame: xr.Dataset, progress: Progress) -> TensorFile:
-        """The sum as a tensor file in ``folder``; what a killed run finished there is not computed again.
+class CheckpointSums:
+    """The sums over checkpoints: of the reference rows, and of a block of others. ``modules`` are weights.
 
-        The sum up to each checkpoint is a file of its own, made from the one before: nothing can be added twice.
-        """
-        files = [TensorFile(folder / f"sum-{number:03d}.zarr") for number in range(len(self.checkpoints))]
-        done = max((number for number, file in enumerate(files) if file.complete), default=-1)
-        with restore_weights(self.model, self.checkpoints[done + 1 :]):
-            for number in range(done + 1, len(files)):
-                gradients = folder / f"gradients-{number:03d}"
-                store = self._gather(self.checkpoints[number], gradients, progress)
-                files[number].create(frame, (SUMMED,))
-                before = files[number - 1].open()[SUMMED] if number else None
-                for place in range(files[number].finished_modules, len(self.modules)):
-                    matrix = _term(store, self.modules[place], self.checkpoints[number])
-                    if before is not None:
-                        matrix += np.asarray(before[place].values)
-                    files[number].write(place, {SUMMED: matrix}, len(self.modules))
-                remove(gradients)
-                if number:
-                    files[number - 1].remove()
-        return files[-1]
+    A row's sums take the place of its gradients in stores and blocks: [Q] a module.
+    """
 
-    def _gather(self, checkpoint: Checkpoint, folder: Path | None, progress: Progress) -> GradientStore:
-        load_checkpoint(self.model, checkpoint)
-        with _naming(checkpoint):
-            return self.gather(
-                folder=folder,
-                progress=Within(progress, f"step {checkpoint.step}"),
-                multipliers=checkpoint.multipliers([module.name for module in self.modules]),
-            )
+    def __init__(
+        self,
+        model: nn.Module,
+        modules: Sequence[ModuleName],
+        checkpoints: Sequence[Checkpoint],
+        one_pass: GradientPass,
+        batch_size: int,
+    ) -> None:
+        self._model, self._modules, self._checkpoints = model, modules, checkpoints
+        self._pass, self._batch_size = one_pass, batch_size
+        self._queries: list[GradientStore] = []
+        self._reference: GradientStore | None = None
+
+    def gather(self, query: Rows, reference: Rows, store: Shelve, progress: Progress) -> None:
+        """The queries' gradients at each checkpoint, and the sums of the reference rows."""
+        with restore_weights(self._model, self._checkpoints):
+            for number, checkpoint in enumerate(self._checkpoints):
+                found = store(query, f"query-{number:03d}", 0)
+                with self._at(checkpoint):
+                    collect(self._pass, found, query, self._batch_size, Within(progress, f"step {checkpoint.step}"))
+                self._queries.append(found)
+        self._reference = store(reference, "sums", 0)
+        with progress.stage("sums over checkpoints", len(self._reference)) as advance:
+            for number, block in enumerate(self._reference.rows):
+                if not self._reference.has(number):
+                    sums = {name: matrix.T.contiguous() for name, matrix in self.of_block(reference, block).items()}
+                    self._reference.put(number, BatchGradients(dict(sums), torch.zeros(0), torch.zeros(0)))
+                advance(len(block))
+
+    def of_block(self, rows: Rows, block: Indices) -> dict[str, Tensor]:
+        """The sums of some of the rows, [Q, rows] by module."""
+        total: dict[str, Tensor] = {}
+        with restore_weights(self._model, self._checkpoints):
+            for checkpoint, query in zip(self._checkpoints, self._queries, strict=True):
+                names = [module.name for module in self._modules]
+                with self._at(checkpoint):
+                    scaled = replace(rows, scales=checkpoint.multipliers(names))
+                    found = pass_block(self._pass, scaled, block, self._batch_size)
+                here = GradientStore([np.arange(len(block))], found.nbytes)
+                here.device = query.device
+                here.put(0, found)
+                for module in self._modules:
+                    term = (
+                        np.float32(checkpoint.learning_rate).item()
+                        * pairing(query, here, module.name, module.size).dots
+                    )
+                    total[module.name] = total[module.name] + term if module.name in total else term
+        return total
+
+    def of_reference(self, module: ModuleName) -> Tensor | None:
+        """The sums of the reference rows, [Q, rows]; None of what is no weight."""
+        if self._reference is None or module not in self._modules:
+            return None
+        parts = [(torch.from_numpy(rows), part) for rows, part in self._reference.blocks(module.name)]
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat([part for _, part in parts if isinstance(part, Tensor)])[order].T
+
+    def close(self) -> None:
+        """Forget everything, on disk too."""
+        for store in (*self._queries, *filter(None, [self._reference])):
+            store.close()
+
+    @contextmanager
+    def _at(self, checkpoint: Checkpoint) -> Generator[None]:
+        load_checkpoint(self._model, checkpoint)
+        try:
+            yield
+        except GradientError as error:
+            raise GradientError(f"{checkpoint.folder.name}: {error}") from None
 
 
 def given_checkpoints(
@@ -126,16 +159,3 @@ def multipliers_now(
     if not any(checkpoint.optimizer_aware for checkpoint in checkpoints) or set(methods) == {SUMMED}:
         return {}
     return checkpoint_of(model, checkpoints).multipliers([module.name for module in modules])
-
-
-def _term(store: GradientStore, module: ModuleName, checkpoint: Checkpoint) -> npt.NDArray[np.float32]:
-    pair = pairing(store, module.name, module.size)
-    return np.float32(checkpoint.learning_rate) * pair.dots.numpy()
-
-
-@contextmanager
-def _naming(checkpoint: Checkpoint) -> Generator[None]:
-    try:
-        yield
-    except GradientError as error:
-        raise GradientError(f"{checkpoint.folder.name}: {error}") from None

@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import xarray as xr
 from torch import nn
 
 from thresher.data.encode import EncodedRows, Loss
 from thresher.errors import ConfigError
-from thresher.gradients.store import GradientStore, Side
-from thresher.influences.checkpoints import SUMMED, CheckpointSum, given_checkpoints, multipliers_now
-from thresher.influences.gather import MEMORY, gather, plan_gradients, select_modules
-from thresher.influences.pairing import Pairing
-from thresher.influences.pairings import pairing
-from thresher.influences.registry import InfluenceFunction, Method, Methods, check_methods
-from thresher.influences.tensor import fill_frame, make_frame
+from thresher.influences.checkpoints import given_checkpoints, multipliers_now
+from thresher.influences.driver import Work, draw_reference
+from thresher.influences.modules import plan_gradients, select_modules
+from thresher.influences.registry import InfluenceFunction, Method, check_methods
+from thresher.influences.tensor import tensor_of
 from thresher.model.checkpoints import Checkpoint
 from thresher.model.inputs import encoded_rows
-from thresher.model.losses import correct_rows
-from thresher.model.names import ModuleName
 from thresher.progress import Silent
 
 
@@ -42,6 +35,7 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
     device: str | torch.device | None = None,
     checkpoints: str | Path | Sequence[Checkpoint] | None = None,
     loss: Loss | None = None,
+    reference: int | None = None,
 ) -> xr.Dataset:
     """Influence of every training row on every query row, module by module (method.md 3).
 
@@ -72,6 +66,9 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
         loss: What the model was trained on, where that is no cross-entropy: a function of logits [B, C] and labels [B]
             that gives one loss a row, [B]; of a causal LM, of [B, T, V] and [B, T], where position t is predicted from
             the logits at t - 1, and -100 has no label. A row's loss must hang on that row alone.
+        reference: What hangs on all training rows (DataInf's inverse Hessian) is fitted to a fixed sample of so many,
+            whose gradients alone are kept at a time; None fits it to all of them, and so do functions that need the
+            matrix of all rows' products (``exact``, ``lissa``).
 
     Returns:
         One float32 variable a method with dims ("module", "query", "train"); larger = helpful, lower = detrimental; NaN
@@ -101,7 +98,7 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
         raise ConfigError("Optimizer-aware checkpoints scale single entries and a projection mixes them; choose one.")
     functions = check_methods(methods, projected=projection > 0)
     _refuse_loss(loss, functions)
-    asked = _Asked(functions, modules, projection, batch_size, points, loss)
+    asked = _Asked(functions, modules, projection, batch_size, points, loss, reference)
     if device is None:
         return _influence(model, train, query, asked)
     home = next(model.parameters()).device
@@ -110,28 +107,6 @@ def influence(  # noqa: PLR0913 (each option stands for itself)
         return _influence(model, train, query, asked)
     finally:
         model.to(home)
-
-
-def module_matrices(store: GradientStore, module: ModuleName, methods: Methods) -> dict[str, npt.NDArray[np.float32]]:
-    """One module's [Q, N] matrix for every method that is defined there.
-
-    Raises :class:`ConfigError` for a method that gives something else.
-    """
-    pair = pairing(store, module.name, module.size)
-    functions = {name: one.compute for name, one in check_methods(methods).items() if one.defined_on(module)}
-    results = {name: function(pair) for name, function in functions.items() if function is not None}
-    return {name: _matrix(name, result, pair) for name, result in results.items() if result is not None}
-
-
-def _matrix(name: str, result: Any, pair: Pairing) -> npt.NDArray[np.float32]:
-    wanted = (pair.queries, pair.rows)
-    if not isinstance(result, torch.Tensor) or tuple(result.shape) != wanted:
-        given = f"a tensor of {tuple(result.shape)}" if isinstance(result, torch.Tensor) else type(result).__name__
-        raise ConfigError(
-            f"The influence function '{name}' gives {given} on {pair.module}; a tensor of {wanted}, one number a query "
-            "and training row, is needed."
-        )
-    return result.numpy()
 
 
 def _refuse_loss(loss: Loss | None, functions: Mapping[str, InfluenceFunction]) -> None:
@@ -150,33 +125,24 @@ class _Asked:
     batch_size: int
     checkpoints: tuple[Checkpoint, ...]
     loss: Loss | None
+    reference: int | None
 
 
 def _influence(model: nn.Module, train: Any, query: Any, asked: _Asked) -> xr.Dataset:
     modules = select_modules(model, asked.modules, asked.methods)
-    data: dict[Side, EncodedRows] = {
-        "query": encoded_rows(query, model, "query"),
-        "train": encoded_rows(train, model, "train"),
-    }
+    encoded = encoded_rows(query, model, "query"), encoded_rows(train, model, "train")
     if asked.loss is not None:
-        data = {side: replace(rows, loss=asked.loss) for side, rows in data.items()}
-    plan = plan_gradients(model, modules, length=float(data["train"].lengths.mean()), projection=asked.projection)
-    gathered = partial(gather, model, data=data, batch_size=asked.batch_size, memory=MEMORY)
-    shape = (len(modules), len(data["query"]), len(data["train"]))
-    values = {method: np.full(shape, np.nan, np.float32) for method in asked.methods}
-    multipliers = multipliers_now(model, asked.checkpoints, modules, list(asked.methods))
-    if SUMMED in asked.methods:
-        weights = plan.weights
-        total = np.zeros((len(weights.modules), *shape[1:]), np.float32)
-        CheckpointSum(model, weights.modules, asked.checkpoints, partial(gathered, weights)).into(total, Silent())
-        values[SUMMED][: len(total)] = total  # weights come first
-    store = gathered(plan, progress=Silent(), multipliers=multipliers)
-    try:
-        _, outputs = store.predictions("query")
-        correct = correct_rows(outputs, data["query"].labels, model.config).numpy()
-        for number, module in enumerate(modules):
-            for method, matrix in module_matrices(store, module, asked.methods).items():
-                values[method][number] = matrix
-    finally:
-        store.close()
-    return fill_frame(make_frame(modules, correct, len(data["train"])), values, asked.methods)
+        encoded = replace(encoded[0], loss=asked.loss), replace(encoded[1], loss=asked.loss)
+    plan = plan_gradients(model, modules, length=float(encoded[1].lengths.mean()), projection=asked.projection)
+    reference = draw_reference(len(encoded[1]), asked.reference, asked.methods.values(), seed=0)
+    work = Work(
+        model,
+        plan,
+        *encoded,
+        asked.methods,
+        reference,
+        asked.batch_size,
+        multipliers=multipliers_now(model, asked.checkpoints, modules, list(asked.methods)),
+        checkpoints=asked.checkpoints,
+    )
+    return tensor_of(work, Silent())

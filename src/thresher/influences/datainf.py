@@ -3,27 +3,31 @@
 import torch
 from torch import Tensor
 
-from thresher.influences.pairing import Pairing
+from thresher.influences.pairing import Combination, Pairing
 
 DAMPING = 0.1
 
 
-def damping(pair: Pairing) -> float:
+def damping(reference: Pairing) -> float:
     """lambda: a tenth of the mean squared gradient entry over the module's rows and coordinates (method.md 3)."""
-    return DAMPING * float(pair.train_squares.double().mean()) / pair.size
+    return DAMPING * float(reference.train_squares.double().mean()) / reference.size
 
 
 def datainf(pair: Pairing) -> Tensor:
     """I[j, i] = (1 / lambda) [v_j.g_i - (1/n) sum_k (v_j.g_k)(g_k.g_i) / (lambda + g_k.g_k)], [Q, N].
 
-    With C = V G^T the sum over k is ((C / (lambda + d)) G) G^T, so no n x n matrix is formed (method.md 3). Zero where
-    every gradient is zero.
+    The n rows k are the reference. With C = V R^T the sum over k is S g_i, S = (C / (lambda + d)) R: no n x n matrix is
+    formed, and a row's influence is (V - S / n) g_i / lambda (method.md 3). Zero where every gradient is zero.
     """
-    at = damping(pair)
+    at, correction = pair.fit(_fit)
     if at == 0.0:
         return torch.zeros_like(pair.dots)
-    correction = pair.through_train(pair.dots / (at + pair.train_squares))
-    return (pair.dots - correction / pair.rows) / at
+    return (pair.dots - pair.along(correction) / pair.reference.rows) / at
+
+
+def _fit(reference: Pairing) -> tuple[float, Combination]:
+    at = damping(reference)
+    return at, Combination(reference.dots / (at + reference.train_squares))
 
 
 def datainf_one(pair: Pairing) -> Tensor:

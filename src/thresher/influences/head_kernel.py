@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from thresher.gradients.rows import CHUNK_BYTES, HeadRows, RowGradients
-from thresher.gradients.store import GradientStore, Side
-from thresher.influences.pairing import Pairing
+from thresher.influences.pairing import Combination, Pairing, Side
 
 
 def head_kernel(pair: Pairing) -> Tensor:
@@ -25,29 +24,32 @@ def head_kernel(pair: Pairing) -> Tensor:
 class LanguageHeadPairing(Pairing):
     """The output matrix W of a language model: p - e is computed from hidden states a few tokens at a time."""
 
-    def __init__(self, store: GradientStore, module: str, size: int) -> None:
-        super().__init__(store, module, size)
+    @property
+    def _head(self) -> tuple[Tensor, Tensor | None]:
+        store = self.stores["query"]
         assert store.head is not None
-        self._weight, self._bias = store.head
+        weight, bias = store.head
+        return weight.to(store.device), None if bias is None else bias.to(store.device)
 
     def products(self, first: Side, second: Side) -> Tensor:
         """Inner products of the rows of two sides, [rows of first, rows of second]."""
-        result = torch.zeros(self.store.count(first), self.store.count(second))
+        stores = self.stores[first], self.stores[second]
+        result = torch.zeros(*map(len, stores), device=stores[0].device)
         for rows, a, residual in self._chunks(first):
             for columns, b, other in self._chunks(second):
                 pairs = (residual @ other.T).mul_(a.hidden @ b.hidden.T)  # [tokens of a, tokens of b]
-                by_column = torch.zeros(len(pairs), b.rows).index_add_(1, b.row, pairs)
-                whole = torch.zeros(a.rows, b.rows).index_add_(0, a.row, by_column)
+                by_column = pairs.new_zeros(len(pairs), b.rows).index_add_(1, b.row, pairs)
+                whole = pairs.new_zeros(a.rows, b.rows).index_add_(0, a.row, by_column)
                 result[rows[:, None], columns] += whole
         return result
 
-    def through_train(self, weights: Tensor) -> Tensor:
-        """W G G^T through G G^T, [Q, N]."""
-        return weights @ self.train_gram
+    def along(self, combination: Combination) -> Tensor:
+        """W R G^T through R G^T, [Q, N]."""
+        return combination.weights @ self.gram
 
     def _squares(self, gradients: RowGradients) -> Tensor:
         assert isinstance(gradients, HeadRows)
-        squares = torch.empty(gradients.rows)
+        squares = torch.empty(gradients.rows, device=gradients.row.device)
         for row in range(gradients.rows):
             one = gradients.between(row, row + 1)
             residual = self._residual(one)
@@ -55,8 +57,8 @@ class LanguageHeadPairing(Pairing):
         return squares
 
     def _chunks(self, side: Side) -> Iterator[tuple[Tensor, HeadRows, Tensor]]:
-        tokens = max(1, 4 * CHUNK_BYTES // (4 * len(self._weight)))
-        for rows, block in self.store.blocks(side, self.module):
+        tokens = max(1, 4 * CHUNK_BYTES // (4 * len(self._head[0])))
+        for rows, block in self.stores[side].blocks(self.module):
             assert isinstance(block, HeadRows)
             for low, high in _row_ranges(block, tokens):
                 part = block.between(low, high)
@@ -64,9 +66,9 @@ class LanguageHeadPairing(Pairing):
 
     def _residual(self, part: HeadRows) -> Tensor:
         """weight (softmax(W h + b) - onehot(label)), [K, V]."""
-        scores = torch.nn.functional.linear(part.hidden, self._weight, self._bias)
+        scores = torch.nn.functional.linear(part.hidden, *self._head)
         residual = scores.softmax(-1)
-        residual[torch.arange(len(part.label)), part.label] -= 1
+        residual[torch.arange(len(part.label), device=part.label.device), part.label] -= 1
         return residual.mul_(part.weight[:, None])
 
 

@@ -20,7 +20,7 @@ def exact(pair: Pairing) -> Tensor:
     if isinstance(pair, MatrixPairing) and pair.coordinates() < pair.rows:
         v, g = pair.whole("query").double(), pair.whole("train").double()
         return (_solve(pair.second_moment() / pair.rows, at, v.T).T @ g.T).float()
-    return _solve(pair.train_gram.double() / pair.rows, at, pair.dots.double().T).T.float()
+    return _solve(pair.gram.double() / pair.rows, at, pair.dots.double().T).T.float()
 
 
 def _solve(matrix: Tensor, at: float, right: Tensor) -> Tensor:

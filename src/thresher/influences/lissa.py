@@ -22,7 +22,7 @@ def lissa(pair: Pairing, steps: int = STEPS, tolerance: float = TOLERANCE) -> Te
     at = damping(pair)
     if at == 0.0:
         return torch.zeros_like(pair.dots)
-    curvature = pair.train_gram / pair.rows
+    curvature = pair.gram / pair.rows
     scale = 1.01 * _largest_eigenvalue(curvature) + at
     now = pair.dots
     for _ in range(steps):

@@ -37,9 +37,8 @@ def outlier_lof(pair: Pairing) -> Tensor:
 
 def _judge(pair: Pairing, judge: Judge) -> Tensor:
     query_labels, train_labels = pair.labels("query").numpy(), pair.labels("train").numpy()
-    among, across = pair.query_gram.double().numpy(), pair.dots.double().numpy()
-    squares, train_squares = np.diagonal(among), pair.train_squares.double().numpy()
-    sums = pair.entry_sums("query").double().numpy()
+    among, across = _numbers(pair.query_gram), _numbers(pair.dots)
+    squares, train_squares, sums = np.diagonal(among), _numbers(pair.train_squares), _numbers(pair.entry_sums("query"))
     values = np.zeros(pair.rows)
     for label in np.unique(train_labels):
         mine, rows = np.flatnonzero(query_labels == label), np.flatnonzero(train_labels == label)
@@ -51,6 +50,10 @@ def _judge(pair: Pairing, judge: Judge) -> Tensor:
             np.fill_diagonal(inner, 0.0)
             values[rows] = judge(inner.clip(0), outer.clip(0), variance * pair.size)
     return torch.from_numpy(values.astype(np.float32)).expand(pair.queries, pair.rows)
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    return tensor.double().cpu().numpy()
 
 
 def _svm(inner: np.ndarray, outer: np.ndarray, width: float) -> np.ndarray:

@@ -33,15 +33,16 @@ class InfluenceFunction:
 
     Attributes:
         compute: Gives [Q, N] float32 of a :class:`Pairing`, larger = helpful, or None where the module is not kept as
-            it needs. None in its place: it takes gradients at more than one point of the training
-            (``influences/checkpoints.py``).
+            it needs. The N rows may be some of all: what hangs on others than the row itself is taken from
+            ``pair.reference``, in ``pair.fit``. None in its place: it takes gradients at more than one point of the
+            training (``influences/checkpoints.py``).
         formula: In a line, with v a query's and g a training row's gradient.
         cost: What it adds to the gradients, with Q queries, n training rows and p numbers a module.
         source: Who found it, and when.
         where: On what it has a value.
         projectable: It depends on inner products alone, and so may be estimated from projected gradients.
         alike: It is the same for every query, so that it names none.
-        gram: It needs G G^T, n x n numbers.
+        gram: It needs G G^T, n x n numbers: every row is then a reference row.
         optimizer_aware: It may take train gradients that the optimizer scaled. Others bring an inverse Hessian, or a
             detector, fitted to plain gradients.
         cross_entropy: It is written for the softmax and its cross-entropy, and has no value for another loss.

@@ -2,8 +2,8 @@
 
 One float32 variable an influence function, dims ("module", "query", "train"); coordinates say what each module is
 (block, layer, projection, factor, group, kind), which queries the model gets right, and in an audit which row of the
-training file each is and whether it was a canary, with a wrong label of ours. NaN where a function is not defined.
-Larger is helpful, lower is detrimental.
+training file each is, whether it was a canary, with a wrong label of ours, and which rows are the reference that stands
+for all, where these are not all. NaN where a function is not defined. Larger is helpful, lower is detrimental.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import xarray as xr
+from torch import Tensor
 
-from thresher.checksums import is_damaged, record
-from thresher.files import files_in, read_json, remove, told_of_disk, write_json
+from thresher.arrays import Flags, Indices
+from thresher.checksums import forget, record
+from thresher.files import files_in, remove, told_of_disk
 from thresher.influences.checked_store import checked_folder
+from thresher.influences.driver import Matrices, Met, Part, Work, drive
 from thresher.influences.registry import INFLUENCE, InfluenceFunction
 from thresher.model.names import ModuleName
+from thresher.progress import Progress
 
 DIMS = ("module", "query", "train")
 SIGN = "larger = helpful, lower = detrimental"
@@ -28,14 +33,19 @@ SIGN = "larger = helpful, lower = detrimental"
 
 def make_frame(
     modules: Sequence[ModuleName],
-    correct: npt.NDArray[np.bool_],
+    correct: Flags,
     train: int,
-    **of_rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64],
+    *,
+    reference: Indices | None = None,
+    **of_rows: Flags | Indices,
 ) -> xr.Dataset:
     """The tensor's coordinates without its values.
 
     ``correct`` [Q] says which queries the model gets right; ``of_rows`` are more coordinates of the rows, [train] each.
+    Where there are more than the ``reference`` rows, a coordinate marks these.
     """
+    if reference is not None and len(reference) < train:
+        of_rows = {**of_rows, "reference": np.isin(np.arange(train), reference)}
     fields = ("block", "layer", "projection", "factor", "group", "size", "kind")
     texts = {field: np.array([getattr(module, field) for module in modules]) for field in fields}
     coordinates = {field: ("module", _column(values)) for field, values in texts.items()}
@@ -69,21 +79,54 @@ def fill_frame(
     return frame.assign({name: xr.Variable(*variable) for name, variable in variables.items()})
 
 
+def reference_rows(tensor: xr.Dataset | xr.DataArray) -> Indices:
+    """The places of the rows that stand for all others: all of them, unless the tensor says which."""
+    if "reference" not in tensor.coords:
+        return np.arange(tensor.sizes["train"])
+    return np.flatnonzero(tensor["reference"].values)
+
+
+def tensor_of(work: Work, progress: Progress) -> xr.Dataset:
+    """The influence of every training row on every query, in memory."""
+    sink = _Memory(work)
+    drive(work, sink, progress).close()
+    return fill_frame(sink.frame, sink.values, work.functions)
+
+
+class _Memory:
+    """The tensor in memory as a sink."""
+
+    def __init__(self, work: Work) -> None:
+        self.frame, self._work = xr.Dataset(), work
+        shape = (len(work.plan.modules), len(work.query), len(work.train))
+        self.values = {method: np.full(shape, np.nan, np.float32) for method in work.functions}
+
+    def open(self, correct: Flags, parts: Sequence[Part]) -> None:
+        """Take down the coordinates."""
+        self.frame = make_frame(self._work.plan.modules, correct, len(self._work.train), reference=parts[0].rows)
+
+    def add(self, part: Part, number: int, values: Matrices) -> None:
+        """Put the rows in their places."""
+        for method, matrix in values.items():
+            self.values[method][number][:, part.rows] = matrix
+
+    def close(self, part: Part) -> dict[str, Tensor]:
+        """Keep nothing beside the tensor."""
+        return {}
+
+
 class TensorFile:
-    """The tensor on disk, written a module at a time; a killed run goes on after the last finished module."""
+    """The tensor on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._progress = path.with_name(f"{path.stem}.progress.json")
 
     def create(self, frame: xr.Dataset, methods: Sequence[str]) -> None:
-        """Lay out the file, unless an earlier run did; values are NaN until they are written."""
-        if self._progress.exists():
-            return
+        """Lay out the file anew; values are NaN until they are written."""
+        remove(self.path)
         with told_of_disk(self.path):
             self._lay_out(frame, methods)
             record(files_in(self.path))
-        self._finish(0, frame.sizes[DIMS[0]])
 
     def _lay_out(self, frame: xr.Dataset, methods: Sequence[str]) -> None:
         import zarr
@@ -105,50 +148,71 @@ class TensorFile:
             warnings.filterwarnings("ignore", "Consolidated metadata is currently not part", UserWarning)
             zarr.consolidate_metadata(str(self.path))
 
-    @property
-    def finished_modules(self) -> int:
-        """How many modules, from the first, are on disk."""
-        return int(read_json(self._progress, {"finished": 0})["finished"])
-
-    @property
-    def complete(self) -> bool:
-        """Whether every module is on disk."""
-        progress = read_json(self._progress)
-        return progress is not None and progress["finished"] == progress["modules"]
-
-    def write(self, number: int, values: Mapping[str, npt.NDArray[np.float32]], modules: int) -> None:
+    def write(self, number: int, values: Matrices) -> None:
         """Write one module's matrices [Q, N] by method."""
         import zarr
 
         with told_of_disk(self.path):
             group = zarr.open_group(str(self.path), mode="r+")
             for method, matrix in values.items():
+                chunks = self.path / method / "c" / str(number)
+                forget(chunks)  # first, so that a kill leaves nothing that looks damaged
                 group[method][number] = matrix  # pyright: ignore[reportIndexIssue, reportArgumentType]
-            record(file for method in values for file in files_in(self.path / method / "c" / str(number)))
-        self._finish(number + 1, modules)
-
-    def remove(self) -> None:
-        """Take the file off the disk."""
-        remove(self._progress)
-        remove(self.path)
+                record(files_in(chunks))
 
     def open(self) -> xr.Dataset:
         """The tensor, read from disk as it is used; what is not as it was written raises :class:`DamagedError` then."""
         return xr.open_zarr(checked_folder(self.path), chunks=None)
 
-    @property
-    def laid_out(self) -> bool:
-        """Whether the file has been laid out, and says how many modules are there."""
-        return self._progress.exists() and not is_damaged(self._progress)
 
-    def go_back(self, number: int) -> None:
-        """Count the modules from ``number`` on as not written."""
-        progress = read_json(self._progress)
-        if progress["finished"] > number:
-            self._finish(number, progress["modules"])
+class FileSink:
+    """A tensor file as a sink: modules of the reference rows as they come, and of all others in the end."""
 
-    def _finish(self, finished: int, modules: int) -> None:
-        write_json(self._progress, {"finished": finished, "modules": modules})
+    def __init__(self, file: TensorFile, work: Work, of_rows: Mapping[str, Flags | Indices]) -> None:
+        self._file, self._work, self._of_rows = file, work, of_rows
+        self._kept: dict[str, Tensor] = {}
+
+    def open(self, correct: Flags, parts: Sequence[Part]) -> None:
+        """Lay out the file."""
+        work = self._work
+        frame = make_frame(work.plan.modules, correct, len(work.train), reference=parts[0].rows, **self._of_rows)
+        self._file.create(frame, list(work.functions))
+
+    def add(self, part: Part, number: int, values: Matrices) -> None:
+        """Write the reference rows' columns; keep the others' until :meth:`finish`."""
+        if part.number == 0:
+            self._file.write(number, {name: self._placed(part, matrix) for name, matrix in values.items()})
+        else:
+            self._kept |= {_line(name, number): torch.from_numpy(matrix.T.copy()) for name, matrix in values.items()}
+
+    def close(self, part: Part) -> dict[str, Tensor]:
+        """Give a part's columns, but for those of the reference rows."""
+        kept, self._kept = self._kept, {}
+        return kept
+
+    def finish(self, met: Met) -> None:
+        """Write the columns of all rows that are no reference rows."""
+        if len(met.parts.rows) == 1:
+            return
+        tensor = self._file.open()
+        for number, module in enumerate(self._work.plan.modules):
+            functions = [name for name, one in self._work.functions.items() if one.defined_on(module)]
+            matrices = {name: np.asarray(tensor[name][number].values) for name in functions}
+            for name, matrix in matrices.items():
+                if not np.isnan(matrix).all():
+                    for rows, part in met.parts.blocks(_line(name, number), start=1):
+                        assert isinstance(part, Tensor)
+                        matrix[:, rows] = part.numpy().T
+            self._file.write(number, matrices)
+
+    def _placed(self, part: Part, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        placed = np.full((len(matrix), len(self._work.train)), np.nan, np.float32)
+        placed[:, part.rows] = matrix
+        return placed
+
+
+def _line(method: str, number: int) -> str:
+    return f"{method} {number}"
 
 
 def _about(function: InfluenceFunction) -> dict[str, str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 
-from thresher.arrays import Floats
+from thresher.arrays import Flags, Floats
+from thresher.auditing.influence import tensor_of_rows
 from thresher.auditing.looks import rounds_as_given
+from thresher.auditing.prepare import Job
+from thresher.auditing.rounds import read_job
 from thresher.auditing.run import RunDirectory, read_audited_rows, read_finished
 from thresher.checksums import verified
 from thresher.config import Aggregation, AuditConfig, TaskName
@@ -20,11 +22,11 @@ from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
 from thresher.files import read_json
+from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, read_modules
-from thresher.model.names import ModuleName
 from thresher.progress import Progress, Silent
 from thresher.scores.aggregate import AGGREGATIONS
-from thresher.scores.layers import layer_ranks, methods_of
+from thresher.scores.layers import layer_ranks
 from thresher.scores.names import Configuration
 from thresher.scores.stored import scores_in
 from thresher.scores.table import query_influence, said_of
@@ -103,16 +105,12 @@ class Explanation:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is read of a finished run.
-
-    ``tensor`` is that of a round in which the rows were as given, ``shown`` the influence that explains the ranking.
-    """
+    """What is read of a finished run; ``shown`` is the influence that explains the ranking."""
 
     run_dir: RunDirectory
     config: AuditConfig
     summary: Summary
     scores: pd.DataFrame
-    tensor: xr.Dataset
     given: Task
     trained_on: Task
     shown: Configuration
@@ -145,33 +143,46 @@ def explain_rows(
     queries: int,
     progress: Progress,
 ) -> list[Explanation]:
-    """:func:`explain` for several rows of a run at once: the tensor is read once for all of them."""
+    """:func:`explain` for several rows of a run at once.
+
+    Of a round that kept its tensor this is read, once for all of them; else the model is asked for the rows and, for
+    what they are compared with, the reference rows.
+    """
     run = _open(folder)
-    modules = read_modules(run.tensor)
     rows = list(dict.fromkeys(rows))
     methods = _methods(run, methods)
     how = _aggregation(aggregation or run.shown.aggregation)
     _check(run, rows, queries)
     found: dict[int, Explanation] = {}
     name = f"{how}@{run.config.k:g}" if AGGREGATIONS[how].votes else how
+    job: Job | None = None
     for number, here in rounds_as_given(run.run_dir, rows).items():
         if here:
-            tensor = TensorFile(run.run_dir.round(number).tensor).open()
-            ranks = layer_ranks(tensor, methods, here, how, run.config.k, progress=progress)
-            found |= _explain_round(replace(run, tensor=tensor), modules, here, ranks, name, queries)
+            file = TensorFile(run.run_dir.round(number).tensor)
+            if file.path.is_dir():
+                tensor, places = file.open(), here
+            else:
+                job = job or read_job(run.run_dir, run.config)
+                tensor = tensor_of_rows(job, job.rounds[number], run.run_dir.round(number), here, progress)
+                places = np.searchsorted(tensor["row"].values, here).tolist()
+            among = len(pd.read_parquet(verified(run.run_dir.round(number).candidates), columns=["row"]))
+            ranks = layer_ranks(tensor, methods, places, how, run.config.k, among=among, progress=progress)
+            influence = query_influence(tensor[run.shown.influence], read_modules(tensor), run.shown.group, places)
+            correct = np.asarray(tensor["correct"].values, dtype=bool)
+            found |= _explain_round(run, here, ranks, influence, correct, name, queries)
     return [found[row] for row in rows]
 
 
 def _explain_round(
     run: _Run,
-    modules: Sequence[ModuleName],
     rows: Sequence[int],
     ranks: Sequence[pd.DataFrame],
+    influence: Floats,
+    correct: Flags,
     aggregation: str,
     queries: int,
 ) -> dict[int, Explanation]:
     shown = run.shown
-    influence = query_influence(run.tensor[shown.influence], modules, shown.group, rows)
     return {
         row: Explanation(
             **_about(run, row),
@@ -181,8 +192,8 @@ def _explain_round(
             dropped=run.summary.dropped_rows,
             aggregation=aggregation,
             ranks=ranks[number] + 1,
-            hurts=_queries(run, influence[:, number], _negative(influence[:, number], queries)),
-            helps=_queries(run, influence[:, number], _negative(-influence[:, number], queries)),
+            hurts=_queries(run, influence[:, number], correct, _negative(influence[:, number], queries)),
+            helps=_queries(run, influence[:, number], correct, _negative(-influence[:, number], queries)),
         )
         for number, row in enumerate(rows)
     }
@@ -190,8 +201,7 @@ def _explain_round(
 
 def _open(folder: Path) -> _Run:
     run_dir, config, scores, summary = read_finished(folder)
-    file = TensorFile(run_dir.tensor)
-    refuse_no_tensor(folder, file, looked=config.quick)
+    refuse_look(folder, config)
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")
     tables: dict[Part, Table] = {part: read_audited_rows(run_dir, config, part) for part in parts}
     given = TASKS[config.task].read(tables, config)
@@ -199,20 +209,17 @@ def _open(folder: Path) -> _Run:
     shown = next(one for one in there if one.name == summary.shown_influence)
     drawn = read_json(verified(run_dir.drawn, listed=True))
     trained_on = given.with_rows({int(row): about for row, about in drawn["planted"].items()})
-    return _Run(run_dir, config, summary, scores, file.open(), given, trained_on, shown)
+    return _Run(run_dir, config, summary, scores, given, trained_on, shown)
 
 
-def refuse_no_tensor(folder: Path, file: TensorFile, *, looked: bool) -> None:
-    """Raise :class:`RunError` where a finished run has no influence tensor, as one that only ``looked`` has not."""
-    if file.path.is_dir():
-        return
-    if looked:
+def refuse_look(folder: Path, config: AuditConfig) -> None:
+    """Raise :class:`RunError` where a run only took a first look, which computes no influence."""
+    if config.quick:
         raise RunError(f"{folder}: a first look computes no influence; run the same command without --quick.")
-    raise RunError(f"{file.path}: the influence tensor is gone, and the layers with it; audit the rows again.")
 
 
 def _methods(run: _Run, asked: Sequence[str]) -> list[str]:
-    there = methods_of(run.tensor)
+    there = [name for name in INFLUENCE if name in run.config.methods]
     for name in asked:
         if name not in there:
             raise ConfigError(f"--method {name}: this run has {', '.join(there)}.")
@@ -253,8 +260,7 @@ def _negative(values: Floats, count: int) -> list[int]:
     return [int(i) for i in np.argsort(values, kind="stable")[:count] if values[i] < 0]
 
 
-def _queries(run: _Run, influence: Floats, chosen: Sequence[int]) -> tuple[QueryInfluence, ...]:
-    correct = np.asarray(run.tensor["correct"].values, dtype=bool)
+def _queries(run: _Run, influence: Floats, correct: Flags, chosen: Sequence[int]) -> tuple[QueryInfluence, ...]:
     return tuple(
         QueryInfluence(query, run.given.describe("query", query), bool(correct[query]), float(influence[query]))
         for query in chosen

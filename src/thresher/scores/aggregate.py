@@ -1,8 +1,9 @@
 """Mean, Rank, Vote-k (method.md 4) and others: the columns of the influence tensor become one score a training row.
 
-A column is one (module, query) pair. ``r[i, c]``, the ascending rank of row i within column c, is the number of rows
-with a strictly smaller influence in it, so 0 is the most detrimental and ties share a rank. Scores add up over columns,
-hence over modules: a group's score is the sum of its modules', ranked once for Rank and every Vote-k.
+A column is one (module, query) pair. ``r[i, c]``, the ascending rank of row i within column c, is the number of
+reference rows (all rows, or a sample of them) with a strictly smaller influence in it, so 0 is the most detrimental and
+ties share a rank. Scores add up over columns, hence over modules: a group's score is the sum of its modules', ranked
+once for Rank and every Vote-k.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from thresher.arrays import Floats
+from thresher.arrays import Flags, Floats
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
+from thresher.influences.tensor import reference_rows
 from thresher.progress import Advance
 from thresher.registry import Registry
 
@@ -35,8 +37,10 @@ class AggregationFunction:
     """How columns of the tensor become one score a row.
 
     Attributes:
-        compute: Gives the sum over columns, [N] float64, of influences [C, N] float32, ranks [C, N] int64 (0 = the most
-            detrimental, ties share the lower one), and how many rows a column votes against, k. Larger = helpful.
+        compute: Gives the sum over columns, [N] float64, of influences [C, N] float32, ranks [C, N] int64 (how many
+            reference rows are below: 0 = the most detrimental, ties share the lower one), and how many of these a
+            column votes against, k. Larger = helpful. A row's sum hangs on its own columns of numbers alone, for rows
+            may come some at a time.
         formula: In a line, of influences I, ranks r and k.
         ranked: Over the columns of the chosen queries, less those in which all rows are equal. Otherwise over every
             query's column, and ranks are empty.
@@ -105,20 +109,41 @@ class Columns:
         return total / max(self.ranked if one.ranked else self.count, 1) if one.averaged else total
 
 
+@dataclass(frozen=True)
+class Order:
+    """What the ranks of one module's columns are read from: the reference rows' values [C, n] in ascending order.
+
+    ``chosen`` [Q] are the queries whose columns these are. A column in which all rows are equal says nothing about any
+    row and is left out.
+    """
+
+    chosen: Flags
+    values: npt.NDArray[np.float32]
+
+    def ranks(self, matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """For each value of the chosen columns [C, N] how many reference rows are below it; ties share a rank."""
+        ranks = np.empty(matrix.shape, np.int64)
+        for column, values in enumerate(matrix):
+            ranks[column] = np.searchsorted(self.values[column], values)
+        return ranks
+
+
+def order_columns(reference: npt.NDArray[np.float32], ranked: Flags) -> Order:
+    """The order of one module's columns by its reference rows [Q, n]; ``ranked`` [Q] chooses queries."""
+    chosen = ranked & (reference.max(axis=1) > reference.min(axis=1))
+    return Order(chosen, np.sort(reference[chosen], axis=1))
+
+
 def column_sums(
     matrix: npt.NDArray[np.float32],
-    ranked: npt.NDArray[np.bool_],
+    order: Order,
     ks: Sequence[int],
-    averaged: npt.NDArray[np.bool_] | None = None,
+    averaged: Flags | None = None,
     how: Aggregations = AGGREGATIONS,
 ) -> Columns:
-    """Sums over one module's columns. ``matrix`` [Q, N]; ``ranked``, ``averaged`` [Q] choose queries.
-
-    A column in which all rows are equal says nothing about any row and is left out of ranks and votes.
-    """
-    every = matrix if averaged is None else matrix[averaged]
-    chosen = matrix[ranked & (matrix.max(axis=1) > matrix.min(axis=1))]
-    ranks, none = column_ranks(chosen), np.zeros((0, matrix.shape[1]), np.int64)
+    """Sums over one module's columns. ``matrix`` [Q, N]; ``averaged`` [Q] chooses queries for what is not ranked."""
+    every, chosen = matrix if averaged is None else matrix[averaged], matrix[order.chosen]
+    ranks, none = order.ranks(chosen), np.zeros((0, matrix.shape[1]), np.int64)
     sums: dict[tuple[str, int], Floats] = {}
     for name, one in how.items():
         for k in ks if one.votes else (0,):
@@ -127,15 +152,6 @@ def column_sums(
                 given = f"{np.shape(sums[name, k])} for {matrix.shape[1]} rows"
                 raise ConfigError(f"The aggregation '{name}' gives {given}; one number a row is needed.")
     return Columns(sums, len(every), len(chosen), how)
-
-
-def column_ranks(matrix: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Ascending ranks within each column of the tensor, that is each row of ``matrix`` [columns, N]; ties share one."""
-    from scipy.stats import rankdata
-
-    if matrix.size == 0:
-        return np.zeros(matrix.shape, np.int64)
-    return rankdata(matrix, method="min", axis=1).astype(np.int64) - 1
 
 
 def votes_against(k: float | None, rows: int) -> int:
@@ -190,13 +206,15 @@ def aggregate(
         tensor = tensor.expand_dims("module")
     tensor = tensor.transpose("module", "query", "train")
     chosen = _chosen_queries(tensor, one, queries)
-    count = votes_against(k, tensor.sizes["train"]) if one.votes else 1
+    reference = reference_rows(tensor)
+    count = votes_against(k, len(reference)) if one.votes else 1
     total: Columns | None = None
     for module in range(tensor.sizes["module"]):
         matrix = np.asarray(tensor[module].values)
         if not np.isnan(matrix).all():
             refuse_nan(matrix)
-            sums = column_sums(matrix, chosen, [count], averaged=chosen, how={name: one})
+            order = order_columns(matrix[:, reference], chosen)
+            sums = column_sums(matrix, order, [count], averaged=chosen, how={name: one})
             total = sums if total is None else total + sums
     if total is None:
         raise DataError("The influence is not defined (NaN) for any of these modules; choose others or another method.")
@@ -224,7 +242,7 @@ def _chosen(how: Aggregation | AggregationFunction | Sums) -> tuple[str, Aggrega
 def sums_by_place(
     influence: xr.DataArray,
     places: Sequence[Sequence[str]],
-    ranked: npt.NDArray[np.bool_],
+    ranked: Flags,
     votes: Sequence[int],
     advance: Advance,
 ) -> dict[str, Columns]:
@@ -234,11 +252,12 @@ def sums_by_place(
     of ``places[l]``. Modules where the influence is not defined (NaN) are left out.
     """
     sums: dict[str, Columns] = {}
+    reference = reference_rows(influence)
     for number, here in enumerate(places):
         matrix = np.asarray(influence[number].values) if here else None
         if matrix is not None and not np.isnan(matrix).all():
             refuse_nan(matrix)
-            columns = column_sums(matrix, ranked, votes)
+            columns = column_sums(matrix, order_columns(matrix[:, reference], ranked), votes)
             for place in here:
                 sums[place] = sums[place] + columns if place in sums else columns
         advance(1)
@@ -251,7 +270,7 @@ def refuse_nan(matrix: npt.NDArray[np.float32]) -> None:
         raise DataError("Some influence values are NaN, which has no rank; recompute the tensor.")
 
 
-def _chosen_queries(tensor: xr.DataArray, how: AggregationFunction, queries: Any) -> npt.NDArray[np.bool_]:
+def _chosen_queries(tensor: xr.DataArray, how: AggregationFunction, queries: Any) -> Flags:
     everything = np.ones(tensor.sizes["query"], dtype=bool)
     if queries is None:
         if not how.ranked or "correct" not in tensor.coords:
@@ -274,7 +293,7 @@ def _chosen_queries(tensor: xr.DataArray, how: AggregationFunction, queries: Any
     return chosen
 
 
-def correct_or_all(correct: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def correct_or_all(correct: Flags) -> Flags:
     """The queries that Rank and Vote use: those predicted correctly, or all where the model gets every one wrong."""
     if correct.any():
         return correct

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thresher.arrays import Floats
+from thresher.arrays import Floats, Indices
 from thresher.config import Aggregation
 from thresher.influences.registry import INFLUENCE
-from thresher.influences.tensor import read_modules
+from thresher.influences.tensor import read_modules, reference_rows
 from thresher.model.names import ModuleName
 from thresher.progress import Progress
 from thresher.scores.aggregate import AGGREGATIONS, DEFAULT_K, correct_or_all, sums_by_place, votes_against
@@ -38,18 +38,20 @@ def layer_ranks(
     how: Aggregation,
     k: float = DEFAULT_K,
     *,
+    among: int | None = None,
     progress: Progress,
 ) -> list[pd.DataFrame]:
-    """For each of the rows its rank among all N at every layer (index) by every method (columns).
+    """For each of the rows its rank ``among`` so many (the tensor's) at every layer (index) by every method (columns).
 
     A rank is the number of rows with a strictly smaller score when only that layer's modules are added up, so 0 is the
-    most detrimental and ties share the lower rank. <NA> where a method is not defined, or has the same score for every
-    row. Each module of the tensor is read and ranked once for all rows. ``k`` is the share of the rows that a column
-    votes against.
+    most detrimental and ties share the lower rank; the reference rows stand for all. <NA> where a method is not
+    defined, or has the same score for every row. Each module of the tensor is read and ranked once for all rows. ``k``
+    is the share of the rows that a column votes against.
     """
     modules = read_modules(tensor)
     layers = layers_in(modules)
-    votes = votes_against(k, tensor.sizes["train"])
+    reference = reference_rows(tensor)
+    votes, among = votes_against(k, len(reference)), among or tensor.sizes["train"]
     correct = np.asarray(tensor["correct"].values, dtype=bool)
     # the mean needs no column ranked
     ranked = correct_or_all(correct) if AGGREGATIONS[how].ranked else np.zeros_like(correct)
@@ -58,7 +60,7 @@ def layer_ranks(
         for column, method in enumerate(methods):
             sums = sums_by_place(tensor[method], [[layer_name(m)] for m in modules], ranked, [votes], advance)
             for layer, columns in sums.items():
-                ranks[:, layers.index(layer), column] = _ranks(columns.score(how, votes), rows)
+                ranks[:, layers.index(layer), column] = _ranks(columns.score(how, votes), rows, reference, among)
     return [pd.DataFrame(of_row, layers, list(methods)).astype("Int64") for of_row in ranks]
 
 
@@ -86,7 +88,7 @@ def module_scores(tensor: xr.Dataset, shares: Sequence[float], progress: Progres
     """
     modules = read_modules(tensor)
     correct = correct_or_all(np.asarray(tensor["correct"].values, dtype=bool))
-    votes = {share: votes_against(share, tensor.sizes["train"]) for share in shares}
+    votes = {share: votes_against(share, len(reference_rows(tensor))) for share in shares}
     methods = methods_of(tensor)
     with progress.stage("modules by themselves", len(methods) * len(modules)) as advance:
         for method in methods:
@@ -102,7 +104,8 @@ def module_scores(tensor: xr.Dataset, shares: Sequence[float], progress: Progres
                 yield ModuleScores(method, module, by)
 
 
-def _ranks(score: Floats, rows: Sequence[int]) -> Floats:
-    if score.min() == score.max():
+def _ranks(score: Floats, rows: Sequence[int], reference: Indices, among: int) -> Floats:
+    below = np.sort(score[reference])
+    if below[0] == below[-1]:
         return np.full(len(rows), np.nan)
-    return np.searchsorted(np.sort(score), score[list(rows)]).astype(np.float64)
+    return (np.searchsorted(below, score[list(rows)]) * among // len(below)).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Every configuration (influence x layer group x aggregation x k) scored from one reading of the tensor."""
+"""Which scores there are (influence x layer group x aggregation x k), the lowest rows, and whom a row hurts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import xarray as xr
 
 from thresher.arrays import Floats
 from thresher.influences.registry import INFLUENCE
+from thresher.influences.tensor import reference_rows
 from thresher.model.names import ModuleName, groups_in, in_group
-from thresher.progress import Progress
-from thresher.scores.aggregate import AGGREGATIONS, correct_or_all, sums_by_place, votes_against
-from thresher.scores.layers import methods_of
+from thresher.scores.aggregate import AGGREGATIONS
 from thresher.scores.names import Configuration
 
 
@@ -32,31 +31,10 @@ def available(modules: Sequence[ModuleName], methods: Iterable[str], ks: Sequenc
     return [
         Configuration(method, group, how, k)
         for method in methods
-        for group in _groups(modules, method)
+        for group in groups_of(modules, method)
         for how, function in AGGREGATIONS.items()
         for k in (ks if function.votes else (None,))
     ]
-
-
-def score_all(
-    tensor: xr.Dataset, modules: Sequence[ModuleName], ks: Sequence[float], progress: Progress
-) -> dict[Configuration, Floats]:
-    """Scores [N] of every configuration; larger = helpful. ``modules`` are the tensor's, in its order.
-
-    Each module's columns are ranked once, and its sums serve every group it belongs to and every k.
-    """
-    correct = correct_or_all(np.asarray(tensor["correct"].values, dtype=bool))
-    votes = {k: votes_against(k, tensor.sizes["train"]) for k in ks}
-    methods = methods_of(tensor)
-    scores: dict[Configuration, Floats] = {}
-    with progress.stage("scores", len(methods) * len(modules)) as advance:
-        for method in methods:
-            groups, function = _groups(modules, method), INFLUENCE[method]
-            places = [[g for g in groups if in_group(m, g)] if function.defined_on(m) else [] for m in modules]
-            sums = sums_by_place(tensor[method], places, correct, list(votes.values()), advance)
-            for one in available(modules, [method], ks):
-                scores[one] = sums[one.group].score(one.aggregation, None if one.k is None else votes[one.k])
-    return scores
 
 
 def lowest(table: pd.DataFrame, share: float) -> npt.NDArray[np.int64]:
@@ -91,19 +69,26 @@ def query_influence(influence: xr.DataArray, modules: Sequence[ModuleName], grou
 
     Each module is divided by its root mean square over all pairs, so 1 is the size of a typical influence.
     """
+    reference = reference_rows(influence)
     total = np.zeros((influence.sizes["query"], len(rows)))
     telling = 0
     for number, module in enumerate(modules):
         counts = in_group(module, group) and INFLUENCE[str(influence.name)].defined_on(module)
-        matrix = np.asarray(influence[number].values, dtype=np.float64) if counts else np.zeros(1)
-        scale = float(np.sqrt(np.mean(matrix**2)))
+        matrix = np.asarray(influence[number].values, dtype=np.float64) if counts else np.zeros((1, len(rows)))
+        scale = typical_size(matrix[:, reference]) if counts else 0.0
         if scale > 0:
             total += matrix[:, list(rows)] / scale
             telling += 1
     return total / max(telling, 1)
 
 
-def _groups(modules: Sequence[ModuleName], method: str) -> list[str]:
+def typical_size(matrix: npt.NDArray[np.floating[Any]]) -> float:
+    """The root mean square of a module's influences; 0 of none."""
+    return float(np.sqrt(np.mean(matrix.astype(np.float64, copy=False) ** 2)))
+
+
+def groups_of(modules: Sequence[ModuleName], method: str) -> list[str]:
+    """The layer groups of which a function has scores."""
     function = INFLUENCE[method]
     defined = [module for module in modules if function.defined_on(module)]
     groups = groups_in(defined) if defined else []

@@ -1,29 +1,24 @@
-"""What an influence function looks at: the modules, the form their gradients are kept in, and all rows' gradients."""
+"""What influence functions look at: the modules, and the form in which their gradients are kept."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from thresher.data.encode import EncodedRows
 from thresher.errors import ConfigError, ModelError
-from thresher.gradients.collect import batch_rows, collect, plan_blocks
 from thresher.gradients.forms import Form, choose_forms, form_bytes, table_ids
-from thresher.gradients.gradient_pass import gradient_pass
-from thresher.gradients.store import GradientStore, Side
 from thresher.influences.registry import Methods, check_methods
 from thresher.model.adapters import adapter_parameters
 from thresher.model.names import ModuleName, describe, embedding_name
 from thresher.model.quantise import is_packed
 from thresher.model.states import head_module, hidden_modules
 from thresher.model.tied import output_head, untie
-from thresher.progress import Progress
 
 MEMORY = 4 * 2**30
+"""Bytes of gradients in memory, where nothing else is said."""
 
 
 def select_modules(model: nn.Module, pattern: str | None, methods: Methods) -> list[ModuleName]:
@@ -116,30 +111,3 @@ def _plan(model: nn.Module, modules: Sequence[ModuleName], length: float, projec
             shape = parameters[module.name].shape if module.kind == "weight" else (module.size,)
             total += form_bytes(module.size, shape, forms.get(module.name, "dense"), length)
     return GradientPlan(modules, forms, int(total))
-
-
-def gather(
-    model: nn.Module,
-    plan: GradientPlan,
-    data: dict[Side, EncodedRows],
-    *,
-    batch_size: int,
-    memory: int,
-    folder: Path | None = None,
-    progress: Progress,
-    multipliers: Mapping[str, Tensor] | None = None,
-) -> GradientStore:
-    """All rows' gradients of the plan's modules; what is finished in ``folder`` is not computed again.
-
-    ``multipliers`` scale the train gradients of some modules, entry by entry.
-    """
-    batch_size = batch_rows(batch_size, plan.row_bytes)
-    store = GradientStore(
-        {side: plan_blocks(rows.lengths, batch_size, plan.row_bytes) for side, rows in data.items()}, memory, folder
-    )
-    store.labels = {side: rows.classes for side, rows in data.items()}
-    with gradient_pass(model, plan.names, *data.values(), forms=plan.forms) as one_pass:
-        if one_pass.head is not None and one_pass.head.generative:
-            store.head = one_pass.head.matrix()
-        collect(one_pass, store, data, batch_size, progress, multipliers)
-    return store
