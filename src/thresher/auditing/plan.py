@@ -23,7 +23,8 @@ LONG = 600
 @dataclass(frozen=True)
 class Plan:
     """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing, and
-    ``training_seconds`` are those of one training among them. ``scores`` are those that influence gives.
+    ``training_seconds`` are those of one training among them. ``reference`` rows stand for all; ``scores`` are
+    those that influence gives.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class Plan:
     notes: dict[str, str]
     planted: str
     canaries: str
+    reference: int
     tensor_bytes: int
     gradient_bytes: int
     model: str
@@ -74,6 +76,7 @@ def make_plan(job: Job) -> Plan:
         notes=job.notes,
         planted=job.planted_errors,
         canaries=_canaries(job),
+        reference=min(rows, len(job.reference(job.rounds[0]))),
         tensor_bytes=job.tensor_bytes,
         gradient_bytes=job.gradient_bytes,
         model=type(inner).__name__,

@@ -37,8 +37,7 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
     if plan.canaries:
         table.add_row("canaries", plan.canaries)
     if plan.modules:
-        sizes = f"{_size(plan.tensor_bytes)} on disk; gradients {_size(plan.gradient_bytes)} meanwhile"
-        table.add_row("tensor", sizes)
+        table.add_row("tensor", f"{_kept(plan)}; gradients {_size(plan.gradient_bytes)} meanwhile")
     if plan.checkpoints:
         table.add_row("checkpoints", plan.checkpoints)
     if plan.optimizer:
@@ -50,6 +49,12 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
         table.add_row("cheaper", "; ".join(plan.cheaper))
     console.print(table)
     console.print()
+
+
+def _kept(plan: Plan) -> str:
+    if plan.tensor_bytes:
+        return f"{_size(plan.tensor_bytes)} on disk"
+    return "not kept" if plan.reference == plan.rows else f"not kept; {plan.reference:,} reference rows stand for all"
 
 
 def show_result(console: PlainConsole, summary: Summary, folder: str) -> None:
