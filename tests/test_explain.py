@@ -268,6 +268,33 @@ def test_without_a_tensor_the_model_is_asked(run: Path, tmp_path: Path) -> None:
     assert "its model with it" in refused(copied, "--row", 0)
 
 
+@pytest.mark.parametrize("keep", ["top", "none"])
+def test_with_a_sample_of_reference_rows(run: Path, tmp_path: Path, keep: Any) -> None:
+    """A rank is the share of the reference below; what is kept changes no score and no explanation."""
+    made = thresher.open(run).summary.config.model_copy(update={"reference": 25, "adapter": str(run / "model")})
+    folders = {one: tmp_path / one for one in ("tensor", keep)}
+    for one, folder in folders.items():
+        thresher.audit(made.model_copy(update={"output": folder, "keep": one}))
+    kept, found = thresher.open(folders["tensor"]), thresher.open(folders[keep])
+    assert found.all_scores.identical(kept.all_scores)
+    assert [(folder / "influence.zarr").is_dir() for folder in folders.values()] == [True, False]
+    assert (folders[keep] / "queries.safetensors").is_file() == (keep == "top")
+    for one, other in zip(kept.summary.suspicious, found.summary.suspicious, strict=True):
+        assert other.row == one.row
+        assert other.hurts == (() if keep == "none" else one.hurts)
+    rows = [0, 5, 39]
+    for one, other in zip(*(explain_rows(f, rows, [], None, 3, Silent()) for f in folders.values()), strict=True):
+        assert (one.ranks - other.ranks).abs().max().max() <= 2  # of values that are nearly equal
+        assert [query.query for query in one.hurts] == [query.query for query in other.hurts]
+    tensor = kept.tensor
+    sample = np.flatnonzero(tensor["reference"].values)
+    assert len(sample) == 25
+    score = thresher.aggregate(tensor["datainf"][tensor["group"].values == "WE"], "vote", k=0.3).values
+    for row in rows:
+        below = int((score[sample] < score[row]).sum())
+        assert kept.explain(row, methods=["datainf"]).ranks.loc["WE", "datainf"] == below * ROWS // 25 + 1
+
+
 def test_a_mistake_exits_with_two(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["thresher", "explain", str(run), "--row", "99"])
     with pytest.raises(SystemExit) as left:

@@ -14,6 +14,7 @@ from torch import Tensor
 import thresher
 from conftest import CONFIGS, audited, cancels, relative_error, tiny_model, tiny_rows, true_gradients
 from thresher.errors import ConfigError, DataError, GradientError, ModelError
+from thresher.gradients import collect
 from thresher.model.names import embedding_name
 from written_out import TOLERANCE, defined
 
@@ -190,3 +191,58 @@ def test_rows_with_a_loss_that_is_not_finite_are_named() -> None:
     rows[4]["input_ids"][1] = 7
     with pytest.raises(GradientError, match="train row 4 "):
         thresher.influence(model, rows, tiny_rows(1, seed=99, low=4, high=5), modules="classifier")
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_sample_of_reference_rows_fits_what_all_rows_are_met_with(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "BLOCK_ROWS", 4)
+    model = tiny_model(family, lora=True)
+    train, query = tiny_rows(23, seed=1), tiny_rows(4, seed=2)
+    tensor = thresher.influence(model, train, query, methods=METHODS, batch_size=4, reference=9)
+    sample = np.flatnonzero(tensor["reference"].values)
+    assert len(sample) == 9
+    names = [str(name) for name in tensor["module"].values]
+    v, g = true_gradients(model, query, names), true_gradients(model, train, names)
+    exact = thresher.influence(model, train, query, methods=METHODS, batch_size=4)
+    for name in (name for name in names if not cancels(g[name])):
+        mine, every = v[name].flatten(1), g[name].flatten(1)
+        part = every[sample]
+        damping, squares = 0.1 * (part**2).mean(), (part**2).sum(1)
+        sums = (mine @ part.T / (damping + squares)) @ part
+        truth = (mine - sums / len(part)) @ every.T / damping
+        assert relative_error(tensor["datainf"].sel(module=name).values, truth) < TOLERANCE, name
+        for method in ("tracin", "cosine", "tracin_we", "tracin_we_topk"):  # which hang on a pair of rows alone
+            found, expected = (np.nan_to_num(one[method].sel(module=name).values) for one in (tensor, exact))
+            assert np.allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+    for how in ("rank", "vote"):
+        below = thresher.aggregate(tensor["cosine"], how, queries="all").values
+        ranks = np.zeros(23)
+        for column in tensor["cosine"].values.reshape(-1, 23):
+            under = (column[sample][:, None] < column).sum(0)
+            if len(set(column[sample])) > 1:
+                ranks += under if how == "rank" else -np.maximum(int(0.3 * 9) - under, 0)
+        assert np.array_equal(below, ranks)
+
+
+def test_as_many_reference_rows_as_rows_is_every_row(bert: Any) -> None:
+    rows = tiny_rows(6)
+    for reference in (6, 100):
+        assert thresher.influence(bert, rows, rows[:2], reference=reference).identical(
+            thresher.influence(bert, rows, rows[:2])
+        )
+    some = thresher.influence(bert, rows, rows[:2], reference=3, methods=["exact", "tracin"])
+    assert "reference" not in some.coords  # what needs all rows' products takes them
+
+
+def test_a_row_that_is_not_finite_is_named_by_its_place_in_the_data() -> None:
+    model = tiny_model("bert")
+    with torch.no_grad():
+        model.get_input_embeddings().weight[7] = float("nan")
+    clean = [{**row, "input_ids": [t if t != 7 else 8 for t in row["input_ids"]]} for row in tiny_rows(8)]
+    for bad in range(8):  # whether it is a reference row or not
+        rows = [{**row, "input_ids": list(row["input_ids"])} for row in clean]
+        rows[bad]["input_ids"][1] = 7
+        with pytest.raises(GradientError, match=f"train row {bad} "):
+            thresher.influence(model, rows, clean[:1], modules="classifier", reference=4)

@@ -23,8 +23,9 @@ LONG = 600
 @dataclass(frozen=True)
 class Plan:
     """What the audit will take; ``notes`` are the task's own lines by title, ``seconds`` come from a short timing, and
-    ``training_seconds`` are those of one training among them. ``scores`` are those that influence gives.
-    ``disk_bytes`` is the most that its files take, of all rounds and with what is taken away in the end.
+    ``training_seconds`` are those of one training among them. ``reference`` rows stand for all; ``scores`` are those
+    that influence gives. ``disk_bytes`` is the most that its files take, of all rounds and with what is taken away in
+    the end.
     """
 
     rows: int
@@ -34,6 +35,7 @@ class Plan:
     notes: dict[str, str]
     planted: str
     canaries: str
+    reference: int
     tensor_bytes: int
     gradient_bytes: int
     disk_bytes: int
@@ -76,6 +78,7 @@ def make_plan(job: Job) -> Plan:
         notes=job.notes,
         planted=job.planted_errors,
         canaries=_canaries(job),
+        reference=min(rows, len(job.reference(job.rounds[0]))),
         tensor_bytes=job.tensor_bytes,
         gradient_bytes=job.gradient_bytes,
         disk_bytes=disk_bytes(job),

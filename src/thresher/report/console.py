@@ -38,7 +38,7 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
     if plan.canaries:
         table.add_row("canaries", plan.canaries)
     if plan.modules:
-        table.add_row("tensor", f"{byte_size(plan.tensor_bytes)}; gradients {byte_size(plan.gradient_bytes)} meanwhile")
+        table.add_row("tensor", f"{_kept(plan)}; gradients {byte_size(plan.gradient_bytes)} meanwhile")
     table.add_row("disk", f"about {byte_size(plan.disk_bytes)} at most, in all")
     if plan.checkpoints:
         table.add_row("checkpoints", plan.checkpoints)
@@ -51,6 +51,12 @@ def show_plan(console: PlainConsole, plan: Plan) -> None:
         table.add_row("cheaper", "; ".join(plan.cheaper))
     console.print(table)
     console.print()
+
+
+def _kept(plan: Plan) -> str:
+    if plan.tensor_bytes:
+        return f"{byte_size(plan.tensor_bytes)} on disk"
+    return "not kept" if plan.reference == plan.rows else f"not kept; {plan.reference:,} reference rows stand for all"
 
 
 def show_result(console: PlainConsole, summary: Summary, folder: str) -> None:

@@ -22,7 +22,6 @@ from thresher.arrays import Flags, Floats
 from thresher.config import Aggregation
 from thresher.errors import ConfigError, DataError
 from thresher.influences.tensor import reference_rows
-from thresher.progress import Advance
 from thresher.registry import Registry
 
 DEFAULT_K = 0.3
@@ -237,31 +236,6 @@ def _chosen(how: Aggregation | AggregationFunction | Sums) -> tuple[str, Aggrega
         *most, last = AGGREGATIONS
         raise ConfigError(f"There is no aggregation '{how}'; choose {', '.join(most)} or {last}.")
     return how, AGGREGATIONS[how]
-
-
-def sums_by_place(
-    influence: xr.DataArray,
-    places: Sequence[Sequence[str]],
-    ranked: Flags,
-    votes: Sequence[int],
-    advance: Advance,
-) -> dict[str, Columns]:
-    """Sums over the columns of each place, that is a group, a layer or any other set of modules.
-
-    ``influence`` ("module", "query", "train") is read a module at a time; module l is ranked once and added into each
-    of ``places[l]``. Modules where the influence is not defined (NaN) are left out.
-    """
-    sums: dict[str, Columns] = {}
-    reference = reference_rows(influence)
-    for number, here in enumerate(places):
-        matrix = np.asarray(influence[number].values) if here else None
-        if matrix is not None and not np.isnan(matrix).all():
-            refuse_nan(matrix)
-            columns = column_sums(matrix, order_columns(matrix[:, reference], ranked), votes)
-            for place in here:
-                sums[place] = sums[place] + columns if place in sums else columns
-        advance(1)
-    return sums
 
 
 def refuse_nan(matrix: npt.NDArray[np.float32]) -> None:

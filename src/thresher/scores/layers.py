@@ -9,13 +9,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from thresher.arrays import Floats, Indices
+from thresher.arrays import Flags, Floats, Indices
 from thresher.config import Aggregation
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import read_modules, reference_rows
 from thresher.model.names import ModuleName
-from thresher.progress import Progress
-from thresher.scores.aggregate import AGGREGATIONS, DEFAULT_K, correct_or_all, sums_by_place, votes_against
+from thresher.progress import Advance, Progress
+from thresher.scores.aggregate import (
+    AGGREGATIONS,
+    DEFAULT_K,
+    Columns,
+    column_sums,
+    correct_or_all,
+    order_columns,
+    refuse_nan,
+    votes_against,
+)
 
 _BLOCKS = ("embedding", "layer", "head", "other")
 
@@ -102,6 +111,31 @@ def module_scores(tensor: xr.Dataset, shares: Sequence[float], progress: Progres
                 }
                 by |= {("vote", share): columns.score("vote", k) for share, k in votes.items()}
                 yield ModuleScores(method, module, by)
+
+
+def sums_by_place(
+    influence: xr.DataArray,
+    places: Sequence[Sequence[str]],
+    ranked: Flags,
+    votes: Sequence[int],
+    advance: Advance,
+) -> dict[str, Columns]:
+    """Sums over the columns of each place, that is a group, a layer or any other set of modules.
+
+    ``influence`` ("module", "query", "train") is read a module at a time; module l is ranked once and added into each
+    of ``places[l]``. Modules where the influence is not defined (NaN) are left out.
+    """
+    sums: dict[str, Columns] = {}
+    reference = reference_rows(influence)
+    for number, here in enumerate(places):
+        matrix = np.asarray(influence[number].values) if here else None
+        if matrix is not None and not np.isnan(matrix).all():
+            refuse_nan(matrix)
+            columns = column_sums(matrix, order_columns(matrix[:, reference], ranked), votes)
+            for place in here:
+                sums[place] = sums[place] + columns if place in sums else columns
+        advance(1)
+    return sums
 
 
 def _ranks(score: Floats, rows: Sequence[int], reference: Indices, among: int) -> Floats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -114,14 +115,14 @@ class QuerySink:
 
     def close(self, part: Part) -> dict[str, Tensor]:
         """Give the part's queries, those it hurts most first, then those it helps most, and its influence on them."""
-        queries: list[npt.NDArray[np.int32]] = []
+        queries: list[npt.NDArray[np.signedinteger[Any]]] = []
         sizes: list[npt.NDArray[np.float16]] = []
         for place in self.places:
             if place in self._totals:
                 mean = self._totals[place] / self._telling[place]
                 order = np.argsort(mean, axis=0, kind="stable")
                 few = np.concatenate([order[:MOST], order[::-1][:MOST]])
-                queries.append(few.T.astype(np.int32))
+                queries.append(few.T.astype(np.min_scalar_type(-len(mean))))
                 sizes.append(np.take_along_axis(mean, few, axis=0).T.astype(np.float16))
         self.places = [place for place in self.places if place in self._totals]
         self._totals, self._telling = {}, {}
