@@ -257,3 +257,24 @@ def test_what_killed_processes_left_of_a_file_goes_when_it_is_written(tmp_path: 
         file.write_text("{")
     write_json(tmp_path / "a.json", {})
     assert files_in(tmp_path) == sorted([living, foreign, tmp_path / "a.json"])
+
+
+def test_a_run_that_keeps_no_tensor_asks_only_what_is_sound_and_makes_its_queries_again(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = AUDITS.options(place, tmp_path / "first", keep="top", reference=16)
+    run = thresher.audit(options).folder
+    before = {name: (run / name).read_bytes() for name in ("queries.safetensors", "scores.parquet")}
+    expected = repr(explained(run, 7))
+    run = run.rename(tmp_path / "run")
+    assert repr(explained(run, 7)) == expected  # wherever it lies
+    for name in ("training/state.safetensors", "training/best.safetensors", "canaries.safetensors", "drawn.json"):
+        (run / name).rename(tmp_path / "aside")
+        with pytest.raises(RunError, match="is gone"):
+            thresher.explain(run, 7)
+        (tmp_path / "aside").rename(run / name)
+    flip(run / "queries.safetensors")
+    thresher.audit(options | {"output": str(run)})
+    assert "queries.safetensors: is damaged or gone, and is made again" in caplog.text
+    assert not list(run.rglob("gradients"))
+    assert {name: (run / name).read_bytes() for name in before} == before

@@ -151,6 +151,7 @@ def audit_of(study: StudyConfig, cell: Cell) -> AuditConfig:
         "log_to": study.log_to,
         "seed": cell.seed,
         "retrain": False,
+        "keep": "tensor",  # which the views are made of
         "output": str(study.output / "runs" / cell.name),
     }
     try:
