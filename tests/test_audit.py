@@ -329,12 +329,13 @@ def test_the_command_exits_with_two_and_without_a_traceback() -> None:
     assert "error: nowhere.jsonl: there is no such file" in output
 
 
-# What is on disk when the run is killed: after the first epoch, between blocks of gradients, between modules, and
-# between two retrainings.
+# What is on disk when the run is killed: after the first epoch, between blocks of gradients, between modules, after
+# them, and between two retrainings.
 MOMENTS = {
     "an epoch": "training/state.safetensors",
-    "a block of gradients": "gradients/query-00000.safetensors",
-    "a module": "influence.progress.json",
+    "a block of gradients": "gradients/query/00000.safetensors",
+    "a module": "influence.zarr/tracin/c/0",
+    "the reference rows": "gradients/parts/00000.safetensors",
     "a retraining": "retrained/dropped.json",
 }
 
