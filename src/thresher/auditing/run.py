@@ -29,8 +29,9 @@ class RunDirectory:
     """Paths and bookkeeping of one run.
 
     config.yaml (resolved, replayable), inputs.json (fingerprints of what was read, and the format of all files here),
-    copies.safetensors (which texts are near copies),
-    features.safetensors and (of answers) as_it_came.safetensors, which are of the model before training,
+    copies.safetensors (which texts are near copies), features.safetensors and (of answers)
+    as_it_came.safetensors, which are of the model before training,
+    features_second.safetensors (of another encoder),
     canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
     training/, gradients/ and sums/ over checkpoints (while they are needed), influence.zarr, predictions.safetensors,
     cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with
@@ -53,7 +54,6 @@ class RunDirectory:
         self.sums = path / "sums"
         self.tensor = path / "influence.zarr"
         self.predictions = path / "predictions.safetensors"
-        self.features = path / "features.safetensors"
         self.copies = path / "copies.safetensors"
         self.canaries = path / "canaries.safetensors"
         self.as_it_came = path / "as_it_came.safetensors"
@@ -71,6 +71,10 @@ class RunDirectory:
     def round(self, number: int) -> RunDirectory:
         """Where a training's files are; the first one's are the run's own."""
         return RunDirectory(self.path / ROUNDS / str(number)) if number else self
+
+    def features(self, which: str) -> Path:
+        """Where features are: "frozen" ones of the model as it came, or those of a "second" encoder."""
+        return self.path / ("features.safetensors" if which == "frozen" else f"features_{which}.safetensors")
 
     def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`."""
