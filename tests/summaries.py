@@ -22,7 +22,7 @@ AUTO: dict[str, Any] = {
     "canaries_auroc": {"single": 0.8, "combination": 0.9},
     "canaries_auroc_error": {"single": 0.02, "combination": 0.01},
     "error_rate": {**SHARE, "canaries": SHARE, "queries": SHARE, "plausible": True, "alike": 0.9},
-    "kind": {"patterned": 0.1, "pairs": [{"label": "a", "likely": "b", "rows": 20, "wrong": 4.2}]},
+    "kind": {"patterned": 0.1, "pairs": [{"label": "a", "likely": "b", "rows": 20, "alike": 5, "wrong": 4.2}]},
     "text_problems": {"empty": 1},
     "more_likely_wrong": 9,
 }

@@ -198,7 +198,9 @@ def test_the_summary_says_of_what_kind_errors_are(finished: thresher.AuditResult
 
 
 def test_the_console_says_whether_errors_follow_a_pattern_and_of_which_labels(finished: thresher.AuditResult) -> None:
-    pairs = [{"label": f"[{one}]", "likely": "y", "rows": 1200 + one, "wrong": 99.6 - one} for one in range(5)]
+    pairs = [
+        {"label": f"[{one}]", "likely": "y", "rows": 1200 + one, "alike": 90, "wrong": 99.6 - one} for one in range(5)
+    ]
 
     def line(likely: float, pairs: list[Any]) -> str:
         shown = told(finished, kind=ErrorKind.model_validate({"patterned": likely, "pairs": pairs}))
@@ -209,9 +211,7 @@ def test_the_console_says_whether_errors_follow_a_pattern_and_of_which_labels(fi
     assert line(0.03, []) == "Kind: errors hit the classes alike, as far as clean queries tell."
     assert "leave open whether errors follow a pattern (probability 0.50)" in line(0.5, [])
     shown = line(0.97, pairs)
-    assert (
-        "; of 1,200 rows labelled [0] about 100 look like y, of 1,201 rows labelled [1] about 99 look like y" in shown
-    )
+    assert "; of 1,200 rows labelled [0] 90 look like y, and about 100 are wrong in this way; of 1,201 rows" in shown
     assert "labelled [2]" in shown and "labelled [3]" not in shown and shown.endswith(".")
     assert "Kind:" not in told(finished, kind=None)  # of answers
 
@@ -436,3 +436,16 @@ def test_canary_options_are_refused_in_a_sentence(place: Path, tmp_path: Path) -
     ):
         with pytest.raises(ConfigError, match=message):
             prepare(AuditConfig(**options(place, tmp_path / "run", **change)))
+
+
+def test_a_row_is_explained_by_the_kind_of_errors_it_would_be_one_of(finished: thresher.AuditResult) -> None:
+    kind = told_by_canaries(finished).kind
+    assert kind is not None
+    assert all(pair.alike <= pair.rows for pair in kind.pairs)
+    first = finished.summary.suspicious[0]
+    found = finished.explain(first.row)
+    other = {"good": "bad", "bad": "good"}[str(found.about["label"])]
+    expected = [pair for pair in kind.pairs if (pair.label, pair.likely) == (found.about["label"], other)]
+    assert [found.pair] == (expected or [None])
+    assert [one.query for one in first.contradicted_by] == [one.query for one in found.contradicted_by][:1]
+    assert {one.about["label"] for one in found.contradicted_by} <= {other}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 from scipy.integrate import quad
 from scipy.special import expit, logit
 from scipy.stats import beta
@@ -16,12 +19,17 @@ from typer.testing import CliRunner
 
 import thresher
 from audits import Audits, flags, refused
-from folders import answers, generator_folder, reviews, write_rows
+from folders import answers, classifier_folder, decoder_folder, generator_folder, reviews, write_rows
 from simulated import simulated
+from summaries import told_by_canaries
+from thresher.auditing.cost import passes
+from thresher.auditing.prepare import prepare
 from thresher.calibration.annotators import STEADINESSES, Heard, learn_annotators
 from thresher.calibration.beside import Votes
 from thresher.calibration.error_rate import Share
 from thresher.cli import app
+from thresher.config import AuditConfig
+from thresher.errors import RunError
 
 AUDITS = Audits({"train": 60, "validation": 16}, {"batch_size": 8, "quick": True})
 options = AUDITS.options
@@ -190,6 +198,48 @@ def test_what_cannot_be_known_is_refused(place: Path, tmp_path: Path, more: dict
     rows = [row | {"nobody": " ", "many": ["a", "b"]} for row in labelled(12)]
     given = options(place, tmp_path / "run", train=write_rows(tmp_path / "train.jsonl", rows)) | more
     assert said in refused(["audit", *flags({name: value for name, value in given.items() if value is not False})])
+
+
+def test_a_second_encoder_says_what_it_says_alone_and_is_kept(place: Path, tmp_path: Path) -> None:
+    second = str(decoder_folder(tmp_path / "second"))
+    both = thresher.audit(options(place, tmp_path / "both", features=second))
+    alone = thresher.audit(options(place, tmp_path / "alone", model=second))
+    kept = [
+        load_file(one.folder / f"{name}.safetensors") for one, name in ((both, "features_second"), (alone, "features"))
+    ]
+    assert all(torch.equal(kept[0][side], kept[1][side]) for side in ("train", "query"))
+    plain = thresher.audit(options(place, tmp_path / "plain"))
+    names = set(both.all_scores["detector"].values) - set(plain.all_scores["detector"].values)
+    assert names == {"knn_second", "query_knn_second", "probe_second", "noise_second"}
+    assert {"second law", "frozen law"} <= set(told_by_canaries(both).members)
+    job = prepare(AuditConfig(**options(place, tmp_path / "both", features=second)))
+    assert "features" in job.inputs and passes(job, job.config) > passes(replace(job, encoder=None), job.config)
+    with pytest.raises(RunError, match="features was"):
+        thresher.audit(options(place, tmp_path / "both"))
+
+
+def test_it_helps_a_model_that_was_trained_elsewhere(place: Path, tmp_path: Path) -> None:
+    tuned = str(classifier_folder(tmp_path / "tuned", ["bad", "good"]))
+    given = options(place, tmp_path / "run", model=tuned, features=str(place / "encoder"), methods="tracin")
+    result = thresher.audit({name: value for name, value in given.items() if name != "quick"})
+    assert "probe_second" in result.all_scores["detector"]
+    assert told_by_canaries(result).error_rate.queries is not None
+    assert thresher.explain(result.folder, 0).near == 5
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"features": "packaged:nothing"}, "--features: "),
+        ({"features": "encoder", "task": "generate"}, "leave it out for generating"),
+    ],
+)
+def test_an_encoder_that_says_nothing_is_refused(place: Path, tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    given = options(place, tmp_path / "run") | more
+    if given.get("task"):
+        given |= {name: write_rows(tmp_path / f"{name}.jsonl", answers(12, 1)) for name in ("train", "validation")}
+        given |= {"model": str(generator_folder(tmp_path / "model"))}
+    assert said in refused(["audit", *flags(given)])
 
 
 @pytest.mark.slow

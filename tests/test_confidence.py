@@ -246,6 +246,7 @@ def test_pairs_of_labels_equal_a_loop(classes: int) -> None:
     for pair in found:
         assert pair.wrong == pytest.approx(expected[pair.label, pair.likely]) and pair.wrong >= 1
         assert pair.rows == (labels == pair.label).sum()
+        assert pair.alike == ((labels == pair.label) & (said.argmax(axis=1) == pair.likely)).sum()
     assert [pair.wrong for pair in found] == sorted((pair.wrong for pair in found), reverse=True)
 
 
@@ -254,6 +255,7 @@ def test_pairs_are_of_rows_that_are_likely_wrong_and_of_classes_that_are_likely(
     said = np.eye(3)[np.where(np.arange(60) < 6, 1, labels)]  # six rows labelled 0 are of class 1
     wrong = np.where(np.arange(60) < 6, 0.9, 0.0)
     (only,) = error_pairs(labels, said, wrong)
+    assert only.alike == 6
     assert (only.label, only.likely, only.rows, only.wrong) == (0, 1, 20, pytest.approx(6 * 0.9))
     assert error_pairs(labels, said, wrong / 6) == ()  # 0.9 of a row
     even = error_pairs(labels, np.eye(3)[labels], np.full(60, 0.3))  # certain of each label, and yet some are wrong

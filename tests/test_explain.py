@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import thresher
@@ -143,6 +144,25 @@ def test_queries_are_ordered_by_influence_on_them(run: Path) -> None:
         assert query.correct == tensor["correct"][query.query]
     few = thresher.explain(run, row, queries=2)
     assert (few.hurts, few.helps) == (found.hurts[:2], found.helps[:2])
+
+
+def test_the_queries_that_contradict_a_row_are_the_nearest_of_another_label(run: Path) -> None:
+    kept = load_file(run / "features.safetensors")
+    train, query = (kept[side].double().numpy() for side in ("train", "query"))
+    mean, spread = train.mean(0), train.std(0)
+    spread[spread == 0] = 1
+    train, query = (train - mean) / spread, (query - mean) / spread
+    labels = [row["label"] for row in reviews(QUERIES, 2)]
+    for row in (0, 7):
+        found = thresher.explain(run, row, queries=2)
+        alike = [float(train[row] @ one / np.linalg.norm(train[row]) / np.linalg.norm(one)) for one in query]
+        nearest = sorted(range(QUERIES), key=lambda number: -alike[number])[: found.near]
+        other = [number for number in nearest if labels[number] != found.about["label"]]
+        assert found.near == 5 and found.against == len(other)
+        assert [one.query for one in found.contradicted_by] == other[:2]
+        for one in found.contradicted_by:
+            assert one.likeness == pytest.approx(alike[one.query], abs=1e-4)
+        assert found.pair is None  # nothing was estimated: a score was named
 
 
 def test_a_layer_that_says_nothing_is_blank_and_not_rank_0() -> None:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from clusters import evidence, flipped, standardised
 from thresher.detectors import probe
 from thresher.detectors.evidence import Evidence, Features
-from thresher.detectors.probe import Probe, out_of_fold, probe_frozen, query_likeness
+from thresher.detectors.probe import Probe, out_of_fold, query_likeness
 from thresher.detectors.registry import detect
 from thresher.folds import stratified_folds
 
@@ -58,7 +58,7 @@ def test_the_score_of_the_probe_is_the_mean_of_three_splits() -> None:
     kept = probe.predict_held_out(made)
     assert not np.allclose(kept[0], kept[1])
     np.testing.assert_allclose(kept.sum(-1), 1)
-    np.testing.assert_allclose(probe_frozen(made), np.log(kept[:, np.arange(30), made.labels]).mean(0))
+    np.testing.assert_allclose(probe.probe(made), np.log(kept[:, np.arange(30), made.labels]).mean(0))
 
 
 def test_rows_and_queries_with_right_labels_are_judged_alike() -> None:

@@ -153,6 +153,11 @@ class ModelConfig(Section):
         default=None,
         description="Fine-tune with LoRA first. By default: unless the model has a trained head, or an adapter.",
     )
+    features: Source | None = Field(
+        default=None,
+        description="classify: a second encoder, folder, hub id or packaged:NAME, that is not trained: what its "
+        "features say of rows joins what the model's own say.",
+    )
     dtype: Dtype = Field(default="float32", description="Dtype of the weights.")
     quantize: Quantize | None = Field(
         default=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 
 from thresher.auditing.decide import Decision
 from thresher.auditing.prepare import Job
@@ -43,7 +44,7 @@ def _kind(job: Job, decision: Decision) -> ErrorKind | None:
         return None
     names = {number: name for name, number in job.subject.classes.items()}
     pairs = tuple(
-        ErrorPair(label=names[pair.label], likely=names[pair.likely], rows=pair.rows, wrong=pair.wrong)
+        ErrorPair.model_validate(asdict(pair) | {"label": names[pair.label], "likely": names[pair.likely]})
         for pair in decision.pairs
     )
     return ErrorKind(patterned=decision.choice.patterned, pairs=pairs)

@@ -39,14 +39,17 @@ def training_passes(job: Job, epochs: int) -> float:
 def passes(job: Job, config: AuditConfig) -> float:
     """What the audit takes, with other options perhaps than the job's own."""
     rows, queries, rounds = len(job.encoded["train"]), len(job.encoded["query"]), len(job.rounds)
+    second = 0.0
+    if job.encoder is not None:
+        second = (rows + queries) * job.encoder.subject.weights_a_token / job.subject.weights_a_token
     if config.quick:
-        return FORWARD * (rows + queries)
+        return FORWARD * (rows + queries + second)
     searches = job.subject.kind == "lora" and config.learning_rate is None
     trainings = searches + rounds + _RETRAININGS * config.retrain + 2 * job.auto * config.retrain
     looked_at = sum(len(one.rows) for one in job.rounds)
     gradients = (looked_at + queries * rounds) * (1 + job.summed_checkpoints)
     features = rows * (2 * rounds + 1) if job.auto else (rows + queries) * job.probed
-    before = features + queries * job.compares_answers
+    before = features + second + queries * job.compares_answers
     return gradients + training_passes(job, config.epochs) * trainings + FORWARD * before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -14,14 +13,17 @@ from torch import Tensor
 from thresher.arrays import Flags, Indices
 from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
 from thresher.auditing.drawn import Drawn, described, planted_again, read_drawn
+from thresher.auditing.encoder import Encoder, load_encoder
+from thresher.auditing.repeats import warn_of_repeats
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.trainings import canary_kind, draw_canaries, plan_rounds
 from thresher.calibration.canaries import AUTO, Round
 from thresher.config import AuditConfig, CanaryKind, Keep, PlantKind
+from thresher.data.annotators import read_annotators
 from thresher.data.corruption.kinds import Guess
 from thresher.data.encode import EncodedRows
 from thresher.data.parts import Part, read_parts
-from thresher.data.table import Table, fingerprint, read_names
+from thresher.data.table import Table, fingerprint
 from thresher.detectors.evidence import Need, Which
 from thresher.detectors.registry import DETECTORS
 from thresher.detectors.registry import available as usable
@@ -59,7 +61,8 @@ class Job:
     ``notes`` are the task's lines for the plan. ``rounds`` are the trainings, with their canaries. ``initial`` are the
     trainable weights before fine-tuning, from which every training starts. ``checkpoints`` are those of the user's own
     training, ``longest`` is how many tokens a row may have, ``drawn`` what the run folder is to keep of chance, and
-    ``annotators`` [n] who labelled each, where that is known.
+    ``annotators`` [n] who labelled each, where that is known. ``encoder`` is the second one, beside
+    the model.
     """
 
     config: AuditConfig
@@ -76,12 +79,14 @@ class Job:
     longest: int
     drawn: Drawn
     annotators: tuple[str | None, ...] | None = None
+    encoder: Encoder | None = None
 
     @property
     def inputs(self) -> dict[str, str]:
         """Fingerprints of what was read."""
         files: dict[str, str] = {part: fingerprint(table) for part, table in self.tables.items()}
-        for name, source in (("model", self.config.model), ("adapter", self.config.adapter)):
+        for name in ("model", "adapter", "features"):
+            source = getattr(self.config, name)
             if source is not None:
                 files[name] = model_fingerprint(source)
         if self.checkpoints:
@@ -120,8 +125,8 @@ class Job:
         return _ks(self.config)
 
     def needs_features(self, features: Which) -> bool:
-        """Whether what is asked for takes features of the rows by the model as it came, or as fine-tuned."""
-        there = usable(partial(has, self.subject))
+        """Whether what is asked for takes features of the rows of this name."""
+        there = usable(partial(has, self.subject, self.config))
         asked = [one for one in there if self.auto or self.config.detector in (one, DetectorScore(one).name)]
         return any(features in DETECTORS[one].needs for one in asked)
 
@@ -133,7 +138,7 @@ class Job:
     @property
     def probed(self) -> bool:
         """Whether what the model is to know is measured beside a probe on features of the model as it came."""
-        return has(self.subject, "frozen") and has(self.subject, "classes")
+        return has(self.subject, self.config, "frozen") and has(self.subject, self.config, "classes")
 
     def reset_weights(self) -> None:
         """Give the trainable weights the values that they had before any fine-tuning."""
@@ -197,18 +202,15 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
 
     ``tables`` are the rows of :func:`read_parts`, where they have been read already.
     """
-    check_tracker(config.log_to)
-    check_methods(config.methods, projected=config.projection > 0)
-    refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
-    if config.optimizer_aware and config.projection:
-        raise ConfigError("--optimizer-aware scales single entries and --projection mixes them; leave one of them out.")
-    if config.retrain and config.test is None:
-        raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
+    _refuse_options(config)
     tables = tables or read_parts(config)
-    annotators = _annotators(tables["train"], config)
+    annotators = None
+    if config.annotator_column is not None:
+        annotators = read_annotators(tables["train"], config.annotator_column)
     task = TASKS[config.task].read(tables, config)
     planted_kind(task, config)
     subject = task.load(config, config.seed)
+    encoder = load_encoder(task, config, tables)
     config = config.model_copy(update={"device": str(subject.device)})  # part of what decides the last bits
     config, checkpoints = _checkpoints(config, subject)
     if config.retrain and subject.kind != "lora":
@@ -240,7 +242,7 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     guess = partial(task.guess, subject, longest, config)
     drawn = kept or Drawn(described(task, flags), draw_canaries(task, subject, config, guess))
     rounds = plan_rounds(task, subject, encoding.rows["train"], config, longest, drawn.canaries)
-    notes = encoding.notes | _warn_of_repeats(task, tables)
+    notes = encoding.notes | warn_of_repeats(task, tables)
     return Job(
         config,
         tables,
@@ -256,48 +258,30 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
         longest,
         drawn,
         annotators,
+        encoder,
     )
 
 
-def _annotators(train: Table, config: AuditConfig) -> tuple[str | None, ...] | None:
-    """Who labelled each training row. Raises where there is no such column, or nothing that could use it."""
-    if config.annotator_column is None:
-        return None
-    if config.detector != AUTO:
+def _refuse_options(config: AuditConfig) -> None:
+    """What can be told from the options alone."""
+    check_tracker(config.log_to)
+    check_methods(config.methods, projected=config.projection > 0)
+    refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
+    if config.optimizer_aware and config.projection:
+        raise ConfigError("--optimizer-aware scales single entries and --projection mixes them; leave one of them out.")
+    if config.annotator_column is not None and config.detector != AUTO:
         raise ConfigError("--annotator-column: only --detector auto says how likely rows are wrong; leave one out.")
-    return read_names(train, config.annotator_column)
+    if config.retrain and config.test is None:
+        raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
 
 
-def _warn_of_repeats(task: Task, parts: Collection[Part]) -> dict[str, str]:
-    """Clean rows that are also training rows, warned of and noted: what is learned by heart counts as known there."""
-    places = {_plain(texts): row for row, texts in reversed(list(enumerate(task.texts("train"))))}
-    told: list[str] = []
-    for part in parts:
-        if part == "train":
-            continue
-        rows = list(enumerate(task.texts(part)))
-        same = [(row, places[_plain(texts)]) for row, texts in rows if _plain(texts) in places]
-        if same:
-            first = f"the first: {part} row {same[0][0]} is training row {same[0][1]}"
-            told.append(f"{len(same):,} of {len(rows):,} {part} rows are also training rows ({first})")
-    if not told:
-        return {}
-    log.warning(
-        "%s; what the model has learned by heart counts as right there. Give rows that are not trained on.",
-        "; ".join(told),
-    )
-    return {"repeated": "; ".join(told)}
-
-
-def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(" ".join(text.split()).casefold() for text in texts)
-
-
-def has(subject: LoadedModel, need: Need) -> bool:
+def has(subject: LoadedModel, config: AuditConfig, need: Need) -> bool:
     """Whether an audit of this model can give a detector what it needs."""
+    if need == "second":
+        return config.features is not None
     if need == "classes":
         return len(subject.classes) > 1
-    if need in ("tuned", "predictions", "queries"):
+    if need in ("tuned", "predictions", "queries", "copies"):
         return True
     return subject.kind == "lora"
 
@@ -310,7 +294,7 @@ def _ks(config: AuditConfig) -> tuple[float, ...]:
 
 def _refuse_unknown_score(config: AuditConfig, subject: LoadedModel, modules: list[ModuleName]) -> None:
     if config.detector != AUTO:
-        detectors = map(DetectorScore, usable(partial(has, subject)))
+        detectors = map(DetectorScore, usable(partial(has, subject, config)))
         there: list[ScoreName] = [*available(modules, config.methods, _ks(config)), *detectors]
         resolve(config.detector, there, config.k)
 

@@ -34,7 +34,7 @@ _BEFORE_SCORED = frozenset(
 )
 """What the same stage leaves: it is gone through again for any of them."""
 
-_OF_MODEL = frozenset({"features.safetensors", "as_it_came.safetensors"})
+_OF_MODEL = frozenset({"features.safetensors", "features_second.safetensors", "as_it_came.safetensors"})
 _OF_ROWS = frozenset({"copies.safetensors", SCORED, "all_scores.parquet", "scores.parquet"})
 _ALONE = _OF_MODEL | _OF_ROWS | DRAWN_ONCE | _TOLD_ANEW
 _WHOLE = frozenset({"training", "model", "search", "influence.zarr"})

@@ -143,7 +143,7 @@ def _evidence(job: Job, one: Round, run_dir: RunDirectory) -> Evidence:
     said = read_epoch_predictions(run_dir.training) if job.subject.kind == "lora" else []
     return Evidence(
         labels=train.classes.numpy(),
-        classes=now.outputs.shape[1] if has(job.subject, "classes") else 0,
+        classes=now.outputs.shape[1] if has(job.subject, job.config, "classes") else 0,
         epoch_losses=_epochs([epoch.losses for epoch in said], now.losses),
         epoch_outputs=_epochs([epoch.outputs for epoch in said], now.outputs),
         losses=now.losses.numpy(),

@@ -40,6 +40,7 @@ class RunDirectory:
     (fingerprints of what was read, the format of all files here, and the number of threads), drawn.json (rows with
     planted errors and canaries, as they were trained on), features.safetensors and (of answers)
     as_it_came.safetensors, which are of the model before training, copies.safetensors (which texts are near copies),
+    features_second.safetensors (of another encoder),
     canaries.safetensors (their rows and labels), search/ (for a learning rate), then of the first training model/,
     training/, gradients/ (while they are needed), influence.zarr or queries.safetensors, predictions.safetensors,
     cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with
@@ -62,7 +63,6 @@ class RunDirectory:
         self.tensor = path / "influence.zarr"
         self.queries = path / "queries.safetensors"
         self.predictions = path / "predictions.safetensors"
-        self.features = path / "features.safetensors"
         self.drawn = path / "drawn.json"
         self.copies = path / "copies.safetensors"
         self.canaries = path / "canaries.safetensors"
@@ -81,6 +81,10 @@ class RunDirectory:
     def round(self, number: int) -> RunDirectory:
         """Where a training's files are; the first one's are the run's own."""
         return RunDirectory(self.path / ROUNDS / str(number)) if number else self
+
+    def features(self, which: str) -> Path:
+        """Where features are: "frozen" ones of the model as it came, or those of a "second" encoder."""
+        return self.path / ("features.safetensors" if which == "frozen" else f"features_{which}.safetensors")
 
     def open(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:
         """Begin a run, or go on with one of the same configuration and rows. See :meth:`refuse_other`.

@@ -21,6 +21,7 @@ from thresher.auditing.doubts import doubt_of
 from thresher.auditing.looks import rounds_as_given
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
+from thresher.auditing.witnesses import find_witnesses
 from thresher.checksums import verified
 from thresher.detectors.baselines import oracle
 from thresher.evaluate.detection import measure_detection
@@ -49,7 +50,7 @@ from thresher.summary import (
     Trial,
 )
 
-SHOWN_ROWS, SHOWN_SPOILED, SHOWN_QUERIES = 10, 5, 2
+SHOWN_ROWS, SHOWN_SPOILED, SHOWN_QUERIES, SHOWN_WITNESSES = 10, 5, 2, 1
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,19 @@ def _suspicious(
     return _describe_rows(job, run_dir, decision, ranked[fine][:SHOWN_ROWS]), spoiled
 
 
+def _contradicting(
+    job: Job, run_dir: RunDirectory, decision: Decision, rows: Sequence[int]
+) -> dict[int, tuple[int, ...]]:
+    """Of each row the queries most like it that have another label; none where rows have no classes."""
+    if len(job.subject.classes) < 2:
+        return dict.fromkeys(rows, ())
+    names = {number: name for name, number in job.subject.classes.items()}
+    queries = [names[number] for number in job.encoded["query"].classes.tolist()]
+    labels: list[str] = decision.table["label"].iloc[list(rows)].tolist()
+    found = find_witnesses(run_dir, rows, labels, queries)
+    return {row: one.queries[:SHOWN_WITNESSES] for row, one in zip(rows, found, strict=True)}
+
+
 def _describe_rows(job: Job, run_dir: RunDirectory, decision: Decision, ranked: Indices) -> tuple[SuspiciousRow, ...]:
     """Rows with their text, what the model says, and the queries they hurt most."""
     rows = ranked.tolist()
@@ -204,12 +218,14 @@ def _describe_rows(job: Job, run_dir: RunDirectory, decision: Decision, ranked: 
     if shown is not None:
         for number, here in rounds_as_given(run_dir, rows).items():
             hurt |= dict(zip(here, _hurt(job, run_dir.round(number), shown, here), strict=True)) if here else {}
+    against = _contradicting(job, run_dir, decision, rows)
     return tuple(
         SuspiciousRow.model_validate(
             {
                 **{name: value for name, value in said_of(decision.table, row).items() if name != "rank"},
                 **job.task.describe("train", row),
                 "hurts": [{"query": query, **job.task.describe("query", query)} for query in hurt.get(row, ())],
+                "contradicted_by": [{"query": query, **job.task.describe("query", query)} for query in against[row]],
             }
         )
         for row in rows

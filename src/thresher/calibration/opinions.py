@@ -13,8 +13,8 @@ from thresher.arrays import Flags, Floats
 from thresher.calibration.candidates import Candidates
 from thresher.calibration.choice import Pattern
 from thresher.calibration.error_rate import Known
-from thresher.detectors.evidence import Evidence
-from thresher.detectors.label_noise import WHICH, estimate_share, noise_of
+from thresher.detectors.evidence import WHICH, Evidence
+from thresher.detectors.label_noise import estimate_share, noise_of
 from thresher.detectors.probe import predict_held_out, query_likeness
 
 Said = Mapping[str, npt.NDArray[Any]]
@@ -23,12 +23,13 @@ Said = Mapping[str, npt.NDArray[Any]]
 def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]:
     """What is said of the classes of rows, and of which of them are ``wrong`` [n] by our own doing.
 
-    ``truth_frozen`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their labels, by
-    features of the model before and after fine-tuning. Each counting by what it says of the queries, ``odds`` [n]
-    are the log odds that a label is wrong, and ``patterned`` is how likely errors follow a pattern, 0 where it says
-    nothing. By frozen features ``share`` [2] is how many of the other rows are wrong and its standard error, where
-    queries tell it; ``probe`` [n + Q, C] are its probabilities of rows and queries, and ``query_likeness`` [n] how
-    dense the queries lie where each row lies.
+    ``truth_frozen``, ``truth_second`` and ``truth_tuned`` [n, C] are probabilities of the rows' classes given their
+    labels, by features of the model before fine-tuning, of another encoder and of the model after fine-tuning. Each
+    counting by what it says of the queries, ``odds`` [n] are the log odds that a label is wrong, and ``patterned`` is
+    how likely errors follow a pattern, 0 where it says nothing. By features of what was not trained ``share`` [2] is
+    how many of the other rows are wrong and its standard error, where queries tell it, and ``query_likeness`` [n] how
+    dense the queries lie where each row lies; by those of the model as it came ``probe`` [n + Q, C] are its
+    probabilities of rows and queries.
     """
     if not evidence.has("classes"):
         return {}
@@ -46,13 +47,15 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     odds = weights @ np.stack([-noise.log_odds for noise in learned.values()])
     likely = weights @ [noise.law.patterned for noise in learned.values()] * bool(gains.any())
     opinions |= {"odds": odds, "patterned": np.array(likely, dtype=np.float64)}
-    if probe is None:
+    untrained = evidence.untrained
+    if untrained is None:
         return opinions
-    by_frozen = told["frozen"]
-    if by_frozen is not None:
-        opinions["share"] = np.array([by_frozen.share, by_frozen.error])
-    opinions["probe"] = probe
-    opinions["query_likeness"] = query_likeness(evidence)
+    by_untrained = told[untrained]
+    if by_untrained is not None:
+        opinions["share"] = np.array([by_untrained.share, by_untrained.error])
+    if probe is not None:
+        opinions["probe"] = probe
+    opinions["query_likeness"] = query_likeness(evidence, untrained)
     return opinions
 
 
@@ -97,7 +100,7 @@ class Opinions:
 
     def of_probe(self) -> Opinions:
         """What is said by frozen features alone: for a model that has learned less than a probe on them."""
-        return replace(self, judges=self.judges[:1])
+        return replace(self, judges=self.judges[:-1] or self.judges)  # tuned features come last
 
     def merge_pattern(self, candidates: Candidates) -> Pattern | None:
         """What the law says of each row as it was given."""

@@ -25,11 +25,15 @@ def suggest(labels: Indices, opinions: Floats, wrong: Floats) -> tuple[Indices, 
 
 @dataclass(frozen=True)
 class ErrorPair:
-    """Of the ``rows`` that carry one ``label`` about ``wrong`` are of class ``likely``; both are numbers of classes."""
+    """Of the ``rows`` that carry one ``label`` about ``wrong`` are of class ``likely``; both are numbers of classes.
+
+    ``alike`` of them look like it: it is likelier than their label.
+    """
 
     label: int
     likely: int
     rows: int
+    alike: int
     wrong: float
 
 
@@ -44,8 +48,10 @@ def error_pairs(labels: Indices, opinions: Floats, wrong: Floats) -> tuple[Error
     expected = np.zeros((opinions.shape[1], opinions.shape[1]))
     np.add.at(expected, labels, shared)
     rows = np.bincount(labels, minlength=len(expected))
+    alike = np.zeros(expected.shape, dtype=np.int64)
+    np.add.at(alike, (labels, opinions.argmax(axis=1)), 1)
     pairs = [
-        ErrorPair(int(label), int(likely), int(rows[label]), float(expected[label, likely]))
+        ErrorPair(int(label), int(likely), int(rows[label]), int(alike[label, likely]), float(expected[label, likely]))
         for label, likely in np.argwhere(expected >= 1)
     ]
     return tuple(sorted(pairs, key=lambda pair: -pair.wrong))

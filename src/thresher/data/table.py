@@ -89,22 +89,6 @@ def write_table(table: Table, target: Path) -> None:
             raise DataError(f"{target}: {error}") from None
 
 
-def read_names(table: Table, column: str) -> tuple[str | None, ...]:
-    """The names in a column, None where a row has none. Raises :class:`DataError` where there is no such column."""
-    if column not in table.columns:
-        raise DataError(f"{table.source}: there is no column '{column}'; the file has: {', '.join(table.columns)}.")
-    found: list[str | None] = []
-    for row, record in enumerate(table.records):
-        value = record.get(column)
-        if isinstance(value, (list, dict)):
-            raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}; write one name a row.")
-        text = "" if value is None or value != value else str(value).strip()  # noqa: PLR0124 (no number)
-        found.append(text or None)
-    if not any(found):
-        raise DataError(f"{table.source}: column '{column}' names nobody; fill it, or name another column.")
-    return tuple(found)
-
-
 def _formats() -> str:
     return f"{', '.join(FORMATS)} (text files also .gz)"
 

@@ -50,7 +50,7 @@ def find_copies(texts: Texts, *, near: bool = True) -> Indices:
         >>> find_copies([("A fine film.",), ("Dull!",), ("a fine  film",)]).tolist()
         [0, 1, 0]
     """
-    columns = [[_NOT_WORDS.sub(" ", text.casefold()).strip() for text in column] for column in zip(*texts, strict=True)]
+    columns = [list(map(_words_of, column)) for column in zip(*texts, strict=True)]
     found = [_find_alike(column) if near else _find_same(column) for column in columns]
     empty = np.all([[not text for text in column] for column in columns], axis=0)
     if not found:
@@ -60,20 +60,24 @@ def find_copies(texts: Texts, *, near: bool = True) -> Indices:
     return first.astype(np.int64)[group.ravel()]
 
 
-def _find_same(plain: Sequence[str]) -> Indices:
+def _words_of(text: str) -> str:
+    return _NOT_WORDS.sub(" ", text.casefold()).strip()
+
+
+def _find_same(plain: list[str]) -> Indices:
     """The first of the ``plain`` texts that is the same as each, [n]."""
     first: dict[str, int] = {}
     return np.array([first.setdefault(text, place) for place, text in enumerate(plain)], dtype=np.int64)
 
 
-def _find_alike(plain: Sequence[str]) -> Indices:
+def _find_alike(plain: list[str]) -> Indices:
     """The lowest of the ``plain`` texts that each is a copy of, [n]; texts without a letter are alike."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
     where = _find_same(plain)
     firsts, same = np.unique(where, return_inverse=True)
-    different = [plain[int(first)] for first in firsts]
+    different = [plain[first] for first in firsts.tolist()]
     runs = _runs(different)
     pairs = _candidates(_signatures(runs))
     left, right = pairs[_similarity(runs, pairs) >= ALIKE].T

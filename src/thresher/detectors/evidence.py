@@ -11,8 +11,11 @@ import numpy.typing as npt
 from thresher.arrays import Floats, Indices, Labels
 
 Singles = npt.NDArray[np.float32]
-Which = Literal["frozen", "tuned"]
-"""Features of the model before fine-tuning, or after."""
+Which = Literal["frozen", "second", "tuned"]
+"""Features of the model before fine-tuning, of a second encoder, or of the model after fine-tuning."""
+
+WHICH: tuple[Which, ...] = ("frozen", "second", "tuned")
+UNTRAINED: tuple[Which, ...] = ("frozen", "second")
 
 Need = Literal["training", "classes", "predictions", "held out", "queries", "copies"] | Which
 
@@ -53,6 +56,7 @@ class Evidence:
         rows: Which are the same row, [n], where some are there twice.
         held_out: Probabilities of the classes by models that did not learn from the row, [n, C].
         copies: Which rows and queries are near copies.
+        second: Features of a second encoder, which is not trained.
     """
 
     labels: Labels
@@ -68,6 +72,7 @@ class Evidence:
     rows: Labels | None = None
     held_out: Floats | None = None
     copies: Copies | None = None
+    second: Features | None = None
 
     def has(self, need: Need) -> bool:
         """Whether a detector with this need can be computed."""
@@ -78,11 +83,15 @@ class Evidence:
             "held out": self.held_out is not None,
             "queries": len(self.query_labels) > 0,
             "copies": self.copies is not None,
-            "frozen": self.frozen is not None,
-            "tuned": self.tuned is not None,
+            **{which: self.features(which) is not None for which in WHICH},
         }
         return there[need]
 
     def features(self, which: Which) -> Features | None:
-        """Features of the model before or after fine-tuning."""
-        return self.frozen if which == "frozen" else self.tuned
+        """Those of one name; None where there are none."""
+        return {"frozen": self.frozen, "second": self.second, "tuned": self.tuned}[which]
+
+    @property
+    def untrained(self) -> Which | None:
+        """By whose features, of a model that has not seen these labels, the rows can be judged: the own ones first."""
+        return next((which for which in UNTRAINED if self.features(which) is not None), None)

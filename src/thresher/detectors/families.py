@@ -30,8 +30,13 @@ FROZEN_NEIGHBOURS = Family("frozen neighbours", 0.1)
 TUNED_NEIGHBOURS = Family("tuned neighbours", 0.1)
 FROZEN_LAW = Family("frozen law", 0.8)
 TUNED_LAW = Family("tuned law", 0.3)
+SECOND_PROBE = Family("second probe", 0.1)
+SECOND_NEIGHBOURS = Family("second neighbours", 0.05)
+SECOND_LAW = Family("second law", 0.4)
+"""Of a second encoder, each counting half of what the model as it came does: it says much of the same again."""
+
 OWN = Family("own scores", 0.2, 2)
 """Scores of the user's own making, of which nothing is known."""
 
 ORDER = (INFLUENCES, TRAINING, PROBE, FROZEN_NEIGHBOURS, TUNED_NEIGHBOURS, FROZEN_LAW, TUNED_LAW, OWN)
-"""In which families are counted; those of detectors from elsewhere follow."""
+"""In which families are counted; those of a second encoder, and of detectors from elsewhere, follow."""

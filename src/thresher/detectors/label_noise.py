@@ -30,8 +30,6 @@ from thresher.detectors.evidence import Evidence, Features, Singles, Which
 from thresher.detectors.probe import FOLDS, Probe, standardise
 from thresher.folds import stratified_folds
 
-WHICH: tuple[Which, ...] = ("frozen", "tuned")
-
 TURNS = 8
 """Of fitting f and then T."""
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from thresher.arrays import Floats, Labels
-from thresher.detectors.evidence import Evidence, Singles, Which
+from thresher.arrays import Floats, Indices, Labels
+from thresher.detectors.evidence import Evidence, Features, Singles, Which
 
 FEWEST, MOST = 5, 50
 CHUNK = 2**24  # similarities at a time
@@ -21,14 +21,14 @@ ROUNDING = 1e-6  # cosines that differ by no more are tied
 
 def knn(evidence: Evidence, which: Which) -> Floats:
     """Share of the row's label among its nearest other training rows, weighted by cosine, [n] in 0..1."""
-    train, _ = _directions(evidence, which)
+    train, _ = _directions(evidence.features(which))
     same = np.arange(len(train)) if evidence.rows is None else evidence.rows
     return _label_shares(train, evidence.labels, train, evidence.labels, same)
 
 
 def query_knn(evidence: Evidence, which: Which) -> Floats:
     """Share of the row's label among its nearest queries, weighted by cosine, [n] in 0..1."""
-    train, query = _directions(evidence, which)
+    train, query = _directions(evidence.features(which))
     return _label_shares(train, evidence.labels, query, evidence.query_labels)
 
 
@@ -37,10 +37,17 @@ def neighbours_of(candidates: int) -> int:
     return min(max(FEWEST, min(MOST, round(sqrt(candidates)))), candidates)
 
 
-def _directions(evidence: Evidence, which: Which) -> tuple[Singles, Singles]:
+def nearest_queries(features: Features, rows: Indices) -> tuple[Indices, Floats]:
+    """The queries nearest to each of the ``rows`` [m], nearest first, and their cosines, both [m, near]."""
+    train, query = _directions(features)
+    cosines = train[rows] @ query.T
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : neighbours_of(len(query))]
+    return nearest, np.take_along_axis(cosines, nearest, axis=1).astype(np.float64)
+
+
+def _directions(features: Features | None) -> tuple[Singles, Singles]:
     from sklearn.preprocessing import StandardScaler, normalize
 
-    features = evidence.features(which)
     assert features is not None
     scaler: Any = StandardScaler().fit(features.train)
     unit: Any = normalize

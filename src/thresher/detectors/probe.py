@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from thresher.arrays import Floats, Labels
-from thresher.detectors.evidence import Evidence, Singles
+from thresher.detectors.evidence import Evidence, Singles, Which
 from thresher.folds import stratified_folds
 
 SPLITS, FOLDS = 3, 5
@@ -24,41 +24,42 @@ STRENGTHS = tuple(10.0 ** (power / 2) for power in range(-8, 1))  # scikit-learn
 SMALLEST = 1e-12
 
 
-def probe_frozen(evidence: Evidence) -> Floats:
+def probe(evidence: Evidence, which: Which = "frozen") -> Floats:
     """Log out-of-fold probability of the row's label, the mean over three splits, [n]."""
     rows = np.arange(len(evidence.labels))
-    return np.log(predict_held_out(evidence)[:, rows, evidence.labels]).mean(0)
+    return np.log(predict_held_out(evidence, which)[:, rows, evidence.labels]).mean(0)
 
 
-_KEPT: WeakKeyDictionary[Evidence, Floats] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Evidence, dict[Which, Floats]] = WeakKeyDictionary()
 
 
-def predict_held_out(evidence: Evidence) -> Floats:
+def predict_held_out(evidence: Evidence, which: Which = "frozen") -> Floats:
     """Out-of-fold probabilities of every row, and after them of every query, by three splits, [3, n + Q, C].
 
     Rows and queries are dealt into the same folds: the clean queries help to judge the rows, and both are judged alike,
     so that they can be compared. Kept as long as the evidence is.
     """
-    if evidence not in _KEPT:
-        frozen = evidence.frozen
-        assert frozen is not None
-        features = np.concatenate([frozen.train, frozen.query])
+    kept = _KEPT.setdefault(evidence, {})
+    if which not in kept:
+        found = evidence.features(which)
+        assert found is not None
+        features = np.concatenate([found.train, found.query])
         labels = np.concatenate([evidence.labels, evidence.query_labels])
-        _KEPT[evidence] = _by_splits(features, labels, evidence.classes, evidence.seed, SPLITS)
-    return _KEPT[evidence]
+        kept[which] = _by_splits(features, labels, evidence.classes, evidence.seed, SPLITS)
+    return kept[which]
 
 
-def query_likeness(evidence: Evidence) -> Floats:
-    """How many times denser the queries lie where a row lies than the rows themselves, [n], by frozen features.
+def query_likeness(evidence: Evidence, which: Which = "frozen") -> Floats:
+    """How many times denser the queries lie where a row lies than the rows themselves, [n], by these features.
 
     The odds of a probe that tells queries from rows, fitted without the row (Bickel, Brueckner & Scheffer 2007); 1
     everywhere where it cannot tell them.
     """
-    frozen = evidence.frozen
-    assert frozen is not None
-    rows, queries = len(frozen.train), len(frozen.query)
+    found = evidence.features(which)
+    assert found is not None
+    rows, queries = len(found.train), len(found.query)
     sides = np.repeat([0, 1], [rows, queries])
-    said = out_of_fold(np.concatenate([frozen.train, frozen.query]), sides, 2, evidence.seed)[:rows]
+    said = out_of_fold(np.concatenate([found.train, found.query]), sides, 2, evidence.seed)[:rows]
     return said[:, 1] / said[:, 0] * rows / queries
 
 

@@ -13,11 +13,14 @@ from thresher.arrays import Floats
 from thresher.detectors.baselines import uniform
 from thresher.detectors.confident import confident, confident_given
 from thresher.detectors.duplicates import agreement
-from thresher.detectors.evidence import Evidence, Need
+from thresher.detectors.evidence import UNTRAINED, WHICH, Evidence, Need, Which
 from thresher.detectors.families import (
     FROZEN_LAW,
     FROZEN_NEIGHBOURS,
     PROBE,
+    SECOND_LAW,
+    SECOND_NEIGHBOURS,
+    SECOND_PROBE,
     TRAINING,
     TUNED_LAW,
     TUNED_NEIGHBOURS,
@@ -25,7 +28,7 @@ from thresher.detectors.families import (
 )
 from thresher.detectors.label_noise import noise
 from thresher.detectors.neighbours import knn, query_knn
-from thresher.detectors.probe import probe_frozen
+from thresher.detectors.probe import probe
 from thresher.detectors.training import aum, el2n, loss, loss_mean, margin
 from thresher.errors import ConfigError, ModelError
 from thresher.registry import Registry
@@ -79,8 +82,12 @@ FITS = f"{BOTH}; 10 logistic regressions, and 5 for each strength of regularisat
 NEAR_ROWS = "share of the label among the sqrt(n) nearest other rows, weighted by cosine"
 NEAR_QUERIES = "share of the label among the sqrt(Q) nearest queries, weighted by cosine"
 LEARNED = frozenset[Need]({"training", "classes"})
-FROZEN, TUNED = frozenset[Need]({"classes", "frozen"}), frozenset[Need]({"classes", "tuned"})
-QUERIES = frozenset[Need]({"queries"})
+NEIGHBOURS: dict[Which, Family] = {
+    "frozen": FROZEN_NEIGHBOURS,
+    "second": SECOND_NEIGHBOURS,
+    "tuned": TUNED_NEIGHBOURS,
+}
+LAW: dict[Which, Family] = {"frozen": FROZEN_LAW, "second": SECOND_LAW, "tuned": TUNED_LAW}
 
 _ALL = (
     Detector(
@@ -128,50 +135,41 @@ _ALL = (
         frozenset({"predictions", "classes"}),
         family=TRAINING,
     ),
-    Detector(
-        "knn_frozen",
-        partial(knn, which="frozen"),
-        NEAR_ROWS,
-        f"{BOTH}; n^2 d",
-        "Wilson 1972",
-        FROZEN,
-        family=FROZEN_NEIGHBOURS,
+    *(
+        Detector(
+            f"knn_{which}",
+            partial(knn, which=which),
+            NEAR_ROWS,
+            f"{BOTH}; n^2 d",
+            "Bahri et al. 2020" if which == "tuned" else "Wilson 1972",
+            frozenset({"classes", which}),
+            family=NEIGHBOURS[which],
+        )
+        for which in WHICH
     ),
-    Detector(
-        "knn_tuned",
-        partial(knn, which="tuned"),
-        NEAR_ROWS,
-        f"{BOTH}; n^2 d",
-        "Bahri et al. 2020",
-        TUNED,
-        family=TUNED_NEIGHBOURS,
+    *(
+        Detector(
+            f"query_knn_{which}",
+            partial(query_knn, which=which),
+            NEAR_QUERIES,
+            f"{BOTH}; Q n d",
+            "Bahri et al. 2020",
+            frozenset({"classes", which, "queries"}),
+            family=NEIGHBOURS[which],
+        )
+        for which in WHICH
     ),
-    Detector(
-        "query_knn_frozen",
-        partial(query_knn, which="frozen"),
-        NEAR_QUERIES,
-        f"{BOTH}; Q n d",
-        "Bahri et al. 2020",
-        FROZEN | QUERIES,
-        family=FROZEN_NEIGHBOURS,
-    ),
-    Detector(
-        "query_knn_tuned",
-        partial(query_knn, which="tuned"),
-        NEAR_QUERIES,
-        f"{BOTH}; Q n d",
-        "Bahri et al. 2020",
-        TUNED | QUERIES,
-        family=TUNED_NEIGHBOURS,
-    ),
-    Detector(
-        "probe_frozen",
-        probe_frozen,
-        "log p(label) by other folds and queries",
-        FITS,
-        "Alain & Bengio 2017",
-        FROZEN,
-        family=PROBE,
+    *(
+        Detector(
+            f"probe_{which}",
+            partial(probe, which=which),
+            "log p(label) by other folds and queries",
+            FITS,
+            "Alain & Bengio 2017",
+            frozenset({"classes", which}),
+            family=SECOND_PROBE if which == "second" else PROBE,
+        )
+        for which in UNTRAINED
     ),
     Detector(
         "confident",
@@ -179,7 +177,7 @@ _ALL = (
         "p(label) of the same probe, less the mean of the rows of its class",
         f"{FITS}; nothing more beside probe_frozen",
         "Northcutt et al. 2021",
-        FROZEN,
+        frozenset({"classes", "frozen"}),
         "cleanlab",
         PROBE,
     ),
@@ -192,23 +190,17 @@ _ALL = (
         frozenset({"held out"}),
         family=PROBE,
     ),
-    Detector(
-        "noise_frozen",
-        partial(noise, which="frozen"),
-        "log odds of a right label, errors' law learned along with the task",
-        f"{FITS}; 45 more regressions",
-        "Raykar et al. 2010; Hendrycks et al. 2018",
-        FROZEN | QUERIES,
-        family=FROZEN_LAW,
-    ),
-    Detector(
-        "noise_tuned",
-        partial(noise, which="tuned"),
-        "the same on features after fine-tuning",
-        f"{FITS}; 45 more regressions",
-        "Raykar et al. 2010; Hendrycks et al. 2018",
-        TUNED | QUERIES,
-        family=TUNED_LAW,
+    *(
+        Detector(
+            f"noise_{which}",
+            partial(noise, which=which),
+            "log odds of a right label, errors' law learned along with the task",
+            f"{FITS}; 45 more regressions",
+            "Raykar et al. 2010; Hendrycks et al. 2018",
+            frozenset({"classes", which, "queries"}),
+            family=LAW[which],
+        )
+        for which in WHICH
     ),
     Detector(
         "copies",

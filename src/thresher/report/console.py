@@ -160,11 +160,12 @@ def suspicious_rows(summary: Summary) -> RenderableType:
         planted = {True: ", a planted error", False: ", not a planted error", None: ""}[one.planted]
         parts.append(Styled(f"{place:2}. row {one.row}, {task.headline(one.about)}{planted}", "bold"))
         if one.contradicted:
-            what = "query" if one.contradicted == "query" else "training row"
-            parts.append(
-                indent(f"a {'clean ' * (what == 'query')}{what} with almost the same text says otherwise", "bold")
-            )
+            what = "clean query" if one.contradicted == "query" else "training row"
+            parts.append(indent(f"a {what} with almost the same text says otherwise", "bold"))
         parts.append(indent(task.format_text(one.about, 160)))
+        for query in one.contradicted_by:
+            about = f"unlike query {query.query}{task.tag(query.about)}: {task.format_text(query.about, 110)}"
+            parts.append(indent(about, "dim"))
         for query in one.hurts:
             about = f"hurts query {query.query}{task.tag(query.about)}: {task.format_text(query.about, 110)}"
             parts.append(indent(about, "dim"))

@@ -124,10 +124,11 @@ def _kind(kind: ErrorKind) -> str:
     else:
         said = f"clean queries leave open whether errors follow a pattern (probability {likely:.2f})"
     pairs = [
-        f"of {pair.rows:,} rows labelled {pair.label} about {pair.wrong:,.0f} look like {pair.likely}"
+        f"of {pair.rows:,} rows labelled {pair.label} {pair.alike:,} look like {pair.likely}, and about "
+        f"{pair.wrong:,.0f} are wrong in this way"
         for pair in kind.pairs[:SHOWN_PAIRS]
     ]
-    return f"Kind: {said}{'; ' * bool(pairs)}{', '.join(pairs)}."
+    return f"Kind: {said}{'; ' * bool(pairs)}{'; '.join(pairs)}."
 
 
 def _texts(problems: Mapping[str, int]) -> str:

@@ -29,6 +29,8 @@ def show_explanation(console: PlainConsole, found: Explanation) -> None:
 def explanation_lines(found: Explanation, width: int) -> RenderableType:
     """What :func:`show_explanation` shows, within ``width`` columns."""
     parts: list[RenderableType] = [_who(found), "", layer_table(found, width)]
+    if found.contradicted_by:
+        parts += ["", _contradicting(found)]
     if found.hurts or found.helps:
         parts.append("")
         for title, queries in (("hurts", found.hurts), ("helps", found.helps)):
@@ -64,6 +66,19 @@ def layer_table(found: Explanation, width: int) -> RenderableType:
 def _who(found: Explanation) -> RenderableType:
     task = TASKS[found.task]
     verdict = "dropped" if found.rank <= found.dropped else "kept"
+    told: list[str] = []
+    if found.pair is not None:
+        pair = found.pair
+        told.append(
+            f"Of {pair.rows:,} rows labelled {pair.label} {pair.alike:,} look like {pair.likely}, and about "
+            f"{pair.wrong:,.0f} are wrong in this way."
+        )
+    if found.annotator is not None:
+        by = found.annotator
+        told.append(
+            f"Labelled by {by.name}, who is wrong in {by.estimate:.0%} ({by.low:.0%} to {by.high:.0%}) of "
+            f"{by.rows:,} rows."
+        )
     given = [f"A planted error; the file has{task.tag(found.given)}:", indent(task.format_text(found.given, 2000))]
     return Group(
         Styled(f"Row {found.row}, {task.headline(found.about)}", "bold"),
@@ -71,6 +86,7 @@ def _who(found: Explanation) -> RenderableType:
         *given * found.planted,
         f"Rank {found.rank:,} of {found.rows:,} (1 = most detrimental) by {found.score}, the score of the audit: "
         f"{verdict}.",
+        *told,
     )
 
 
@@ -85,6 +101,19 @@ def _cell(rank: int, found: Explanation, digits: int) -> RenderableType:
 def _bar(share: float) -> str:
     whole, eighths = divmod(round(share * BAR * 8), 8)
     return ("█" * whole + _PARTS[eighths]).ljust(BAR)[:BAR]
+
+
+def _contradicting(found: Explanation) -> RenderableType:
+    task = TASKS[found.task]
+    shown = Table.grid()
+    shown.add_column(no_wrap=True, overflow="ellipsis")
+    for one in found.contradicted_by:
+        shown.add_row(
+            f"{one.likeness:+8.2f}  query {one.query}{task.tag(one.about)}: {task.format_text(one.about, 300)}"
+        )
+    title = f"{found.against} of the {found.near} clean queries most like it have another label"
+    notes = "Likeness: the cosine of features of a model that was not trained; 1 = the same."
+    return Group(Styled(title, "italic"), shown, Styled(notes, "dim"))
 
 
 def _queries(title: str, found: Explanation, queries: Sequence[QueryInfluence]) -> RenderableType:
@@ -102,4 +131,6 @@ def _queries(title: str, found: Explanation, queries: Sequence[QueryInfluence]) 
 def explanation_json(found: Explanation) -> dict[str, Any]:
     """All that was found, as values of JSON; ``ranks`` by layer and method, None where there is none."""
     ranks = found.ranks.astype(object).where(found.ranks.notna(), None)
-    return asdict(replace(found, ranks=pd.DataFrame())) | {"ranks": ranks.to_dict("index")}
+    typed = {"pair": found.pair, "annotator": found.annotator}
+    plain = asdict(replace(found, ranks=pd.DataFrame(), pair=None, annotator=None))
+    return plain | {"ranks": ranks.to_dict("index")} | {name: one and one.model_dump() for name, one in typed.items()}

@@ -25,12 +25,13 @@ from thresher.files import read_json
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, read_modules
 from thresher.progress import Progress, Silent
+from thresher.results.contradicted import SimilarQuery, told_by_queries
 from thresher.scores.aggregate import AGGREGATIONS
 from thresher.scores.layers import layer_ranks
 from thresher.scores.names import Configuration
 from thresher.scores.stored import scores_in
 from thresher.scores.table import query_influence, said_of
-from thresher.summary import Summary
+from thresher.summary import Annotator, ErrorPair, Summary
 from thresher.tasks.base import Task
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PAGE, as_html
@@ -63,6 +64,11 @@ class Explanation:
     ranks up to ``dropped``. ``about`` is the row as it was trained on, with what the model says, as in summary.json;
     ``given`` is the row as the file has it, which differs where an error was ``planted``. ``hurts`` begins with the
     query hurt most, ``helps`` with the one helped most, both by ``influence``: a function and its modules.
+
+    Of rows with classes ``against`` of the ``near`` clean queries that are most like the row have another label, of
+    which ``contradicted_by`` are the most alike; ``pair`` is the kind of error that it would be, which other rows of
+    its label show: what the label stands for, and how often. ``annotator`` is who labelled it, and how often they are
+    wrong. Both are None where nothing is known.
     """
 
     row: int
@@ -79,6 +85,11 @@ class Explanation:
     ranks: pd.DataFrame
     hurts: tuple[QueryInfluence, ...]
     helps: tuple[QueryInfluence, ...]
+    pair: ErrorPair | None = None
+    near: int = 0
+    against: int = 0
+    contradicted_by: tuple[SimilarQuery, ...] = ()
+    annotator: Annotator | None = None
 
     @property
     def percentiles(self) -> pd.DataFrame:
@@ -183,9 +194,11 @@ def _explain_round(
     queries: int,
 ) -> dict[int, Explanation]:
     shown = run.shown
+    told = told_by_queries(run.run_dir, run.summary, run.scores, run.given, rows, queries)
     return {
         row: Explanation(
             **_about(run, row),
+            **told[row],
             score=run.summary.score,
             influence=f"{shown.influence}/{shown.group}",
             rows=len(run.scores),

@@ -1,5 +1,6 @@
 """What an audit found out, as summary.json has it and everything reads it."""
 
+from thresher.summary.copies import ContradictedRow, Contradiction, NearCopies
 from thresher.summary.parts import (
     Annotator,
     AnswerLoss,
@@ -7,8 +8,6 @@ from thresher.summary.parts import (
     Calibration,
     ClassRight,
     Confused,
-    ContradictedRow,
-    Contradiction,
     Detected,
     Entry,
     Epoch,
@@ -19,7 +18,6 @@ from thresher.summary.parts import (
     KnowledgeOfAnswers,
     KnowledgeOfClasses,
     Measured,
-    NearCopies,
     Query,
     Row,
     Share,

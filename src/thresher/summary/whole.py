@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from thresher.config import AuditConfig
 from thresher.errors import RunError
 from thresher.files import read_json, write_json
+from thresher.summary.copies import NearCopies
 from thresher.summary.parts import (
     Annotator,
     Calibration,
@@ -22,7 +23,6 @@ from thresher.summary.parts import (
     KnowledgeOfAnswers,
     KnowledgeOfClasses,
     Measured,
-    NearCopies,
     SpoiledText,
     SuspiciousRow,
     Training,
