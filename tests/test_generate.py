@@ -168,7 +168,8 @@ def test_an_audit_ranks_every_row_and_says_what_was_lost(finished: thresher.Audi
     scores, summary = finished.scores, finished.summary
     assert sorted(scores["rank"]) == list(range(1, 31))
     assert scores["planted"].sum() == 6
-    assert set(scores.columns[:7]) == {"row", "score", "rank", "loss", "token_accuracy", "planted", "text"}
+    copies = {"copy_of", "contradicted"}
+    assert set(scores.columns[:9]) == {"row", "score", "rank", "loss", "token_accuracy", "planted", "text"} | copies
     assert scores["token_accuracy"].between(0, 1).all() and scores["loss"].nunique() > 20
     assert {str(group) for group in finished.tensor["group"].values} == {"WE", "1", "2", "3", "4"}
     assert summary.notes == {"loss": "mean over a row's answer tokens, their end included"}

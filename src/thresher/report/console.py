@@ -164,7 +164,7 @@ def suspicious_rows(summary: Summary) -> RenderableType:
             parts.append(indent(f"a {what} with almost the same text says otherwise", "bold"))
         parts.append(indent(task.format_text(one.about, 160)))
         for query in one.contradicted_by:
-            about = f"unlike query {query.query}{task.tag(query.about)}: {task.format_text(query.about, 110)}"
+            about = f"contradicted by query {query.query}{task.tag(query.about)}: {task.format_text(query.about, 110)}"
             parts.append(indent(about, "dim"))
         for query in one.hurts:
             about = f"hurts query {query.query}{task.tag(query.about)}: {task.format_text(query.about, 110)}"
