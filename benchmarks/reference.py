@@ -3,10 +3,10 @@
     python benchmarks/reference.py rows 4000
     python benchmarks/reference.py agree --output runs/reference
 
-`rows` takes the influence of so many rows of a tiny encoder (200 queries, 1,024 reference rows) in a process of its own
-and prints seconds of the processor, peak memory and bytes on disk. `agree` fine-tunes the packaged MiniLM on the demo's quotes with 20 %
-planted errors, audits it with every row as reference and with fewer, and prints Spearman's correlation of scores and
-the difference of NDR@30.
+`rows` takes the influence of so many rows of a tiny encoder (200 queries, 1,024 reference rows) in a process of its
+own and prints seconds of the processor, peak memory and bytes on disk. `agree` fine-tunes the packaged MiniLM on the
+demo's quotes with 20 % planted errors, audits it with every row as reference and with fewer, and prints Spearman's
+correlation of scores and the difference of NDR@30.
 """
 
 from __future__ import annotations
