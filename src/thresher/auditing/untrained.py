@@ -16,6 +16,7 @@ from thresher.auditing.encoder import Encoder
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
 from thresher.data.encode import EncodedRows
+from thresher.data.parts import Part
 from thresher.detectors.evidence import Copies, Evidence, Features, Singles
 from thresher.errors import ModelError
 from thresher.model.features import pooled_features
