@@ -12,7 +12,11 @@ import typer
 from thresher.cli import app
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [f"/{file}" for folder in ("src", "study", "examples", "docs") for file in (ROOT / folder).rglob("*.py")]
+SOURCES = [
+    f"/{file}"
+    for folder in ("src", "study", "examples", "docs", "benchmarks")
+    for file in (ROOT / folder).rglob("*.py")
+]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"(?<!`)\[[^\]]+\]\(([^)\s]+)\)")
 # A path of this repository: it begins with one of its folders, and has no word in capitals that stands for another.
