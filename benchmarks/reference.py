@@ -62,13 +62,13 @@ def rows(count: int, queries: int = 200, reference: int = 1024, keep: str = "top
 
 
 @app.command()
-def agree(output: Path = Path("runs/reference"), count: int = 4000, samples: str = "256,1024") -> None:
+def agree(output: Path = Path("runs/reference"), count: int = 2000, epochs: int = 2, samples: str = "256,1024") -> None:
     """Scores by fewer reference rows beside those by all."""
     torch.set_num_threads(1)
-    recipe = demo_audit(DemoConfig(output=output / "trained", rows=count)).model_copy(
+    recipe = demo_audit(DemoConfig(output=output / "rows", rows=count, epochs=epochs)).model_copy(
         update={"retrain": False, "detector": "datainf/layers/vote", "reference": count, "keep": "none"}
     )
-    thresher.audit(recipe, progress=False)
+    thresher.audit(recipe.model_copy(update={"output": output / "trained"}), progress=False)
     exact = thresher.RunDirectory(output / "trained")
     planted, truth = thresher.open(exact.path).scores["planted"].to_numpy(), read_scores(exact.all_scores)
     for sample in map(int, samples.split(",")):
