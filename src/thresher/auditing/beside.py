@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from thresher.arrays import Indices
@@ -57,6 +58,5 @@ def summarise_annotators(job: Job, rates: Sequence[AnnotatorRate]) -> tuple[Anno
 
 def _numbers(annotators: tuple[str | None, ...]) -> tuple[list[str], Indices]:
     """The names in their order, and the number of each row's, -1 where nobody is named."""
-    names = sorted({name for name in annotators if name is not None})
-    places = {name: place for place, name in enumerate(names)}
-    return names, np.array([places.get(name, -1) if name is not None else -1 for name in annotators], dtype=np.int64)
+    numbers, names = pd.factorize(np.array(annotators, dtype=object), sort=True)
+    return list(names), numbers.astype(np.int64)

@@ -42,12 +42,11 @@ class FoundCopies:
     @property
     def contradicted(self) -> npt.NDArray[np.object_]:
         """By what each row's text is given something else, [n]: "query", "row", or "" where it is not."""
-        rows, queries = len(self.copies.train), len(self.copies.query)
+        rows = len(self.copies.train)
         found = np.full(rows, "", dtype=object)
         found[find_contradictions(self.copies.train, self.said[:rows])] = "row"
         of_queries = {(group, said) for group, said in zip(self.copies.query, self.said[rows:], strict=True)}
-        asked = {group for group, _ in of_queries} if queries else set[Any]()
-        for row in np.flatnonzero(np.isin(self.copies.train, list(asked))):
+        for row in np.flatnonzero(np.isin(self.copies.train, self.copies.query)):
             if (self.copies.train[row], self.said[row]) not in of_queries:
                 found[row] = "query"
         return found
@@ -99,9 +98,8 @@ def summarise_copies(job: Job, run_dir: RunDirectory, rank: Floats | Indices) ->
 def _contradiction(job: Job, found: FoundCopies, group: int) -> Contradiction:
     """Of each label, or answer, the first row; and then more of them."""
     train, query = (np.flatnonzero(side == group).tolist() for side in (found.copies.train, found.copies.query))
-    told: set[int] = set()
-    again = {row: found.said[row] in told or told.add(int(found.said[row])) is not None for row in train}
-    rows = sorted(sorted(train, key=lambda row: again[row])[:SHOWN_ROWS])
+    firsts = np.sort(np.unique(found.said[train], return_index=True)[1])
+    rows = sorted([*np.array(train)[firsts].tolist(), *np.delete(train, firsts).tolist()][:SHOWN_ROWS])
     return Contradiction(
         copies=len(train),
         rows=tuple(ContradictedRow(row=row, **job.task.describe("train", row)) for row in rows),

@@ -14,7 +14,7 @@ import numpy as np
 
 from thresher.arrays import Flags
 from thresher.auditing.run import RunDirectory
-from thresher.checksums import is_damaged
+from thresher.checksums import is_damaged, verified
 from thresher.config import AuditConfig
 from thresher.data.table import Table, fingerprint
 from thresher.files import read_json, write_json
@@ -61,6 +61,11 @@ def read_drawn(run_dir: RunDirectory, train: Table, config: AuditConfig) -> Draw
     if kept is None or kept["of"] != _decides(train, config):
         return None
     return Drawn(_numbered(kept["planted"]), tuple(_numbered(one) for one in kept["canaries"]))
+
+
+def read_planted(run_dir: RunDirectory) -> Described:
+    """The rows with planted errors of a finished run. Raises :class:`DamagedError` where they are not as they were."""
+    return _numbered(read_json(verified(run_dir.drawn, listed=True))["planted"])
 
 
 def planted_again(task: Task, planted: Described) -> tuple[Task, Flags]:

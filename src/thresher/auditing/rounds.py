@@ -26,7 +26,7 @@ from thresher.calibration.opinions import ask_probe, opinions_of
 from thresher.checksums import verified
 from thresher.config import AuditConfig
 from thresher.detectors.evidence import Evidence, Features, Singles
-from thresher.detectors.label_noise import estimate_share, learn_label_noise
+from thresher.detectors.label_noise import learn_label_noise, query_gain
 from thresher.detectors.registry import detect
 from thresher.files import make_anew, remove, write_json, written_folder
 from thresher.model.features import pooled_features
@@ -122,9 +122,8 @@ def with_alike_canaries(job: Job, run_dir: RunDirectory, frozen: Features | None
         assert frozen is not None  # of a model that is trained here there are features
         labels, truth = (job.encoded[part].classes.numpy() for part in ("train", "query"))
         noise = learn_label_noise(frozen, labels, truth, len(job.subject.classes), job.config.seed)
-        told = estimate_share(noise, labels, truth, job.config.seed, np.ones(len(labels), bool))
         counts = [int(one.wrong.sum()) for one in job.rounds]
-        chosen = draw_alike(noise, labels, counts, job.config.seed, EVENLY if told else 1.0)
+        chosen = draw_alike(noise, labels, counts, job.config.seed, 1.0 if query_gain(noise, truth) is None else EVENLY)
         tensors = dict(zip(numbers, (torch.from_numpy(np.stack(one)) for one in chosen), strict=True))
         write_tensors(run_dir.canaries, tensors, once=True)
     kept, _ = read_tensors(run_dir.canaries)

@@ -15,6 +15,7 @@ from thresher.auditing.copies import copies_of
 from thresher.auditing.encoder import Encoder
 from thresher.auditing.prepare import Job
 from thresher.auditing.run import RunDirectory
+from thresher.auditing.witnesses import read_features
 from thresher.data.encode import EncodedRows
 from thresher.data.parts import Part
 from thresher.detectors.evidence import Copies, Evidence, Features, Singles
@@ -81,8 +82,7 @@ def _features(job: Job, file: Path, encoder: Encoder, progress: Progress) -> Fea
                 for side, texts in apart.items()
             }
         write_tensors(file, found, encoder.tokens)
-    tensors, _ = read_tensors(file)
-    return Features(tensors["train"].numpy(), tensors["query"].numpy())
+    return read_features(file)
 
 
 def _joined_features(subject: LoadedModel, texts: Sequence[EncodedRows], batch_size: int, advance: Advance) -> Singles:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -27,10 +28,10 @@ def find_witnesses(
     run_dir: RunDirectory, rows: Sequence[int], labels: Sequence[str], query_labels: Sequence[str]
 ) -> list[Witnesses]:
     """Those of the ``rows``, which have these ``labels``; none where the run has no features."""
-    features = _kept_features(run_dir)
-    if features is None or not rows:
+    file = next((run_dir.features(which) for which in UNTRAINED if run_dir.features(which).exists()), None)
+    if file is None or not rows:
         return [Witnesses(0)] * len(rows)
-    nearest, likeness = nearest_queries(features, np.array(rows))
+    nearest, likeness = nearest_queries(read_features(file), np.array(rows))
     of_queries = np.array(query_labels, dtype=object)
     found: list[Witnesses] = []
     for queries, alike, label in zip(nearest, likeness, labels, strict=True):
@@ -39,9 +40,7 @@ def find_witnesses(
     return found
 
 
-def _kept_features(run_dir: RunDirectory) -> Features | None:
-    file = next((run_dir.features(which) for which in UNTRAINED if run_dir.features(which).exists()), None)
-    if file is None:
-        return None
+def read_features(file: Path) -> Features:
+    """The features of rows and queries that are in a file of a run."""
     tensors, _ = read_tensors(file)
     return Features(tensors["train"].numpy(), tensors["query"].numpy())

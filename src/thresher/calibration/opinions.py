@@ -14,7 +14,7 @@ from thresher.calibration.candidates import Candidates
 from thresher.calibration.choice import Pattern
 from thresher.calibration.error_rate import Known
 from thresher.detectors.evidence import WHICH, Evidence
-from thresher.detectors.label_noise import estimate_share, noise_of
+from thresher.detectors.label_noise import estimate_share, noise_of, query_gain
 from thresher.detectors.probe import predict_held_out, query_likeness
 
 Said = Mapping[str, npt.NDArray[Any]]
@@ -36,13 +36,7 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     learned = {which: noise_of(evidence, which) for which in WHICH if evidence.has(which)}
     probe = None if evidence.frozen is None else ask_probe(evidence)
     opinions: dict[str, npt.NDArray[Any]] = {f"truth_{which}": noise.truth for which, noise in learned.items()}
-    told = {
-        which: estimate_share(
-            noise, evidence.labels, evidence.query_labels, evidence.seed, ~wrong, probe if which == "frozen" else None
-        )
-        for which, noise in learned.items()
-    }
-    gains = np.array([0.0 if one is None else one.gain for one in told.values()])
+    gains = np.array([query_gain(noise, evidence.query_labels) or 0.0 for noise in learned.values()])
     weights = gains / gains.sum() if gains.any() else np.full(len(gains), 1 / len(gains))
     odds = weights @ np.stack([-noise.log_odds for noise in learned.values()])
     likely = weights @ [noise.law.patterned for noise in learned.values()] * bool(gains.any())
@@ -50,9 +44,10 @@ def opinions_of(evidence: Evidence, wrong: Flags) -> dict[str, npt.NDArray[Any]]
     untrained = evidence.untrained
     if untrained is None:
         return opinions
-    by_untrained = told[untrained]
-    if by_untrained is not None:
-        opinions["share"] = np.array([by_untrained.share, by_untrained.error])
+    labels, query_labels, seed = evidence.labels, evidence.query_labels, evidence.seed
+    told = estimate_share(learned[untrained], labels, query_labels, seed, ~wrong, probe)
+    if told is not None:
+        opinions["share"] = np.array([told.share, told.error])
     if probe is not None:
         opinions["probe"] = probe
     opinions["query_likeness"] = query_likeness(evidence, untrained)

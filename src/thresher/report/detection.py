@@ -10,7 +10,7 @@ from rich.table import Table
 
 from thresher.report.titles import GROUP_TITLES
 from thresher.scores.names import DetectorScore, configuration_called, score_called
-from thresher.summary import Annotator, Calibration, ErrorKind, ErrorRate, Share, Summary
+from thresher.summary import Annotator, Calibration, ErrorKind, ErrorPair, ErrorRate, Share, Summary
 
 ALIKE = 0.5  # of rows that count among those like the queries; below, the report says so
 SEEN = 0.9  # probability from which on something is said to be so
@@ -123,12 +123,16 @@ def _kind(kind: ErrorKind) -> str:
         said = "errors hit the classes alike, as far as clean queries tell"
     else:
         said = f"clean queries leave open whether errors follow a pattern (probability {likely:.2f})"
-    pairs = [
-        f"of {pair.rows:,} rows labelled {pair.label} {pair.alike:,} look like {pair.likely}, and about "
-        f"{pair.wrong:,.0f} are wrong in this way"
-        for pair in kind.pairs[:SHOWN_PAIRS]
-    ]
+    pairs = [f"of {count_pair(pair)}" for pair in kind.pairs[:SHOWN_PAIRS]]
     return f"Kind: {said}{'; ' * bool(pairs)}{'; '.join(pairs)}."
+
+
+def count_pair(pair: ErrorPair) -> str:
+    """How many rows have a label, and how many of them are taken for, and are, another class."""
+    return (
+        f"{pair.rows:,} rows labelled {pair.label} {pair.alike:,} look like {pair.likely}, and about "
+        f"{pair.wrong:,.0f} are wrong in this way"
+    )
 
 
 def _texts(problems: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
+from thresher.report.detection import count_pair
 from thresher.tasks.registry import TASKS
 from thresher.terminal import PlainConsole, apply_style, indent
 
@@ -68,11 +69,7 @@ def _who(found: Explanation) -> RenderableType:
     verdict = "dropped" if found.rank <= found.dropped else "kept"
     told: list[str] = []
     if found.pair is not None:
-        pair = found.pair
-        told.append(
-            f"Of {pair.rows:,} rows labelled {pair.label} {pair.alike:,} look like {pair.likely}, and about "
-            f"{pair.wrong:,.0f} are wrong in this way."
-        )
+        told.append(f"Of {count_pair(found.pair)}.")
     if found.annotator is not None:
         by = found.annotator
         told.append(

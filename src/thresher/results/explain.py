@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from thresher.arrays import Flags, Floats
+from thresher.auditing.drawn import read_planted
 from thresher.auditing.influence import tensor_of_rows
 from thresher.auditing.looks import rounds_as_given
 from thresher.auditing.prepare import Job
@@ -21,7 +22,6 @@ from thresher.config import Aggregation, AuditConfig, TaskName
 from thresher.data.parts import Part
 from thresher.data.table import Table
 from thresher.errors import ConfigError, RunError
-from thresher.files import read_json
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import TensorFile, read_modules
 from thresher.progress import Progress, Silent
@@ -220,9 +220,7 @@ def _open(folder: Path) -> _Run:
     given = TASKS[config.task].read(tables, config)
     there = [one for one in scores_in(run_dir.all_scores) if isinstance(one, Configuration)]
     shown = next(one for one in there if one.name == summary.shown_influence)
-    drawn = read_json(verified(run_dir.drawn, listed=True))
-    trained_on = given.with_rows({int(row): about for row, about in drawn["planted"].items()})
-    return _Run(run_dir, config, summary, scores, given, trained_on, shown)
+    return _Run(run_dir, config, summary, scores, given, given.with_rows(read_planted(run_dir)), shown)
 
 
 def refuse_look(folder: Path, config: AuditConfig) -> None:
