@@ -81,13 +81,12 @@ def test_a_runs_fingerprint_hangs_on_words_and_templates(tmp_path: Path, name: s
 
 
 def test_classes_of_which_no_row_is_left_are_named() -> None:
-    scores = pd.DataFrame({"label": ["a", "a", "so", "b", "b"], "suggested": ["b", "b", "a", "so", "a"]})
-    none = np.empty(0, np.int64)
-    assert lost_classes(scores, np.array([0, 1, 3, 4]), none) == ["'so' (1 of 1 rows)"]
-    assert lost_classes(scores, np.array([0, 1, 2, 3, 4]), np.array([2])) == ["'so' (1 of 1 rows)"]
-    assert lost_classes(scores, np.array([0, 1, 3, 4]), np.array([3])) == []  # the mended row is one of them
-    assert lost_classes(scores, np.arange(5), none) == []
-    assert lost_classes(scores.drop(columns="label"), np.array([0]), none) == []
+    scores = pd.DataFrame({"label": ["a", "a", "so", "b", "b"]})
+    assert lost_classes(scores, np.array([0, 1, 3, 4]), {}) == ["'so' (1 of 1 rows)"]
+    assert lost_classes(scores, np.array([0, 1, 2, 3, 4]), {2: "a"}) == ["'so' (1 of 1 rows)"]
+    assert lost_classes(scores, np.array([0, 1, 3, 4]), {3: "so"}) == []  # the mended row is one of them
+    assert lost_classes(scores, np.arange(5), {}) == []
+    assert lost_classes(scores.drop(columns="label"), np.array([0]), {}) == []
 
 
 SETTINGS = BertConfig(id2label={0: "Negative", 1: "Neutral", 2: "Positive"})

@@ -89,15 +89,28 @@ def clean(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Allow --output to be a file that the audit read; a copy is kept.")
     ] = False,
+    only_decided: Annotated[
+        bool, typer.Option("--only-decided", help="Do what was decided in `thresher review`, and nothing else.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the training rows of an audit, as they were, less the ones that hurt most, or with their labels mended."""
     from thresher.results.clean import clean_run
 
-    cleaned = clean_run(run, output, drop, relabel=relabel, guard_formulas=guard_formulas, overwrite=overwrite)
+    cleaned = clean_run(
+        run,
+        output,
+        drop,
+        relabel=relabel,
+        guard_formulas=guard_formulas,
+        overwrite=overwrite,
+        only_decided=only_decided,
+    )
     console = open_console(stderr=as_json)
-    mended = f", {cleaned.relabelled:,} of them with another label" * relabel
+    mended = f", {cleaned.relabelled:,} of them with another label" * bool(relabel or cleaned.relabelled)
     console.print(f"{cleaned.output}: {cleaned.kept:,} rows kept{mended}, {cleaned.dropped:,} dropped.")
+    if cleaned.decided:
+        console.print(f"{cleaned.decided:,} rows were decided about in a review; these decisions came first.")
     if cleaned.backup is not None:
         console.print(f"What {cleaned.output} was before is in {cleaned.backup}.")
     if cleaned.formulas:
@@ -139,6 +152,33 @@ def explain(
         console.print()
         console.print(f"The plot is in {plot}.")
     _write_json([explanation_json(explanation) for explanation in found], wanted=as_json)
+
+
+@app.command()
+def review(
+    run: Annotated[Path, typer.Argument(help="Run directory of a finished audit.")],
+    who: Annotated[str | None, typer.Option(help="Who decides; by default the user who is logged in.")] = None,
+    port: Annotated[int, typer.Option(help="Port of this machine; by default any that is free.", min=0, max=65535)] = 0,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Show what the audit thinks of a row only when you have decided about it.")
+    ] = False,
+    open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+) -> None:
+    """Look at suspicious rows in the browser, and decide: nothing leaves this machine, and each decision teaches."""
+    from getpass import getuser
+
+    from thresher.review.serve import serve
+
+    console = open_console()
+    console.print(f"Decisions go to {run / 'decisions.jsonl'}, each at once. Ctrl-C ends the review.")
+    serve(
+        run,
+        who or getuser(),
+        port,
+        blind=blind,
+        open_browser=open_browser,
+        tell=lambda address: console.print(f"The review is at {address}"),
+    )
 
 
 @app.command()

@@ -79,7 +79,7 @@ def _conclude(job: Job, run_dir: RunDirectory, history: History | None, progress
     """From all rounds to summary.json."""
     with run_dir.time_stage("scores"):
         decision = decide(job, run_dir)
-    lost = lost_classes(decision.table, np.setdiff1d(decision.table["row"], decision.dropped), decision.dropped[:0])
+    lost = lost_classes(decision.table, np.setdiff1d(decision.table["row"], decision.dropped), {})
     if lost:
         log.warning("Dropping what this audit says to drop would leave no row of class %s.", ", ".join(lost))
     with run_dir.time_stage("retraining"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,15 +71,14 @@ def split_relabels(table: pd.DataFrame, dropped: Indices) -> tuple[Indices, Indi
     return dropped[sure], dropped[~sure]
 
 
-def lost_classes(scores: pd.DataFrame, kept: Indices, relabelled: Indices) -> list[str]:
-    """Classes of which no row would be left as it was labelled, with how many rows each has, in words.
+def lost_classes(scores: pd.DataFrame, kept: Indices, better: Mapping[int, str]) -> list[str]:
+    """Classes of which no row would be left, with how many rows each has, in words.
 
-    ``kept`` are the rows of the cleaned set, ``relabelled`` those of them that get another label. Empty where rows have
-    no classes.
+    ``kept`` are the rows of the cleaned set, ``better`` the labels that some of them get. Empty where rows have no
+    classes.
     """
     if "label" not in scores:
         return []
     labels = scores["label"].astype(str)
-    left = set(labels.iloc[np.setdiff1d(kept, relabelled)])
-    left |= set(scores["suggested"].iloc[relabelled].astype(str)) if len(relabelled) else set()
+    left = {*better.values(), *labels.iloc[np.setdiff1d(kept, list(better))]}
     return [f"'{name}' ({count} of {count} rows)" for name, count in labels.value_counts().items() if name not in left]

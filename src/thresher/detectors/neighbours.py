@@ -40,8 +40,20 @@ def neighbours_of(candidates: int) -> int:
 def nearest_queries(features: Features, rows: Indices) -> tuple[Indices, Floats]:
     """The queries nearest to each of the ``rows`` [m], nearest first, and their cosines, both [m, near]."""
     train, query = _directions(features)
-    cosines = train[rows] @ query.T
-    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : neighbours_of(len(query))]
+    return _nearest(train[rows] @ query.T, neighbours_of(len(query)))
+
+
+def nearest_rows(features: Features, row: int, count: int) -> tuple[Indices, Floats]:
+    """The other training rows nearest to a row, nearest first, and their cosines, both [at most count]."""
+    train, _ = _directions(features)
+    cosines = train @ train[row]
+    cosines[row] = -np.inf
+    nearest, likeness = _nearest(cosines[None], min(count, len(train) - 1))
+    return nearest[0], likeness[0]
+
+
+def _nearest(cosines: Singles, count: int) -> tuple[Indices, Floats]:
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
     return nearest, np.take_along_axis(cosines, nearest, axis=1).astype(np.float64)
 
 

@@ -215,12 +215,21 @@ def _explain_round(
 def _open(folder: Path) -> _Run:
     run_dir, config, scores, summary = read_finished(folder)
     refuse_look(folder, config)
+    given, trained_on = read_tasks(run_dir, config)
+    there = [one for one in scores_in(run_dir.all_scores) if isinstance(one, Configuration)]
+    shown = next(one for one in there if one.name == summary.shown_influence)
+    return _Run(run_dir, config, summary, scores, given, trained_on, shown)
+
+
+def read_tasks(run_dir: RunDirectory, config: AuditConfig) -> tuple[Task, Task]:
+    """The rows of a run as its files have them, and as they were trained on.
+
+    Raises :class:`RunError` where they have changed since.
+    """
     parts: tuple[Literal["train", "query"], ...] = ("train", "query")
     tables: dict[Part, Table] = {part: read_audited_rows(run_dir, config, part) for part in parts}
     given = TASKS[config.task].read(tables, config)
-    there = [one for one in scores_in(run_dir.all_scores) if isinstance(one, Configuration)]
-    shown = next(one for one in there if one.name == summary.shown_influence)
-    return _Run(run_dir, config, summary, scores, given, given.with_rows(read_planted(run_dir)), shown)
+    return given, given.with_rows(read_planted(run_dir))
 
 
 def refuse_look(folder: Path, config: AuditConfig) -> None:

@@ -1,0 +1,173 @@
+"""The pages: what a browser asks for, and the templates that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from thresher.errors import ConfigError, ThresherError
+from thresher.lines import one_line, plain
+from thresher.review.guard import Guard
+from thresher.review.room import Room
+from thresher.review.selection import KINDS, ORDERS, PAGE, STATES, Selection
+
+EXCERPT = 160
+LONGEST_NOTE = 2000
+LONGEST_FORM = 100_000
+
+
+def make_app(room: Room, token: str, hosts: tuple[str, ...]) -> Starlette:
+    """The application under review's address, ``/TOKEN/``."""
+    pages = _Pages(room)
+    routes = [
+        Route("/", pages.whole),
+        Route("/list", pages.rows),
+        Route("/row/{row:int}", pages.card),
+        Route("/row/{row:int}/why", pages.why),
+        Route("/row/{row:int}/layers.svg", pages.layers),
+        Route("/causes", pages.causes),
+        Route("/decide", pages.decide, methods=["POST"]),
+        Route("/undo", pages.undo, methods=["POST"]),
+        Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
+    ]
+    return Starlette(
+        routes=[Mount(f"/{token}", routes=routes)],
+        middleware=[Middleware(Guard, token=token, hosts=hosts)],
+        exception_handlers={ThresherError: _sentence},
+    )
+
+
+async def _sentence(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(plain(str(error)), 400)
+
+
+class _Pages:
+    """Answers, each from what is on the desk at the time."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._templates = Environment(
+            loader=PackageLoader("thresher.review"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals.update({"orders": ORDERS, "states": STATES, "kinds": KINDS})  # pyright: ignore
+        self._templates.filters |= {"plain": plain, "excerpt": lambda text: one_line(str(text), EXCERPT)}
+
+    async def whole(self, request: Request) -> Response:
+        """The page, with the list; the first row follows."""
+        asked = Selection.read(request.query_params)
+        return await self._answer(
+            "page.html", self._listed(asked) | {"name": self._room.name, "blind": self._room.blind}
+        )
+
+    async def rows(self, request: Request) -> Response:
+        """The list alone."""
+        return await self._answer("list.html", self._listed(Selection.read(request.query_params)))
+
+    async def card(self, request: Request) -> Response:
+        """A row."""
+        return await run_in_threadpool(self._card, request.path_params["row"], Selection.read(request.query_params))
+
+    async def why(self, request: Request) -> Response:
+        """Why a row is suspected."""
+        return await run_in_threadpool(self._why, request.path_params["row"])
+
+    async def layers(self, request: Request) -> Response:
+        """The row's rank along the layers, as a picture."""
+        picture = await run_in_threadpool(self._room.layers, request.path_params["row"])
+        return Response(picture, media_type="image/svg+xml")
+
+    async def causes(self, request: Request) -> Response:
+        """What suspicious rows share."""
+        asked = Selection.read(request.query_params)
+        return await self._answer("causes.html", {"causes": self._room.worst_causes(), "asked": asked})
+
+    async def decide(self, request: Request) -> Response:
+        """Write a decision, and show the next row."""
+        given = await _fields(request)
+        asked = Selection.read(given)
+        note = given.get("note", "")[:LONGEST_NOTE]
+        rows = await run_in_threadpool(self._meant, given, asked)
+        await run_in_threadpool(self._room.decide, rows, given.get("verdict", ""), given.get("label"), note)
+        return await run_in_threadpool(self._moved, asked, rows[-1] if rows else None)
+
+    async def undo(self, request: Request) -> Response:
+        """Take back the last decision, and show its row."""
+        asked = Selection.read(await _fields(request))
+        rows = await run_in_threadpool(self._room.desk.undo)
+        return await run_in_threadpool(self._moved, asked, None, rows[0] if rows else None)
+
+    def _meant(self, given: Mapping[str, str], asked: Selection) -> list[int]:
+        """The row that a decision is about, or with ``all`` every row of the selection."""
+        if given.get("all"):
+            return self._room.rows(asked).tolist()
+        if not given.get("row", "").isdecimal():
+            raise ConfigError("row: write the number of a row.")
+        return [int(given["row"])]
+
+    def _moved(self, asked: Selection, after: int | None, at: int | None = None) -> Response:
+        """The next row to look at, and beside it the list and where the review stands."""
+        row = self._room.next_row(asked, after) if at is None else at
+        shown = self._listed(asked) | self._shown(row, asked)
+        return HTMLResponse(self._render("moved.html", shown))
+
+    def _card(self, row: int, asked: Selection) -> Response:
+        return HTMLResponse(self._render("card.html", self._shown(row, asked)))
+
+    def _why(self, row: int) -> Response:
+        return HTMLResponse(self._render("why.html", {"why": self._room.why(row), "row": row}))
+
+    def _shown(self, row: int | None, asked: Selection) -> dict[str, Any]:
+        card = None if row is None else self._room.card(row)
+        hidden = self._room.blind and card is not None and card.decision is None
+        return {"card": card, "asked": asked, "labels": self._room.desk.labels, "hidden": hidden}
+
+    def _listed(self, asked: Selection) -> dict[str, Any]:
+        rows = self._room.rows(asked)
+        page = rows[asked.page * PAGE : (asked.page + 1) * PAGE]
+        scores, decided = self._room.desk.scores, self._room.desk.decided
+        lines = [
+            {
+                "row": row,
+                "rank": int(scores.at[row, "rank"]),
+                "text": scores.at[row, "text"],
+                "label": scores.at[row, "label"] if "label" in scores else None,
+                "probability": self._room.probability(row),
+                "decision": decided.get(row),
+            }
+            for row in page.tolist()
+        ]
+        pages = int(np.ceil(len(rows) / PAGE))
+        standing = self._room.desk.standing
+        return {"asked": asked, "lines": lines, "matching": len(rows), "pages": pages, "standing": standing}
+
+    async def _answer(self, template: str, values: Mapping[str, Any]) -> Response:
+        return HTMLResponse(self._render(template, values))
+
+    def _render(self, template: str, values: Mapping[str, Any]) -> str:
+        return self._templates.get_template(template).render(values)
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    """What a form sends, as browsers write it in an address. Raises :class:`ConfigError` for more than a form holds."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST_FORM:
+            raise ConfigError("This is more than the review takes at once.")
+    return dict(parse_qsl(body.decode("utf-8", errors="replace"), keep_blank_values=True))
