@@ -84,8 +84,11 @@ try() { # PYTHON: in a new environment, with nothing of this folder in reach
   [ -e "$out/licences.md" ] || list "$environment"
   mkdir "$work/try-$1"
   cd "$work/try-$1"
-  here=$("$environment/bin/python" -c 'import thresher; print(thresher.__file__, *map(len, [thresher.__all__]))')
-  case $here in "$environment"/*) echo "import: ${here#"$environment"/} names" ;; *) echo "error: imported $here" >&2 && exit 1 ;; esac
+  here=$("$environment/bin/python" -c 'import thresher; print([getattr(thresher, name) for name in thresher.__all__] and thresher.__file__)')
+  if [ "${here#"$environment"/}" = "$here" ]; then
+    echo "error: imported $here, not what was installed." >&2
+    exit 1
+  fi
   [ "$("$environment/bin/thresher" --version)" = "thresher $version" ]
   "$environment/bin/thresher" --help >/dev/null
   into "$environment" --no-deps --no-index --find-links "$out" "thresher-study==$version"

@@ -42,8 +42,8 @@ def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...], base: str
     and ``base`` is where the model came from.
 
     Names that a compiled or wrapped model gave are mended. Raises :class:`ModelError` where a tensor of the file has no
-    place in the model, or one that was trained is not in the file; and where its weights are no safetensors, or it wants
-    weights of others.
+    place in the model, or one that was trained is not in the file; and where its weights are no safetensors, or it
+    wants weights of others.
     """
     here = Path(adapter) if Path(adapter).is_dir() else _fetched(adapter)
     _refuse_incomplete(here, adapter, untrained)
@@ -67,11 +67,15 @@ def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...], base: str
 def _fetched(adapter: str) -> Path:
     """The folder that holds a hub's adapter. PEFT itself would take a pickle where there is no safetensors file."""
     try:
-        found = [cached_file(adapter, name, _raise_exceptions_for_missing_entries=False) for name in (SETTINGS, WEIGHTS)]
+        found = [
+            cached_file(adapter, name, _raise_exceptions_for_missing_entries=False) for name in (SETTINGS, WEIGHTS)
+        ]
     except Exception as error:  # no such repository, no network: the library raises many kinds
         raise ModelError(f"{adapter}: cannot be loaded as an adapter ({first_line(error)})") from None
     if not all(found):
-        raise ModelError(f"{adapter}: needs {SETTINGS} and {WEIGHTS}; save the adapter with PEFT (no pickle is opened).")
+        raise ModelError(
+            f"{adapter}: needs {SETTINGS} and {WEIGHTS}; save the adapter with PEFT (no pickle is opened)."
+        )
     return Path(str(found[-1])).parent
 
 
