@@ -61,7 +61,7 @@ list() { # ENVIRONMENT: what is in it, once
   local packages licences excused
   packages=$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' "$root/requirements/runtime.txt" | sort -u)
   # shellcheck disable=SC2206 # one word a package
-  licences=("$tools/pip-licenses" --python "$1/bin/python" --packages torch $packages)
+  licences=("$tools/pip-licenses" --python "$1/bin/python" --with-system --packages torch $packages)
   "${licences[@]}" --with-urls --format=markdown --output-file="$out/licences.md" >/dev/null
   excused=$(sed -nE 's/^([A-Za-z0-9._-]+): .*/\1/p' "$root/release/licences.txt")
   # shellcheck disable=SC2086
@@ -70,7 +70,7 @@ list() { # ENVIRONMENT: what is in it, once
     echo 'error: a licence that release/make.sh does not take; do without the package, or give release/licences.txt a reason.' >&2
     exit 1
   }
-  wc -l "$out/licences.md"
+  echo "$(($(wc -l <"$out/licences.md") - 2)) packages"
 }
 
 try() { # PYTHON: in a new environment, with nothing of this folder in reach
