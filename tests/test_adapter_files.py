@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -143,3 +144,46 @@ def test_a_library_that_asks_another_by_an_old_name_is_not_heard_and_others_are(
         with quiet():
             warnings.warn("something else is deprecated", FutureWarning, stacklevel=1)
     assert [str(warning.message) for warning in heard] == ["something else is deprecated"]
+
+
+def fetched(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """From now on the hub has what is in a folder."""
+
+    def cached_file(_: str, name: str, **__: Any) -> str | None:
+        return str(folder / name) if (folder / name).is_file() else None
+
+    monkeypatch.setattr("thresher.model.adapters.cached_file", cached_file)
+
+
+def test_an_adapter_of_the_hub_is_read_as_one_in_a_folder(
+    saved: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, adapter = saved
+    fetched(monkeypatch, adapter)
+    assert torch.equal(logits(load_adapter(base(), "some/adapter", (), "base")), logits(model))
+    with pytest.raises(ModelError, match="some/adapter: holds no weights for pooler"):
+        load_adapter(base(), "some/adapter", ("pooler",), "base")
+
+
+def test_an_adapter_of_the_hub_that_is_a_pickle_is_not_opened(
+    saved: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, adapter = saved
+    torch.save(load_file(adapter / WEIGHTS), adapter / "adapter_model.bin")
+    (adapter / WEIGHTS).unlink()
+    fetched(monkeypatch, adapter)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))  # pyright: ignore[reportUnknownArgumentType]
+    with pytest.raises(
+        ModelError, match=r"some/adapter: needs adapter_config\.json and adapter_model\.safetensors;.*pickle"
+    ):
+        load_adapter(base(), "some/adapter", (), "base")
+
+
+@pytest.mark.parametrize("kind", ["XLORA", "SHADOW"])
+def test_an_adapter_that_names_other_weights_is_refused(saved: tuple[Any, Path], kind: str) -> None:
+    _, adapter = saved
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(settings | {"peft_type": kind}))
+    assert kind in peft.PeftType.__members__
+    with pytest.raises(ModelError, match=f"kind {kind} loads weights from elsewhere"):
+        load_adapter(base(), str(adapter), (), "base")

@@ -162,7 +162,8 @@ class TensorFile:
 
     def open(self) -> xr.Dataset:
         """The tensor, read from disk as it is used; what is not as it was written raises :class:`DamagedError` then."""
-        return xr.open_zarr(checked_folder(self.path), chunks=None)
+        # As it is written; the second version of the format may name pickle as a codec.
+        return xr.open_zarr(checked_folder(self.path), chunks=None, zarr_format=3)
 
 
 class FileSink:

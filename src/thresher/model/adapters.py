@@ -19,6 +19,7 @@ from peft.utils.save_and_load import get_peft_model_state_dict, load_peft_weight
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.utils.hub import cached_file
 
 from thresher.errors import ModelError, first_line
 from thresher.files import read_json
@@ -26,6 +27,10 @@ from thresher.model.quiet import quiet
 from thresher.model.source import same_weights
 
 WEIGHTS = "adapter_model.safetensors"
+SETTINGS = "adapter_config.json"
+OF_OTHERS = frozenset({"SHADOW", "XLORA"})
+"""Kinds of adapters that load further weights, wherever their settings say and in whatever format."""
+
 WRAPPERS = frozenset({"_orig_mod", "module"})
 """Parts that ``torch.compile`` and data parallelism put into a name."""
 
@@ -37,14 +42,16 @@ def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...], base: str
     and ``base`` is where the model came from.
 
     Names that a compiled or wrapped model gave are mended. Raises :class:`ModelError` where a tensor of the file has no
-    place in the model, or one that was trained is not in the file.
+    place in the model, or one that was trained is not in the file; and where its weights are no safetensors, or it
+    wants weights of others.
     """
-    if Path(adapter).is_dir():
-        _refuse_incomplete(Path(adapter), untrained)
-        _warn_of_other_base(Path(adapter), base)
-        _resize(model, Path(adapter))
+    here = Path(adapter) if Path(adapter).is_dir() else _fetched(adapter)
+    _refuse_incomplete(here, adapter, untrained)
+    _refuse_others(here, adapter)
+    _warn_of_other_base(here, adapter, base)
+    _resize(model, here)
     try:
-        with quiet(), _unwrap(adapter) as folder:
+        with quiet(), _unwrap(here, adapter) as folder:
             found: Any = PeftModel.from_pretrained(model, folder, is_trainable=True)
             given: dict[str, Tensor] = load_peft_weights(folder, device="cpu")
     except KeyError as error:  # of a layer that was trained whole
@@ -57,8 +64,29 @@ def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...], base: str
     return found
 
 
-def _warn_of_other_base(adapter: Path, base: str) -> None:
-    told = read_json(adapter / "adapter_config.json", {}).get("base_model_name_or_path")
+def _fetched(adapter: str) -> Path:
+    """The folder that holds a hub's adapter. PEFT itself would take a pickle where there is no safetensors file."""
+    try:
+        found = [
+            cached_file(adapter, name, _raise_exceptions_for_missing_entries=False) for name in (SETTINGS, WEIGHTS)
+        ]
+    except Exception as error:  # no such repository, no network: the library raises many kinds
+        raise ModelError(f"{adapter}: cannot be loaded as an adapter ({first_line(error)})") from None
+    if not all(found):
+        raise ModelError(
+            f"{adapter}: needs {SETTINGS} and {WEIGHTS}; save the adapter with PEFT (no pickle is opened)."
+        )
+    return Path(str(found[-1])).parent
+
+
+def _refuse_others(folder: Path, adapter: str) -> None:
+    kind = read_json(folder / SETTINGS, {}).get("peft_type")
+    if kind in OF_OTHERS:
+        raise ModelError(f"{adapter}: an adapter of kind {kind} loads weights from elsewhere; merge it into its model.")
+
+
+def _warn_of_other_base(folder: Path, adapter: str, base: str) -> None:
+    told = read_json(folder / SETTINGS, {}).get("base_model_name_or_path")
     if not told or same_weights(told, base):
         return
     log.warning(
@@ -84,18 +112,16 @@ def _resize(model: Any, adapter: Path) -> None:
 
 
 @contextmanager
-def _unwrap(adapter: str) -> Generator[str]:
+def _unwrap(here: Path, adapter: str) -> Generator[str]:
     """The adapter's folder, or a copy whose tensors are named without wrappers, where that leaves them distinct."""
-    names = {
-        name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in saved_shapes(Path(adapter))
-    }
+    names = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in saved_shapes(here)}
     if all(name == plain for name, plain in names.items()) or len(set(names.values())) < len(names):
-        yield adapter
+        yield str(here)
         return
     log.warning("%s: the tensors have names of a compiled or wrapped model, which are mended.", adapter)
     with TemporaryDirectory() as folder:
-        shutil.copy(Path(adapter) / "adapter_config.json", folder)
-        tensors = load_file(Path(adapter) / WEIGHTS)
+        shutil.copy(here / SETTINGS, folder)
+        tensors = load_file(here / WEIGHTS)
         save_file({names[name]: tensor for name, tensor in tensors.items()}, Path(folder) / WEIGHTS)
         yield folder
 
@@ -185,10 +211,10 @@ def of_whole_layer(name: str) -> bool:
     return not any(part.startswith("lora_") for part in name.split("."))
 
 
-def _refuse_incomplete(adapter: Path, untrained: tuple[str, ...]) -> None:
-    if not (adapter / WEIGHTS).is_file():
+def _refuse_incomplete(folder: Path, adapter: str, untrained: tuple[str, ...]) -> None:
+    if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{adapter}: no {WEIGHTS} in this folder; save the adapter with PEFT.")
-    saved = [key.split(".") for key in saved_shapes(adapter) if of_whole_layer(key)]
+    saved = [key.split(".") for key in saved_shapes(folder) if of_whole_layer(key)]
     lost = [part for part in untrained if not any(part.rpartition(".")[2] in key for key in saved)]
     if lost:
         raise ModelError(f"{adapter}: holds no weights for {', '.join(lost)}, and neither does the base model.")

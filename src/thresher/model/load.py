@@ -6,14 +6,18 @@ import logging
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils.hub import cached_file
 
 from thresher.config import ModelConfig, TaskName
 from thresher.errors import ModelError, first_line
+from thresher.files import read_json
 from thresher.model.adapters import load_adapter
 from thresher.model.classes import Numbering, class_numbers
 from thresher.model.names import attention_projections, head_modules
@@ -123,7 +127,15 @@ def check_model(source: str, task: TaskName = "classify") -> None:
 def _read_settings(source: str, what: str) -> Any:
     """The configuration of a model. Raises :class:`ModelError` that says it cannot be loaded as ``what``."""
     with quiet(), _explain(source, what):
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        index = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
+        shards: set[str] = set(read_json(Path(index))["weight_map"].values()) if index else set()
+    pickles = sorted(shard for shard in map(str, shards) if not shard.endswith(".safetensors"))
+    if pickles:  # which the library would open, though it is told not to
+        raise ModelError(
+            f"{source}: has weights in '{pickles[0]}'; save the model as safetensors (no pickle is opened)."
+        )
+    return settings
 
 
 def load_generator(config: ModelConfig) -> LoadedModel:
