@@ -14,7 +14,7 @@ from thresher.config import Recipe
 from thresher.errors import ConfigError, DivergedError, ModelError
 from thresher.model import rate_search as module
 from thresher.model.finetune import Epoch, History, finetune
-from thresher.model.rate_search import FINALISTS, RATES, SHARES, RateTrainer, find_rate, read_search
+from thresher.model.rate_search import FINALISTS, RATES, SHARES, USUAL, RateTrainer, find_rate, read_trials
 from thresher.progress import Silent
 from training import data, subject
 
@@ -73,11 +73,37 @@ def test_a_rate_at_which_the_loss_diverges_is_passed_over(tmp_path: Path, monkey
         find_rate(trainer(), tmp_path / "none", Silent())
 
 
+CHANCE = 1.0986  # three classes of four queries each
+
+
+@pytest.mark.parametrize(
+    ("losses", "found"),
+    [
+        ((1.1, 1.1, 1.12, 1.13, 1.2), 3),  # none has learned, the lowest least of all: what is usual
+        ((1.2, 1.09, 1.1, 1.1, math.inf), 3),
+        ((1.1, 1.1, 1.1, 1.1, 1.0), 4),
+        ((1.1, 1.1, 1.0, 1.05, 1.2), 2),
+        ((0.9, 1.1, 1.1, 1.1, 1.1), 0),
+        ((1.1, 1.1, 1.1, math.inf, math.inf), 2),
+    ],
+)
+def test_a_trial_that_knows_no_more_than_how_often_each_class_is_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: tuple[float, ...], found: int
+) -> None:
+    one = trainer()
+    shares = np.bincount(one.query.classes.numpy()) / len(one.query)
+    chance = -(shares * np.log(shares)).sum()
+    by_rate = dict(zip(one.rates, (loss * chance / CHANCE for loss in losses), strict=True))
+    pretend(monkeypatch, by_rate.__getitem__)
+    assert find_rate(one, tmp_path, Silent()).rate == one.rates[found]
+    assert sorted(USUAL) == sorted(RATES)
+
+
 def test_trials_are_trainings_from_the_same_start(tmp_path: Path) -> None:
     one = trainer()
     found = find_rate(one, tmp_path, Silent())
     longest = [trial for trial in found.trials if trial.share == SHARES[-1]]
-    assert found.rate == min(longest, key=lambda trial: trial.loss).rate
+    assert found.rate == one.ordered(longest)[0].rate
     for trial in longest:  # one epoch over all rows
         one.reset()
         recipe = UNKNOWN.model_copy(update={"learning_rate": trial.rate, "epochs": 1})
@@ -85,7 +111,7 @@ def test_trials_are_trainings_from_the_same_start(tmp_path: Path) -> None:
             one.subject, one.train, one.query, recipe, seed=0, folder=tmp_path / f"{trial.rate}", progress=Silent()
         )
         assert trial.query_loss == alone.epochs[0].query_loss
-    assert read_search(tmp_path) == found
+    assert read_trials(tmp_path) == found.trials
     assert len(np.unique(np.array([trial.loss for trial in found.trials], np.float32))) == len(found.trials)
 
 

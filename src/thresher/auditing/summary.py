@@ -32,7 +32,7 @@ from thresher.influences.tensor import SIGN, TensorFile
 from thresher.model.finetune import History
 from thresher.model.losses import correct_rows
 from thresher.model.predict import read_predictions
-from thresher.model.rate_search import read_search
+from thresher.model.rate_search import read_trials
 from thresher.scores.names import Configuration
 from thresher.scores.sinks import read_queries
 from thresher.scores.table import hurt_queries, lowest, said_of
@@ -114,12 +114,11 @@ def knowledge_entry(known: Knowledge | AnswerKnowledge, doubt: str | None) -> Kn
 
 def _training(job: Job, run_dir: RunDirectory, history: History) -> Training:
     """Losses by epoch, the kept epoch, counted from 1, the learning rate, and how it was found."""
-    search = read_search(run_dir.search)
     return Training(
         epochs=tuple(map(Epoch.model_validate, history.epochs)),
         chosen_epoch=history.chosen + 1,
         learning_rate=job.config.peak_rate,
-        trials=tuple(map(Trial.model_validate, search.trials)) if search else (),
+        trials=tuple(map(Trial.model_validate, read_trials(run_dir.search))),
     )
 
 

@@ -2,18 +2,20 @@
 
 Every rate is tried for a small part of a training, the two that teach the queries most for a larger one. A trial has
 the schedule of a whole training, warm-up and decline, over fewer steps: a training cut off while its rate still rises
-says little of the rate. Trials are compared by the queries' loss, which falls before the first answer changes. All of
-them together take the steps of one training.
+says little of the rate. Trials are compared by the queries' loss, which falls before the first answer changes. Where
+that is no lower than what knowing how often each class is would give, the order of the rates is noise, and what is
+mostly best elsewhere comes first. All of them together take the steps of one training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from thresher.config import STEP_ROWS, Recipe
 from thresher.data.encode import EncodedRows
@@ -25,6 +27,12 @@ from thresher.progress import Progress
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """What is tried of steps of 32 rows; of others it goes with their square root (Malladi et al. 2022, for Adam)."""
+
+USUAL = (3e-3, 1e-2, 1e-3, 3e-4, 1e-4)
+"""The same, in the order in which they are mostly best where a trial does not tell."""
+
+LEARNED = 0.98
+"""Of the loss that knowing how often each class is would give: a trial that comes to less has learned something."""
 
 SHARES = (0.08, 0.3)
 """Which part of a whole training each trial of the first round and of the last takes."""
@@ -52,15 +60,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class RateSearch:
-    """All trials in the order in which they were made."""
+    """All trials in the order in which they were made, and the ``rate`` that is best by them."""
 
     trials: tuple[Trial, ...]
-
-    @property
-    def rate(self) -> float:
-        """The best of the longest trials."""
-        longest = max(trial.share for trial in self.trials)
-        return min((trial for trial in self.trials if trial.share == longest), key=lambda trial: trial.loss).rate
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,30 @@ class RateTrainer:
     @property
     def rates(self) -> tuple[float, ...]:
         """What is tried, to two digits."""
+        return self._scaled(RATES)
+
+    def ordered(self, trials: Iterable[Trial]) -> list[Trial]:
+        """The best first: those that learned something by their loss, the others by what is mostly best; without those
+        that diverged."""
+        usual, telling = self._scaled(USUAL), LEARNED * self._chance
+
+        def place(trial: Trial) -> tuple[bool, float]:
+            learned = trial.loss < telling
+            return not learned, trial.loss if learned else usual.index(trial.rate)
+
+        return sorted((trial for trial in trials if trial.query_loss is not None), key=place)
+
+    def _scaled(self, rates: Iterable[float]) -> tuple[float, ...]:
         scale = (self.recipe.rows_a_step(len(self.train)) / STEP_ROWS[0]) ** 0.5
-        return tuple(float(f"{rate * scale:.1e}") for rate in RATES)
+        return tuple(float(f"{rate * scale:.1e}") for rate in rates)
+
+    @property
+    def _chance(self) -> float:
+        """The queries' loss of somebody who knows how often each class is among them; infinite where rows have none."""
+        if not isinstance(self.query.labels, Tensor):
+            return np.inf
+        shares = np.unique(self.query.classes, return_counts=True)[1] / len(self.query)
+        return float(-(shares * np.log(shares)).sum())
 
     def steps(self, share: float) -> int:
         """Rows that a trial passes over."""
@@ -126,17 +151,17 @@ def find_rate(trainer: RateTrainer, folder: Path, progress: Progress) -> RateSea
                 done.append(trainer.run(rate, share, scratch, progress))
                 write_json(file, [asdict(trial) for trial in done])
                 remove(scratch)
-        here = sorted((trial for trial in done if trial.share == share), key=lambda trial: trial.loss)
-        rates = tuple(trial.rate for trial in here[:FINALISTS] if trial.query_loss is not None)
+        best = trainer.ordered(trial for trial in done if trial.share == share)
+        rates = tuple(trial.rate for trial in best[:FINALISTS])
         if not rates:
             lowest, highest = trainer.rates[0], trainer.rates[-1]
             raise ModelError(
                 f"No learning rate from {lowest:g} to {highest:g} keeps the loss finite; give a lower --learning-rate."
             )
-    return RateSearch(tuple(done))
+    return RateSearch(tuple(done), rates[0])
 
 
-def read_search(folder: Path) -> RateSearch | None:
-    """The search that was made in a ``folder``, if any."""
+def read_trials(folder: Path) -> tuple[Trial, ...]:
+    """What was tried in a ``folder``, in order."""
     known: list[Mapping[str, Any]] = read_json(folder / TRIALS, [])
-    return RateSearch(tuple(Trial(**trial) for trial in known)) if known else None
+    return tuple(Trial(**trial) for trial in known)
