@@ -268,7 +268,13 @@ def test_a_run_that_keeps_no_tensor_asks_only_what_is_sound_and_makes_its_querie
     expected = repr(explained(run, 7))
     run = run.rename(tmp_path / "run")
     assert repr(explained(run, 7)) == expected  # wherever it lies
-    for name in ("training/state.safetensors", "training/best.safetensors", "canaries.safetensors", "drawn.json"):
+    kept = thresher.open(run).summary.training.chosen_epoch - 1  # pyright: ignore[reportOptionalMemberAccess]
+    for name in (
+        "training/state.safetensors",
+        f"training/kept/{kept}.safetensors",
+        "canaries.safetensors",
+        "drawn.json",
+    ):
         (run / name).rename(tmp_path / "aside")
         with pytest.raises(RunError, match="is gone"):
             thresher.explain(run, 7)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stopping import Stopping
 from thresher.config import Recipe
@@ -15,6 +17,7 @@ from thresher.errors import ModelError
 from thresher.model.finetune import Epoch, History, finetune, learning_rate, read_epoch_predictions, shuffled_batches
 from thresher.model.predict import predict
 from thresher.progress import Progress, Silent
+from thresher.tensors import read_tensors
 from training import data, subject
 
 RECIPE = Recipe(epochs=4, batch_size=4, learning_rate=5e-3)
@@ -83,10 +86,35 @@ def test_epochs_are_told_when_they_end_and_again_after_a_kill(tmp_path: Path) ->
     assert before == heard[already : already + 2]
 
 
-def test_the_kept_epoch_has_most_queries_right_then_the_lowest_loss_and_the_later_wins_a_tie() -> None:
+def test_the_kept_epoch_has_the_lowest_loss_of_those_that_get_as_many_right_but_for_chance() -> None:
     assert History((Epoch(1, 0.5), Epoch(1, 0.4), Epoch(1, 0.4), Epoch(1, 0.6))).chosen == 2  # of rows without a class
     one_class, knows, surer = Epoch(1, 0.69, 0.5), Epoch(1, 0.75, 0.8), Epoch(1, 0.7, 0.8)
     assert History((one_class, knows, surer, knows)).chosen == 2
+    best, luck, behind = (Epoch(1, loss, right, 100) for loss, right in ((0.5, 0.78), (0.9, 0.81), (0.3, 0.76)))
+    assert History((best, luck)).chosen == 0  # .03 of 100 queries is less than a standard error, .039
+    assert History((luck, best, behind)).chosen == 1  # .05 is more
+    assert History((best, luck, best)).chosen == 2  # the later of two alike
+    assert History((Epoch(1, 0.1, 0.5, 100), Epoch(1, 3.0, 0.81, 100))).chosen == 1  # one class, and sure of it
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 10)), min_size=1, max_size=8), st.sampled_from([0, 10, 40]))
+def test_the_epoch_that_will_be_chosen_is_always_hopeful(seen: list[tuple[int, int]], queries: int) -> None:
+    epochs = [Epoch(1.0, loss / 4, right / 10, queries) for loss, right in seen]
+    for count in range(1, len(epochs) + 1):
+        hopeful = History(tuple(epochs[:count])).hopeful
+        assert History(tuple(epochs[:count])).chosen in hopeful
+        later = [number for number in History(tuple(epochs)).hopeful if number < count]
+        assert set(later) <= set(hopeful)  # what was taken away is never wanted again
+
+
+def test_only_weights_that_may_be_chosen_are_kept_and_the_chosen_ones_are_those_of_their_epoch(tmp_path: Path) -> None:
+    weights, history = trained(tmp_path / "a", RECIPE.model_copy(update={"epochs": 6}))
+    assert sorted(int(file.stem) for file in (tmp_path / "a" / "kept").iterdir()) == history.hopeful
+    short = RECIPE.model_copy(update={"epochs": 6})
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "b", short, progress=Stopping("fine-tuning", 18 * (history.chosen + 1)))
+    state, _ = read_tensors(tmp_path / "b" / "state.safetensors")  # as the chosen epoch left them
+    assert all(torch.equal(weights[name], state[name]) for name in state if "|" not in name)
 
 
 def test_the_rate_rises_over_the_warm_up_and_falls_to_zero() -> None:

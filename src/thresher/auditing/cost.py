@@ -92,10 +92,10 @@ def refuse_full_disk(job: Job, folder: Path) -> None:
 
 
 def _training_bytes(job: Job) -> int:
-    """Of all trainings: weights with AdamW's moments, the best and the saved ones, and what was said of rows."""
+    """Of all trainings: weights with AdamW's moments, those of each epoch, the saved ones, and what was said of rows."""
     weights = sum(tensor.nbytes for tensor in job.initial.values())
     epochs = job.config.epochs
-    kept = weights * (3 + 1 + 1 + 2 * epochs * job.config.keep_checkpoints)
+    kept = weights * (3 + 1 + epochs + 2 * epochs * job.config.keep_checkpoints)
     said = 4 * (1 + max(1, len(job.subject.classes))) * len(job.encoded["train"]) * epochs
     trainings = len(job.rounds) + job.searches + (_RETRAININGS + 2 * job.auto) * job.config.retrain
     return trainings * (kept + said) * (job.subject.kind == "lora")

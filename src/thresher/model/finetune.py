@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from thresher.arrays import Indices
 from thresher.config import Recipe
 from thresher.data.encode import EncodedRows, within_memory
 from thresher.errors import DivergedError
+from thresher.files import remove
 from thresher.model.checkpoints import write_checkpoint
 from thresher.model.load import LoadedModel
 from thresher.model.losses import batch_losses
@@ -32,6 +34,7 @@ from thresher.tensors import read_tensors, write_tensors
 CHECKPOINTS = "checkpoints"
 STATE = "state.safetensors"
 SAID = "said"
+KEPT = "kept"
 BUCKET = 16  # batches that are sorted by length together; the batches themselves stay in random order
 
 
@@ -39,12 +42,13 @@ BUCKET = 16  # batches that are sorted by length together; the batches themselve
 class Epoch:
     """Mean training loss (while training), and after the epoch the mean loss on the queries.
 
-    ``query_right`` is the share of the queries that are then predicted right; None where rows have no class.
+    ``query_right`` is the share of the ``queries`` that are then predicted right; None where rows have no class.
     """
 
     train_loss: float
     query_loss: float
     query_right: float | None = None
+    queries: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,27 @@ class History:
 
     @property
     def chosen(self) -> int:
-        """Number of the kept epoch, from 0: most queries right, then lowest query loss, then the latest.
+        """Number of the kept epoch, from 0: of those that get as many queries right as the best, but for a standard
+        error, the one of lowest query loss, the later of two alike.
 
         The lowest loss alone may be that of an epoch that still answers one class: who has learned more errs with more
-        confidence.
+        confidence. Most queries right alone is often luck: docs/architecture.md has what was measured.
         """
-        worth = [(epoch.query_right or 0.0, -epoch.query_loss, number) for number, epoch in enumerate(self.epochs)]
-        return max(worth)[2]
+        most, queries = max((epoch.query_right or 0.0, epoch.queries) for epoch in self.epochs)
+        enough = most - (math.sqrt(most * (1 - most) / queries) if queries else 0.0)
+        near = [number for number, epoch in enumerate(self.epochs) if (epoch.query_right or 0.0) >= enough]
+        return min(near, key=lambda number: (self.epochs[number].query_loss, -number))
+
+    @property
+    def hopeful(self) -> list[int]:
+        """Numbers of the epochs of which one is the kept one, whatever follows: no other is better in both respects."""
+        numbers = range(len(self.epochs))
+        return [one for one in numbers if not any(self._beats(other, one) for other in numbers)]
+
+    def _beats(self, first: int, second: int) -> bool:
+        one, other = self.epochs[first], self.epochs[second]
+        better = (one.query_loss, -first) < (other.query_loss, -second)
+        return better and (one.query_right or 0.0) >= (other.query_right or 0.0)
 
 
 EpochCallback = Callable[[int, Epoch], None]
@@ -101,17 +119,18 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
             if not math.isfinite(loss) or not math.isfinite(found.mean_loss):
                 raise DivergedError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
             right = accuracy(subject, query, found.outputs) if isinstance(query.labels, Tensor) else None
-            done = (*done, Epoch(loss, found.mean_loss, right))
-            if History(done).chosen == epoch:
-                write_tensors(folder / "best.safetensors", weights)
+            done = (*done, Epoch(loss, found.mean_loss, right, len(query)))
+            write_tensors(folder / KEPT / f"{epoch}.safetensors", weights)
             write_predictions(folder / SAID / f"{epoch}.safetensors", {"train": said})
             if recipe.keep_checkpoints:
                 steps = math.ceil(len(train) / recipe.rows_a_step(len(train)))
                 rate = mean_rate(epoch, steps, recipe)
                 write_checkpoint(folder / CHECKPOINTS, (epoch + 1) * steps, rate, weights, optimizer)
             _save(folder / STATE, weights, optimizer, done)
+            _keep_hopeful(folder, History(done))
             on_epoch_end(len(done), done[-1])
-    best, _ = read_tensors(folder / "best.safetensors")
+    _keep_hopeful(folder, History(done))
+    best, _ = read_tensors(folder / KEPT / f"{History(done).chosen}.safetensors")
     _load(weights, best)
     subject.model.eval()
     return History(done)
@@ -198,6 +217,12 @@ def _optimizer(weights: dict[str, nn.Parameter], recipe: Recipe) -> torch.optim.
     return torch.optim.AdamW(groups, lr=recipe.peak_rate)
 
 
+def _keep_hopeful(folder: Path, history: History) -> None:
+    """Take the weights of epochs away that will not be chosen."""
+    for number in set(range(len(history.epochs))) - set(history.hopeful):
+        remove(folder / KEPT / f"{number}.safetensors")
+
+
 def _save(
     file: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, done: tuple[Epoch, ...]
 ) -> None:
@@ -222,7 +247,7 @@ def _resume(file: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim
     return _epochs(epochs)
 
 
-def _epochs(notes: Sequence[Mapping[str, float]]) -> tuple[Epoch, ...]:
+def _epochs(notes: Sequence[Mapping[str, Any]]) -> tuple[Epoch, ...]:
     return tuple(Epoch(**epoch) for epoch in notes)
 
 
