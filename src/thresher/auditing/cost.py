@@ -92,7 +92,7 @@ def refuse_full_disk(job: Job, folder: Path) -> None:
 
 
 def _training_bytes(job: Job) -> int:
-    """Of all trainings: weights with AdamW's moments, those of each epoch, the saved ones, and what was said of rows."""
+    """Of all trainings: weights with AdamW's moments, every epoch's, the saved ones, and what was said of rows."""
     weights = sum(tensor.nbytes for tensor in job.initial.values())
     epochs = job.config.epochs
     kept = weights * (3 + 1 + epochs + 2 * epochs * job.config.keep_checkpoints)

@@ -172,8 +172,10 @@ def weigh(run: DecidedRun, given: Task, scores: pd.DataFrame, row: int, found: E
         add(f"{count} of the {near} clean rows most like it have another label", bad=2 * count > near)
     pair, who = told.get("pair"), told.get("annotator")
     if pair is not None:
-        like = f"of {pair.alike:,} rows labelled {pair.label} that look like {pair.likely}"
-        add(f"{like} about {pair.wrong:.0f} are wrong", bad=2 * pair.wrong > pair.alike)
+        told_of = (
+            f"about {pair.wrong:.0f} of the {pair.rows:,} rows labelled {pair.label} are thought to be {pair.likely}"
+        )
+        add(told_of, bad=True)
     if who is not None:
         rate = f"{who.estimate:.0%} ({who.low:.0%} to {who.high:.0%})"
         add(f"{who.name}, who labelled it, is wrong in {rate}", bad=who.estimate > 0.5)
