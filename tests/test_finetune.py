@@ -90,19 +90,19 @@ def test_the_kept_epoch_has_the_lowest_loss_of_those_that_get_as_many_right_but_
     assert History((Epoch(1, 0.5), Epoch(1, 0.4), Epoch(1, 0.4), Epoch(1, 0.6))).chosen == 2  # of rows without a class
     one_class, knows, surer = Epoch(1, 0.69, 0.5), Epoch(1, 0.75, 0.8), Epoch(1, 0.7, 0.8)
     assert History((one_class, knows, surer, knows)).chosen == 2
-    best, luck, behind = (Epoch(1, loss, right, 100) for loss, right in ((0.5, 0.78), (0.9, 0.81), (0.3, 0.76)))
-    assert History((best, luck)).chosen == 0  # .03 of 100 queries is less than a standard error, .039
-    assert History((luck, best, behind)).chosen == 1  # .05 is more
-    assert History((best, luck, best)).chosen == 2  # the later of two alike
-    assert History((Epoch(1, 0.1, 0.5, 100), Epoch(1, 3.0, 0.81, 100))).chosen == 1  # one class, and sure of it
+    best, luck, behind = (Epoch(1, loss, right) for loss, right in ((0.5, 0.78), (0.9, 0.81), (0.3, 0.76)))
+    assert History((best, luck), 100).chosen == 0  # .03 of 100 queries is less than a standard error, .039
+    assert History((luck, best, behind), 100).chosen == 1  # .05 is more
+    assert History((best, luck, best), 100).chosen == 2  # the later of two alike
+    assert History((Epoch(1, 0.1, 0.5), Epoch(1, 3.0, 0.81)), 100).chosen == 1  # one class, and sure of it
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 10)), min_size=1, max_size=8), st.sampled_from([0, 10, 40]))
 def test_the_epoch_that_will_be_chosen_is_always_hopeful(seen: list[tuple[int, int]], queries: int) -> None:
-    epochs = [Epoch(1.0, loss / 4, right / 10, queries) for loss, right in seen]
+    epochs = [Epoch(1.0, loss / 4, right / 10) for loss, right in seen]
     for count in range(1, len(epochs) + 1):
         hopeful = History(tuple(epochs[:count])).hopeful
-        assert History(tuple(epochs[:count])).chosen in hopeful
+        assert History(tuple(epochs[:count]), queries).chosen in hopeful
         later = [number for number in History(tuple(epochs)).hopeful if number < count]
         assert set(later) <= set(hopeful)  # what was taken away is never wanted again
 

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,20 +41,20 @@ BUCKET = 16  # batches that are sorted by length together; the batches themselve
 class Epoch:
     """Mean training loss (while training), and after the epoch the mean loss on the queries.
 
-    ``query_right`` is the share of the ``queries`` that are then predicted right; None where rows have no class.
+    ``query_right`` is the share of the queries that are then predicted right; None where rows have no class.
     """
 
     train_loss: float
     query_loss: float
     query_right: float | None = None
-    queries: int = 0
 
 
 @dataclass(frozen=True)
 class History:
-    """All epochs, and the one whose weights were kept."""
+    """All epochs, how many ``queries`` judged each, and the one whose weights were kept."""
 
     epochs: tuple[Epoch, ...]
+    queries: int = 0
 
     @property
     def chosen(self) -> int:
@@ -65,8 +64,8 @@ class History:
         The lowest loss alone may be that of an epoch that still answers one class: who has learned more errs with more
         confidence. Most queries right alone is often luck: docs/architecture.md has what was measured.
         """
-        most, queries = max((epoch.query_right or 0.0, epoch.queries) for epoch in self.epochs)
-        enough = most - (math.sqrt(most * (1 - most) / queries) if queries else 0.0)
+        most = max(epoch.query_right or 0.0 for epoch in self.epochs)
+        enough = most - (math.sqrt(most * (1 - most) / self.queries) if self.queries else 0.0)
         near = [number for number, epoch in enumerate(self.epochs) if (epoch.query_right or 0.0) >= enough]
         return min(near, key=lambda number: (self.epochs[number].query_loss, -number))
 
@@ -119,7 +118,7 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
             if not math.isfinite(loss) or not math.isfinite(found.mean_loss):
                 raise DivergedError(f"The loss is no longer finite in epoch {epoch + 1}; use a lower --learning-rate.")
             right = accuracy(subject, query, found.outputs) if isinstance(query.labels, Tensor) else None
-            done = (*done, Epoch(loss, found.mean_loss, right, len(query)))
+            done = (*done, Epoch(loss, found.mean_loss, right))
             write_tensors(folder / KEPT / f"{epoch}.safetensors", weights)
             write_predictions(folder / SAID / f"{epoch}.safetensors", {"train": said})
             if recipe.keep_checkpoints:
@@ -130,10 +129,11 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
             _keep_hopeful(folder, History(done))
             on_epoch_end(len(done), done[-1])
     _keep_hopeful(folder, History(done))
-    best, _ = read_tensors(folder / KEPT / f"{History(done).chosen}.safetensors")
+    history = History(done, len(query))
+    best, _ = read_tensors(folder / KEPT / f"{history.chosen}.safetensors")
     _load(weights, best)
     subject.model.eval()
-    return History(done)
+    return history
 
 
 def retell(folder: Path, on_epoch_end: EpochCallback) -> None:
@@ -247,7 +247,7 @@ def _resume(file: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim
     return _epochs(epochs)
 
 
-def _epochs(notes: Sequence[Mapping[str, Any]]) -> tuple[Epoch, ...]:
+def _epochs(notes: Sequence[Mapping[str, float]]) -> tuple[Epoch, ...]:
     return tuple(Epoch(**epoch) for epoch in notes)
 
 
