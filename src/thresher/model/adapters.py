@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from peft import PeftModel
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from thresher.errors import ModelError, first_line
 from thresher.files import read_json
+from thresher.locks import Scratch
 from thresher.model.quiet import quiet
 from thresher.model.source import same_weights
 
@@ -93,11 +93,12 @@ def _unwrap(adapter: str) -> Generator[str]:
         yield adapter
         return
     log.warning("%s: the tensors have names of a compiled or wrapped model, which are mended.", adapter)
-    with TemporaryDirectory() as folder:
+    with Scratch() as scratch:
+        folder = scratch.path
         shutil.copy(Path(adapter) / "adapter_config.json", folder)
         tensors = load_file(Path(adapter) / WEIGHTS)
-        save_file({names[name]: tensor for name, tensor in tensors.items()}, Path(folder) / WEIGHTS)
-        yield folder
+        save_file({names[name]: tensor for name, tensor in tensors.items()}, folder / WEIGHTS)
+        yield str(folder)
 
 
 def _place(model: Any, given: Mapping[str, Tensor], adapter: str) -> None:
