@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 
 from thresher import checksums
 from thresher.checksums import UNFINISHED, digests_of, hash_file, record, verified
-from thresher.errors import RunError, first_line
+from thresher.errors import DataError, RunError, first_line
+from thresher.parsing import UnclearError, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +171,14 @@ def write_json(target: Path, value: Any, *, once: bool = False) -> None:
 def read_json(source: Path, default: Any = None) -> Any:
     """The JSON value in ``source``, or ``default`` where there is no such file.
 
-    Raises :class:`DamagedError` where it is not what was written.
+    Raises :class:`DamagedError` where it is not what was written, :class:`DataError` where it is none of ours and no
+    JSON.
     """
     if not source.exists():
         return default
-    return json.loads(verified(source).read_text(encoding="utf-8"))
+    try:
+        return parse_json(verified(source).read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise DataError(f"{source}: not UTF-8 text; save the file as UTF-8.") from None
+    except UnclearError as error:
+        raise DataError(f"{source}, line {error.line}: not valid JSON ({error}); mend the file.") from None
