@@ -7,7 +7,7 @@ RUN ?= runs/demo
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 TESTED := .venv/demo .venv/generate .venv/dev .venv/agreement
 
-.PHONY: demo test test-fast coverage check hooks docs bench detection study clean
+.PHONY: demo test test-fast hostile coverage check hooks docs bench detection study clean
 
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
@@ -18,6 +18,10 @@ test: $(TESTED)
 # Every room, in under two minutes; without what trains at length or on the packaged models.
 test-fast: $(TESTED)
 	$(PYTEST) -m 'not slow'
+
+# Inputs that nobody should accept and bytes that nobody wrote: 1,000 and 100,000 of them, some 40 minutes.
+hostile: $(TESTED)
+	THRESHER_FUZZ=100000 $(PYTEST) tests/hostile
 
 # The whole suite again, and the share of lines that it runs; fails below what pyproject.toml asks.
 coverage: $(TESTED)

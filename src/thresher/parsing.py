@@ -51,7 +51,7 @@ def parse_yaml(text: str) -> Any:
         raise UnclearError(_DEEP) from None
     except UnclearError:
         raise
-    except (ValueError, OverflowError) as error:  # of a day or a number that there is none of
+    except Exception as error:  # of a day or a number that there is none of, the library raises many kinds
         raise UnclearError(f"a value is none ({str(error).split(';')[0]})") from None
     finally:
         if loader is not None:

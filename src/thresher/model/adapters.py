@@ -15,15 +15,15 @@ from typing import Any
 
 from peft import PeftModel
 from peft.utils.save_and_load import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from thresher.errors import ModelError, first_line
-from thresher.files import read_json
+from thresher.files import read_given
 from thresher.locks import Scratch
 from thresher.model.quiet import quiet
 from thresher.model.source import same_weights
+from thresher.tensors import shapes_in
 
 WEIGHTS = "adapter_model.safetensors"
 WRAPPERS = frozenset({"_orig_mod", "module"})
@@ -58,8 +58,8 @@ def load_adapter(model: Any, adapter: str, untrained: tuple[str, ...], base: str
 
 
 def _warn_of_other_base(adapter: Path, base: str) -> None:
-    told = read_json(adapter / "adapter_config.json", {}).get("base_model_name_or_path")
-    if not told or same_weights(told, base):
+    told = read_given(adapter / "adapter_config.json", dict[str, Any]).get("base_model_name_or_path")
+    if not isinstance(told, str) or not told or same_weights(told, base):
         return
     log.warning(
         "%s: was trained on '%s', says its adapter_config.json, and the model here is '%s'; if these are not the same "
@@ -175,10 +175,7 @@ def without_adapter(model: nn.Module) -> Generator[None]:
 def saved_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors in an adapter's file by name; none where there is no such file."""
     weights = adapter / WEIGHTS
-    if not weights.is_file():
-        return {}
-    with safe_open(weights, framework="pt") as file:
-        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    return shapes_in(weights) if weights.is_file() else {}
 
 
 def of_whole_layer(name: str) -> bool:

@@ -29,8 +29,8 @@ Learns = Literal["SEQ_CLS", "CAUSAL_LM"]
 
 CLASSIFIER, GENERATOR = "a sequence classifier", "a causal language model"
 
-MOST_TOKENS = 2**20
-"""Of a row, where neither model nor tokenizer has a limit."""
+MOST_TOKENS, MOST_LAYERS = 2**20, 10_000
+"""Tokens of a row, where neither model nor tokenizer has a limit; and ten times the layers of any model."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,11 @@ def check_model(source: str, task: TaskName = "classify") -> None:
 def _read_settings(source: str, what: str) -> Any:
     """The configuration of a model. Raises :class:`ModelError` that says it cannot be loaded as ``what``."""
     with quiet(), _explain(source, what):
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        layers = getattr(settings.get_text_config(), "num_hidden_layers", 0)
+        if isinstance(layers, int) and layers > MOST_LAYERS:  # each takes a while to make, before weights are looked at
+            raise ValueError(f"config.json asks for {layers:,} layers")
+        return settings
 
 
 def load_generator(config: ModelConfig) -> LoadedModel:
