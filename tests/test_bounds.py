@@ -47,7 +47,7 @@ def test_a_small_file_of_endless_rows_is_refused(tmp_path: Path, form: str) -> N
     if form == "parquet":
         pq.write_table(pa.table({"text": pa.nulls(count, pa.string())}), file)
     else:
-        file.write_bytes(gzip.compress(b"{}\n" * count))
+        file.write_bytes(gzip.compress(b"\n" * count))
     with pytest.raises(DataError, match=r"has more rows than its .* bytes"):
         read_table(str(file))
 
@@ -101,7 +101,7 @@ def test_a_temporary_folder_goes_with_its_process_however_that_ends(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"TMPDIR": str(tmp_path)},
+            env=os.environ | here,
         )
         assert started.stdout is not None
         return started, Path(started.stdout.readline().strip())

@@ -95,6 +95,26 @@ def test_a_fault_is_one_sentence_and_a_report_that_only_its_finder_reads(
     assert code == 70 and "no report of it could be written (No such file or directory)" in errors
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "there is not enough memory for this"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "there is not enough memory for this"),
+        (PermissionError(13, "Permission denied", "/a/\x1b"), "/a/\\x1b: Permission denied; mend that"),
+        (OSError(28, "No space left on device", "x"), "make room there"),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault_of_ours(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, said: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("thresher.results.clean.clean_run", fail)
+    code, _, errors = command("clean", tmp_path, "--output", "x.csv")
+    assert code == 2 and errors.startswith("error: ") and said in errors
+
+
 def test_help_shows_what_stands_in_brackets(command: Command) -> None:
     code, output, _ = command("audit", "--help")
     assert code == 0

@@ -26,6 +26,9 @@ from thresher.terminal import open_console, show_warnings
 _REFUSED = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EIO)
 """What the system says of a name or place that a user gave it; that a file is missing would be ours to have told."""
 
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+"""What torch says, in errors of more than one kind."""
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
 
@@ -171,7 +174,7 @@ def _mistake(error: Exception) -> str | None:
         return plain(f"{error}; make room there and run the same command again")
     if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
         return plain(f"{os.fsdecode(error.filename):.300}: {error.strerror}; mend that or name another place")
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
         return "there is not enough memory for this; give fewer rows or ask for less"
     told: Callable[[], str] | None = getattr(error, "format_message", None)  # of typer, about flags
     if told is None:
