@@ -167,7 +167,7 @@ def _read_parquet(path: Path) -> Contents:
             for batch in file.iter_batches(batch_size=_BATCH):
                 bounds.count(size=batch.nbytes + _ROW_BYTES * batch.num_rows)
                 records += _rows_of(path, batch, len(records))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a name in it may be no text
         raise DataError(f"{path}: not a readable parquet file ({first_line(error)}).") from None
     return Contents(records, tuple(schema.names), schema=schema)
 
