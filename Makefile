@@ -11,7 +11,7 @@ OURS := -m pip install --quiet --no-deps --no-build-isolation --editable
 TOOLS := build/tools/bin
 TESTED := .venv/demo .venv/generate .venv/dev .venv/agreement
 
-.PHONY: demo test test-fast coverage check hooks docs bench detection study lock release clean
+.PHONY: demo test test-fast hostile coverage check hooks docs bench detection study lock release clean
 
 demo: .venv/demo
 	$(BIN)/thresher demo --output $(RUN)
@@ -22,6 +22,10 @@ test: $(TESTED)
 # Every room, in under two minutes; without what trains at length or on the packaged models.
 test-fast: $(TESTED)
 	$(PYTEST) -m 'not slow'
+
+# Inputs that nobody should accept and bytes that nobody wrote: 1,000 and 100,000 of them, some 40 minutes.
+hostile: $(TESTED)
+	THRESHER_FUZZ=100000 $(PYTEST) tests/hostile
 
 # The whole suite again, and the share of lines that it runs; fails below what pyproject.toml asks.
 coverage: $(TESTED)

@@ -25,6 +25,7 @@ WITHOUT = {
     "ThresherError",
     "audit",
     "cancellation",
+    "check_audit",
     "check_model",
     "clean_run",
     "compare_runs",

@@ -150,11 +150,14 @@ def watch(event, about):
     if event == "import" and about[0] == "typer":
         os.kill(os.getpid(), signal.SIGINT)
 sys.addaudithook(watch)
-from thresher.__main__ import main
+from {package}.__main__ import main
 main()
 """
 
 
-def test_ctrl_c_while_libraries_are_imported_is_no_traceback() -> None:
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED, "methods"], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, "")
+@pytest.mark.parametrize("package", ["thresher", "thresher_study"])
+def test_ctrl_c_while_libraries_are_imported_is_no_traceback(package: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED.format(package=package), "methods"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = "Stopped. The same command goes on from where it stopped.\n"
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, said)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Generator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,45 @@ def test_mistakes_are_one_plain_sentence(command: Command, arguments: list[str],
     assert output == "" or output.startswith("Reading rows")
 
 
-def test_a_fault_is_told_as_python_tells_it(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_fault_is_one_sentence_and_a_report_that_only_its_finder_reads(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise LookupError(EVIL)
 
     monkeypatch.setattr("thresher.results.clean.clean_run", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code, _, errors = command("clean", tmp_path, "--output", "x.csv")
-    assert code == 1
-    assert errors.startswith("Traceback") and f"LookupError: {SEEN}\\nerror: forged" in errors
+    assert code == 70
+    assert errors.startswith(f"error: LookupError: {SEEN}. This is a fault") and errors.count("\n") == 1
+    (report,) = tmp_path.glob("thresher-fault-*.txt")
+    assert str(report) in errors and report.stat().st_mode & 0o077 == 0
+    told = report.read_text(encoding="utf-8")
+    assert "in fail" in told and f"LookupError: {SEEN}" in told
+    assert all(f"\n{name} {version(name)}\n" in told for name in ("thresher", "torch", "transformers", "pydantic"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    code, _, errors = command("clean", tmp_path, "--output", "x.csv")
+    assert code == 70 and "no report of it could be written (No such file or directory)" in errors
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "there is not enough memory for this"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "there is not enough memory for this"),
+        (PermissionError(13, "Permission denied", "/a/\x1b"), "/a/\\x1b: Permission denied; mend that"),
+        (OSError(28, "No space left on device", "x"), "make room there"),
+    ],
+)
+def test_what_the_system_refuses_is_no_fault_of_ours(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, said: str
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("thresher.results.clean.clean_run", fail)
+    code, _, errors = command("clean", tmp_path, "--output", "x.csv")
+    assert code == 2 and errors.startswith("error: ") and said in errors
 
 
 def test_help_shows_what_stands_in_brackets(command: Command) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from thresher.api import AuditResult, audit
     from thresher.api import open as open
     from thresher.auditing.plan import Plan, plan_audit
+    from thresher.auditing.readable import check_audit
     from thresher.auditing.retrain import retrain_on
     from thresher.auditing.run import RunDirectory
     from thresher.calibration.act import clean
@@ -50,6 +51,7 @@ __all__ = [
     "audit",
     "calibrate",
     "cancellation",
+    "check_audit",
     "check_model",
     "clean",
     "clean_run",
@@ -83,6 +85,7 @@ _HOMES = {
     "audit": "thresher.api",
     "calibrate": "thresher.calibration.arrays",
     "cancellation": "thresher.evaluate.cancellation",
+    "check_audit": "thresher.auditing.readable",
     "check_model": "thresher.model.load",
     "clean": "thresher.calibration.act",
     "clean_run": "thresher.results.clean",

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+from thresher.start import start
 
 
 def main() -> None:
-    """Run the command; Ctrl-C while its libraries are imported ends it as later, without a traceback."""
-    try:
-        from thresher.cli import main as run
-
-        run()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """Run the command."""
+    start("thresher.cli")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import typer
 import thresher
 from thresher.config import AuditConfig, DemoConfig, make_config
 from thresher.files import json_text
-from thresher.flags import STOPPED, DryRun, ShortHelp, flags, run_app
-from thresher.terminal import PlainConsole, open_console, show_errors_only, write_out
+from thresher.flags import DryRun, ShortHelp, flags, run_app
+from thresher.terminal import open_console, show_errors_only, write_out
 
 app = typer.Typer(
     help="Find the training rows that hurt a fine-tuned language model. Larger score = helpful, lower = detrimental.",
@@ -229,17 +229,10 @@ def methods() -> None:
 
 
 def _audit(configured: Callable[[], AuditConfig], *, dry_run: bool, quiet: bool, as_json: bool) -> None:
-    """Run an audit, or only plan it; Ctrl-C ends it with a sentence."""
+    """Run an audit, or only plan it."""
     if quiet:
         show_errors_only()
-    try:
-        _run_audit(configured(), open_console(stderr=as_json, quiet=quiet), dry_run=dry_run, as_json=as_json)
-    except KeyboardInterrupt:
-        open_console(stderr=True).print("Stopped. The same command goes on from where it stopped.")
-        raise typer.Exit(STOPPED) from None
-
-
-def _run_audit(config: AuditConfig, console: PlainConsole, *, dry_run: bool, as_json: bool) -> None:
+    config, console = configured(), open_console(stderr=as_json, quiet=quiet)
     from thresher.data.parts import read_parts
     from thresher.model.source import refuse_no_model
 

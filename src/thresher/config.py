@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from thresher.errors import ConfigError
+from thresher.parsing import UnclearError, parse_yaml
 from thresher.registry import choices
 
 
@@ -57,7 +57,7 @@ CanaryKind = str
 LogTo = Annotated[str, OneOf("thresher.track:TRACKERS")]
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]?)(i?B)?\s*", re.IGNORECASE)
 
 
 def _size(value: Any) -> Any:
@@ -70,19 +70,37 @@ def _names(value: Any) -> Any:
     if isinstance(value, str):
         value = [value]
     if isinstance(value, (list, tuple)):
-        return tuple(name.strip() for part in value for name in str(part).split(","))
+        names = tuple(name.strip() for part in value for name in str(part).split(","))
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"'{twice}' is named twice")
+        if not all(names):
+            raise ValueError("a name is empty")
+        return names
     return value
 
 
 def _path(value: Any) -> Any:
     # A saved configuration must hold wherever it is read from.
-    return str(Path(value).absolute()) if isinstance(value, (str, Path)) and Path(value).exists() else value
+    try:
+        return str(Path(value).absolute()) if isinstance(value, (str, Path)) and Path(value).exists() else value
+    except OSError as error:  # of a name that is too long, or where we may not look
+        raise ValueError(f"cannot be looked at ({error.strerror})") from None
 
 
 Source = Annotated[str, BeforeValidator(_path)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 Size = Annotated[str, BeforeValidator(_size)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+MOST, MOST_SEED = 2**31 - 1, 2**63 - 1
+"""What a whole number can be, for nobody has more rows, tokens or bytes; and a seed, which counts nothing."""
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types that a field's value may have."""
+    return (annotation, *get_args(annotation))
 
 
 class Section(BaseModel):
@@ -94,7 +112,25 @@ class Section(BaseModel):
 
     panel: ClassVar[str | None] = None
     common: ClassVar[tuple[str, ...]] = ()
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_nothing(cls, value: Any, about: ValidationInfo) -> Any:
+        """No option is blank, and none but a switch is a yes or no."""
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("is empty; give a value, or leave the option out")
+        if isinstance(value, bool) and bool not in _kinds(cls.model_fields[about.field_name or ""].annotation):
+            raise ValueError("is no yes or no; give a value")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_endless(cls, value: Any, about: ValidationInfo) -> Any:
+        most = MOST_SEED if about.field_name == "seed" else MOST
+        if isinstance(value, int) and value > most:
+            raise ValueError(f"Input should be at most {most:,}")
+        return value
 
 
 class DataConfig(Section):
@@ -178,13 +214,14 @@ class Recipe(Section):
 
     panel = "Training"
     common = ("epochs", "learning_rate")
-    lora_rank: int = Field(default=4, ge=1, description="LoRA r, on the query and value projections.")
+    lora_rank: int = Field(default=4, ge=1, le=16_384, description="LoRA r, on the query and value projections.")
     lora_alpha: float = Field(default=4.0, gt=0, description="LoRA alpha.")
     lora_dropout: Share = Field(default=0.05, description="LoRA dropout.")
     base_dropout: bool = Field(default=True, description="Keep the base model's own dropout while training.")
     epochs: int = Field(
         default=10,
         ge=1,
+        le=100_000,
         description="Passes over the training rows. On a CPU fewer by default, three at least, where these take hours.",
     )
     batch_size: int | None = Field(
@@ -362,7 +399,7 @@ class DemoConfig(Section):
     queries: int = Field(default=200, ge=2, description="Clean query rows.")
     test_rows: int = Field(default=400, ge=2, description="Rows to judge accuracy on.")
     plant: float = Field(default=0.2, gt=0, lt=1, description="Share of training labels to flip.")
-    epochs: int = Field(default=4, ge=1, description="Passes over the training rows.")
+    epochs: int = Field(default=4, ge=1, le=100_000, description="Passes over the training rows.")
     seed: int = Field(default=0, ge=0, description="Fixes rows, noise and training.")
 
 
@@ -389,11 +426,13 @@ def make_config(kind: type[S], options: dict[str, Any], file: Path | None = None
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+        value = parse_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read ({error.strerror}); name an existing YAML file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())}).") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file}: not UTF-8 text; save the file as UTF-8.") from None
+    except UnclearError as error:
+        raise ConfigError(f"{file}, line {error.line}: not valid YAML ({error}); mend the file.") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: write one 'option: value' a line.")
     return {str(key): entry for key, entry in value.items()}

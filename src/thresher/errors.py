@@ -11,12 +11,18 @@ from traceback import format_exception
 
 from thresher.lines import plain, plain_lines
 
+LONGEST = 4000
+"""Characters of a message; a file may have a million columns to be named."""
+
 
 class ThresherError(Exception):
-    """Base of every error that the user can mend. Its message is a plain line, whatever rows and names it quotes."""
+    """Base of every error that the user can mend. Its message is a plain line, whatever rows and names it quotes, and
+    however many.
+    """
 
     def __str__(self) -> str:
-        return plain(super().__str__())
+        said = plain(super().__str__())
+        return said if len(said) <= LONGEST else f"{said[: LONGEST - 500]} ... {said[-495:]}"
 
 
 def first_line(error: Exception) -> str:

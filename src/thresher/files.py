@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
 from thresher import checksums
 from thresher.checksums import UNFINISHED, digests_of, hash_file, record, verified
-from thresher.errors import RunError, first_line
+from thresher.errors import DataError, RunError, first_line
+from thresher.parsing import UnclearError, parse_json
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +77,21 @@ def written_folder(target: Path) -> Generator[Path]:
 
 
 @contextmanager
-def told_of_disk(target: Path) -> Generator[None]:
-    """Within, what the system or a library says of a disk that refuses ``target`` becomes a :class:`RunError`."""
+def told_of_disk(target: Path | None = None) -> Generator[None]:
+    """Within, what the system or a library says of a disk that refuses ``target``, or any file that the system names,
+    becomes a :class:`RunError`.
+    """
     try:
         yield
     except OSError as error:
-        raise RunError(_refusal(target, error.errno, error.strerror or str(error))) from None
-    except SafetensorError as error:  # which tells the number of the system's error only in words
+        if target is None and error.filename is None:  # of a network, say
+            raise
+        refused = target or Path(os.fsdecode(error.filename))
+        raise RunError(_refusal(refused, error.errno, error.strerror or str(error))) from None
+    except SafetensorError as error:  # which names no file, and tells the number of the system's error only in words
         full = next((number for number in _FULL if f"os error {number})" in str(error)), None)
+        if target is None:
+            raise
         raise RunError(_refusal(target, full, first_line(error))) from None
 
 
@@ -170,8 +179,27 @@ def write_json(target: Path, value: Any, *, once: bool = False) -> None:
 def read_json(source: Path, default: Any = None) -> Any:
     """The JSON value in ``source``, or ``default`` where there is no such file.
 
-    Raises :class:`DamagedError` where it is not what was written.
+    Raises :class:`DamagedError` where it is not what was written, :class:`DataError` where it is none of ours and no
+    JSON.
     """
     if not source.exists():
         return default
-    return json.loads(verified(source).read_text(encoding="utf-8"))
+    try:
+        return parse_json(verified(source).read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise DataError(f"{source}: not UTF-8 text; save the file as UTF-8.") from None
+    except UnclearError as error:
+        raise DataError(f"{source}, line {error.line}: not valid JSON ({error}); mend the file.") from None
+
+
+def read_given(source: Path, kind: Any) -> Any:
+    """What a JSON file that is none of ours holds, ``{}`` where there is none, as a type: ``dict[str, int]``.
+
+    Raises :class:`DataError` where it holds something else.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(read_json(source, {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        raise DataError(f"{source}: {place}{first['msg'][:1].lower()}{first['msg'][1:]}; mend the file.") from None

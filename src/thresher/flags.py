@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import os
 import sys
@@ -15,15 +16,20 @@ from rich.markup import escape
 from typer.core import TyperCommand
 
 from thresher.config import OneOf, Section
-from thresher.errors import ThresherError, trace
+from thresher.errors import ThresherError, first_line
+from thresher.faults import FAULT, write_report
 from thresher.files import is_full
 from thresher.lines import plain
+from thresher.start import STOPPED, stop
 from thresher.terminal import open_console, show_warnings
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+_REFUSED = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR, errno.EIO)
+"""What the system says of a name or place that a user gave it; that a file is missing would be ours to have told."""
 
-STOPPED = 130
-"""Exit code after Ctrl-C: 128 and the number of the signal."""
+_NO_MEMORY = ("can't allocate memory", "CUDA out of memory")
+"""What torch says, in errors of more than one kind."""
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 
 
 def flags(config: type[Section]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -139,23 +145,25 @@ def _choices(field: FieldInfo) -> Callable[[], list[str]] | None:
 
 
 def run_app(app: typer.Typer) -> NoReturn:
-    """Run a command and leave Python: user mistakes are one sentence and exit code 2, and warnings go to stderr."""
+    """Run a command and leave Python: user mistakes are one sentence and exit code 2, warnings go to stderr, and a
+    fault of ours is a sentence with the file that tells of it.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     errors = open_console(stderr=True)
     show_warnings(errors)
     try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except typer.Abort:  # Ctrl-C to a command that has nothing to go on with
-        sys.exit(STOPPED)
+        code = app(standalone_mode=False) or 0
+        if code == STOPPED:  # what typer makes of Ctrl-C
+            stop()
+        sys.exit(code)
     except Exception as error:
         said = _mistake(error)
-        if said is None:  # a fault of ours: told as Python would, less what a terminal obeys
-            for line in trace(error).splitlines():
-                errors.print(line, soft_wrap=True)
-            sys.exit(1)
+        ours = said is None
+        if ours:
+            said = f"{type(error).__name__}: {first_line(error).rstrip('.')}. {write_report(error)}"
         if said:
             errors.print(f"error: {said}", style="red", soft_wrap=True)
-        sys.exit(2)
+        sys.exit(FAULT if ours else 2)
 
 
 def _mistake(error: Exception) -> str | None:
@@ -164,6 +172,10 @@ def _mistake(error: Exception) -> str | None:
         return str(error)
     if is_full(error):
         return plain(f"{error}; make room there and run the same command again")
+    if isinstance(error, OSError) and error.errno in _REFUSED and error.filename is not None:
+        return plain(f"{os.fsdecode(error.filename):.300}: {error.strerror}; mend that or name another place")
+    if isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
+        return "there is not enough memory for this; give fewer rows or ask for less"
     told: Callable[[], str] | None = getattr(error, "format_message", None)  # of typer, about flags
     if told is None:
         return None

@@ -1,17 +1,20 @@
-"""One process at a time in a folder: a lock that says who holds it, and ends with its process however that ends."""
+"""One process at a time in a folder, and temporary folders: a lock says who has one, and ends with its process."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
+import shutil
 import socket
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Self
 
 from thresher.errors import RunError
 
@@ -19,6 +22,7 @@ if sys.platform != "win32":
     import fcntl
 
 LOCK = ".lock"
+_SCRATCH, _OLD = ".thresher-scratch-", 3600
 
 
 @contextmanager
@@ -61,6 +65,46 @@ def _lock(file: Path, how: int) -> int:
     os.ftruncate(opened, 0)
     os.write(opened, json.dumps(_ourselves()).encode())
     return opened
+
+
+class Scratch:
+    """A temporary folder, ``path``, until it is closed; a kill leaves one that the next process to make one removes."""
+
+    def __init__(self) -> None:
+        self._folder = TemporaryDirectory(prefix=_SCRATCH)
+        self.path = Path(self._folder.name)
+        self._held: int | None = None
+        if sys.platform != "win32":
+            self._held = _lock(self.path / LOCK, fcntl.LOCK_EX)
+            for left in self.path.parent.glob(f"{_SCRATCH}*"):
+                if _is_left(left):
+                    shutil.rmtree(left, ignore_errors=True)
+
+    def close(self) -> None:
+        """Take it away with all in it."""
+        self._folder.cleanup()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _is_left(folder: Path) -> bool:
+    """Whether nobody has a temporary folder any more."""
+    assert sys.platform != "win32"
+    try:
+        with (folder / LOCK).open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except FileNotFoundError:  # it is just being made, or its process was killed then
+        return folder.is_dir() and time.time() - folder.stat().st_mtime > _OLD
+    except OSError:  # somebody has it, or it is another user's
+        return False
 
 
 def _ourselves() -> dict[str, Any]:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from thresher.checksums import UNFINISHED, verified
+from thresher.errors import DataError, first_line
 from thresher.files import atomic_write, told_of_disk
 
 
@@ -35,6 +36,15 @@ def read_tensors(source: Path, names: Collection[str] | None = None) -> tuple[di
     with safe_open(verified(source), framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys() if names is None or name in names}  # noqa: SIM118
         return tensors, json.loads((file.metadata() or {}).get("notes", "null"))
+
+
+def shapes_in(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in a file by name. Raises :class:`DataError` where it is damaged."""
+    try:
+        with safe_open(verified(file), framework="pt") as opened:
+            return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118 (no mapping)
+    except SafetensorError as error:
+        raise DataError(f"{file}: is damaged ({first_line(error)}); save it again.") from None
 
 
 def tensors_of(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, torch.Tensor]:

@@ -327,3 +327,48 @@ def test_a_mistake_exits_with_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     said = capsys.readouterr().err
     assert "error: " in said and "cannot be read" in said
     assert not obeyed(said)
+
+
+TWO = {"a": {"model": "x"}, "a-b": {"model": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"influences": ["tracinn"]}, "there is no score 'tracinn/WE/mean'"),
+        ({"beside": ["tracin/WE/vote"]}, "there is no score 'tracin/WE/vote'"),
+        ({"groups": ["5"]}, "there is no score 'tracin/5/mean'"),
+        ({"audit": {"plant_kind": "flop"}}, "tiny-reviews-0: --plant-kind flop"),
+        ({"audit": {"text_column": "body"}}, "there is no column 'body'"),
+        ({"audit": {"detector": "nothing"}}, "--detector nothing: there is no such score"),
+        ({"seeds": [1, 1]}, "would have the same folder"),
+        ({"seeds": True}, "--seeds: is no yes or no"),
+    ],
+)
+def test_what_is_wrong_is_told_before_any_job(place: Path, tmp_path: Path, more: dict[str, Any], said: str) -> None:
+    ended = run(str(plan(place, tmp_path / "study", **more)))
+    assert isinstance(ended.exception, ThresherError) and said in str(ended.exception)
+    assert not (tmp_path / "study" / "manifest.json").exists() and not (tmp_path / "study" / "runs").exists()
+
+
+def test_rows_of_a_later_task_are_looked_for_first(place: Path, tmp_path: Path) -> None:
+    parts = {part: str(place / f"{part}.jsonl") for part in ("train", "validation", "test")}
+    tasks = {"reviews": parts, "later": parts | {"test": str(tmp_path / "gone.jsonl")}}
+    ended = run(str(plan(place, tmp_path / "study", own_tasks=tasks)))
+    assert isinstance(ended.exception, ThresherError)
+    assert "tiny-later-0" in str(ended.exception) and "gone.jsonl: there is no such file" in str(ended.exception)
+    assert not (tmp_path / "study" / "runs").exists()
+
+
+def test_without_matplotlib_nothing_is_begun(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("thresher_study.report.find_spec", lambda _: None)
+    ended = run(str(plan(place, tmp_path / "study")))
+    assert isinstance(ended.exception, ConfigError) and "need matplotlib" in str(ended.exception)
+    assert not (tmp_path / "study").exists()
+
+
+def test_cells_that_would_share_a_folder_are_refused(place: Path, tmp_path: Path) -> None:
+    parts = {part: str(place / f"{part}.jsonl") for part in ("train", "validation", "test")}
+    file = plan(place, tmp_path / "study", models=TWO, own_tasks={"b-c": parts, "c": parts})
+    with pytest.raises(ConfigError, match="'a' on 'b-c' and 'a-b' on 'c' with seed 0 would have the same folder"):
+        read_study(file, {})

@@ -24,6 +24,7 @@ from thresher.auditing.run import RunDirectory
 from thresher.auditing.summary import Findings, results, summarise
 from thresher.auditing.untrained import look_before_training
 from thresher.calibration.repair import lost_classes
+from thresher.files import told_of_disk
 from thresher.locks import hold
 from thresher.model.finetune import History
 from thresher.progress import Progress, Within
@@ -41,7 +42,7 @@ def run(job: Job, progress: Progress) -> Path:
     """
     run_dir = RunDirectory(job.config.output)
     run_dir.refuse_other(job.config, job.inputs)
-    with hold(run_dir.path):
+    with hold(run_dir.path), told_of_disk():
         run_dir.open(job.config, job.inputs)
         refuse_full_disk(job, run_dir.path)
         keep_drawn(run_dir, job.drawn, job.tables["train"], job.config)

@@ -14,12 +14,12 @@ from thresher.arrays import Flags, Indices
 from thresher.auditing.budget import affordable, first_tokens, refuse_no_look
 from thresher.auditing.drawn import Drawn, described, planted_again, read_drawn
 from thresher.auditing.encoder import Encoder, load_encoder
+from thresher.auditing.readable import planted_kind, read_rows, refuse_options
 from thresher.auditing.repeats import warn_of_repeats
 from thresher.auditing.run import RunDirectory
 from thresher.auditing.trainings import canary_kind, draw_canaries, plan_rounds
 from thresher.calibration.canaries import AUTO, Round
 from thresher.config import AuditConfig, CanaryKind, Keep, PlantKind
-from thresher.data.annotators import read_annotators
 from thresher.data.corruption.kinds import Guess
 from thresher.data.encode import EncodedRows
 from thresher.data.parts import Part, read_parts
@@ -28,7 +28,7 @@ from thresher.detectors.evidence import Need, Which
 from thresher.detectors.registry import DETECTORS
 from thresher.detectors.registry import available as usable
 from thresher.errors import ConfigError
-from thresher.influences.checkpoints import SUMMED, given_checkpoints, refuse_curved
+from thresher.influences.checkpoints import SUMMED, given_checkpoints
 from thresher.influences.driver import draw_reference
 from thresher.influences.modules import GradientPlan, plan_gradients, select_modules
 from thresher.influences.pairing import refuse_gram
@@ -44,8 +44,6 @@ from thresher.model.tokenizer import refuse_unfit_tokens
 from thresher.scores.names import DetectorScore, ScoreName, asked_k, resolve
 from thresher.scores.table import available
 from thresher.tasks.base import Task
-from thresher.tasks.registry import TASKS
-from thresher.track import check_tracker
 
 log = logging.getLogger(__name__)
 
@@ -202,13 +200,9 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
 
     ``tables`` are the rows of :func:`read_parts`, where they have been read already.
     """
-    _refuse_options(config)
+    refuse_options(config)
     tables = tables or read_parts(config)
-    annotators = None
-    if config.annotator_column is not None:
-        annotators = read_annotators(tables["train"], config.annotator_column)
-    task = TASKS[config.task].read(tables, config)
-    planted_kind(task, config)
+    task, annotators = read_rows(config, tables)
     subject = task.load(config, config.seed)
     encoder = load_encoder(task, config, tables)
     config = config.model_copy(update={"device": str(subject.device)})  # part of what decides the last bits
@@ -262,19 +256,6 @@ def prepare(config: AuditConfig, tables: dict[Part, Table] | None = None) -> Job
     )
 
 
-def _refuse_options(config: AuditConfig) -> None:
-    """What can be told from the options alone."""
-    check_tracker(config.log_to)
-    check_methods(config.methods, projected=config.projection > 0)
-    refuse_curved(config.methods, optimizer_aware=config.optimizer_aware)
-    if config.optimizer_aware and config.projection:
-        raise ConfigError("--optimizer-aware scales single entries and --projection mixes them; leave one of them out.")
-    if config.annotator_column is not None and config.detector != AUTO:
-        raise ConfigError("--annotator-column: only --detector auto says how likely rows are wrong; leave one out.")
-    if config.retrain and config.test is None:
-        raise ConfigError("--retrain judges on rows that no choice was made on; name them with --test.")
-
-
 def has(subject: LoadedModel, config: AuditConfig, need: Need) -> bool:
     """Whether an audit of this model can give a detector what it needs."""
     if need == "second":
@@ -314,14 +295,6 @@ def _checkpoints(config: AuditConfig, subject: LoadedModel) -> tuple[AuditConfig
     if config.optimizer_aware:
         checkpoint_of(subject.model, found)
     return config, found
-
-
-def planted_kind(task: Task, config: AuditConfig) -> PlantKind:
-    """The kind of errors to plant. Raises :class:`ConfigError` for one that the task does not know."""
-    kind = config.plant_kind or task.plant_kinds()[0]
-    if kind not in task.plant_kinds():
-        raise ConfigError(f"--plant-kind {kind}: --task {config.task} knows {', '.join(task.plant_kinds())}.")
-    return kind
 
 
 def planted(task: Task, config: AuditConfig, guess: Guess, kept: Drawn | None = None) -> tuple[Task, Flags]:

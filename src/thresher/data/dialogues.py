@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isnan
 from typing import Any, TypeGuard, cast
 
-from thresher.data.examples import text_value
+from thresher.data.examples import refuse_unusable, text_value
 from thresher.data.table import Table
 from thresher.errors import DataError
 
@@ -182,6 +182,7 @@ def _message(table: Table, row: int, value: Any) -> Message:
                 f"{table.where(row)}: a message has {fields.get(name)!r:.40} as its '{name}'; each needs a text for "
                 "'role' and for 'content' (or 'from' and 'value')."
             )
+        refuse_unusable(table, row, f"the '{name}' of a message", fields[name])
     if fields["role"] == "assistant" and not fields["content"].strip():
         raise DataError(f"{table.where(row)}: an answer of the assistant is empty; fill it or remove the row.")
     return {name: part for name, part in fields.items() if part is not None}

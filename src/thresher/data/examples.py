@@ -26,6 +26,9 @@ TEXT_COLUMNS = (
     ("content",),
 )
 MOST_CLASSES = 1000
+LONGEST_TEXT, LONGEST_LABEL = 1_000_000, 1000
+"""Characters: of a text longer than any that a model reads, over which tokenizers sit for minutes; and of a name."""
+
 NO_LABEL = frozenset({"nan", "NaN", "None", "<NA>", "null", "NaT"})
 """How pandas, Python and JSON write a value that is missing; a class that is called none in another spelling is one."""
 
@@ -74,6 +77,8 @@ def find_columns(table: Table, text: Sequence[str], label: str | None) -> Column
             raise DataError(
                 f"{table.source}: cannot tell which column is the label; name it with --label-column ({have})."
             )
+    if label in text:
+        raise DataError(f"{table.source}: column '{label}' is named as text and as label; a model would only copy it.")
     return Columns(tuple(text), label)
 
 
@@ -170,11 +175,14 @@ def text_value(table: Table, row: int, column: str) -> str:
         raise DataError(f"{table.where(row)}: column '{column}' holds {value!r:.40}, not a text.")
     if not value.strip():
         raise DataError(f"{table.where(row)}: the text in column '{column}' is empty; fill it or remove the row.")
-    _refuse_halves(table, row, f"the text in column '{column}'", value)
+    refuse_unusable(table, row, f"the text in column '{column}'", value)
     return value
 
 
-def _refuse_halves(table: Table, row: int, what: str, text: str) -> None:
+def refuse_unusable(table: Table, row: int, what: str, text: str, longest: int = LONGEST_TEXT) -> None:
+    """Raise :class:`DataError` naming the row where a text is too long, or is none that can be written down."""
+    if len(text) > longest:
+        raise DataError(f"{table.where(row)}: {what} has {len(text):,} characters; cut it to {longest:,} at most.")
     try:
         text.encode()
     except UnicodeEncodeError:  # JSON can hold a lone surrogate, which no tokenizer, table or terminal takes
@@ -198,10 +206,10 @@ def _class_name(table: Table, columns: Columns, row: int) -> str:
                 "turn the numbers into classes first."
             )
         value = int(value)
-    if isinstance(value, (list, dict)):
+    if isinstance(value, (list, dict, bytes)):
         raise DataError(f"{table.where(row)}: column '{columns.label}' holds {value!r:.40}; a row has one label.")
     name = str(value).strip()
-    _refuse_halves(table, row, f"the label in column '{columns.label}'", name)
+    refuse_unusable(table, row, f"the label in column '{columns.label}'", name, LONGEST_LABEL)
     as_float = _WHOLE_AS_FLOAT.fullmatch(name)  # a csv file writes 1 as 1.0 where a label was missing somewhere
     name = as_float[1] if as_float else unicodedata.normalize("NFC", name)
     names = table.class_names.get(columns.label, ())

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import sys
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from thresher.errors import DataError
+from thresher.data.bounds import Bounds
+from thresher.errors import DataError, first_line
+from thresher.parsing import UnclearError, parse_json
 from thresher.registry import Registry
 
 Record = Mapping[str, Any]
@@ -91,9 +94,9 @@ def _read_lines(path: Path) -> Contents:
             continue
         where = f"{path}, row {len(records)} (line {number})"
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not valid JSON ({error.msg}); mend or remove the line.") from None
+            value = parse_json(line)
+        except UnclearError as error:
+            raise DataError(f"{where}: not valid JSON ({error}); mend or remove the line.") from None
         records.append(_row(value, where))
         lines.append(number)
     return Contents(records, _columns(records), tuple(lines))
@@ -105,9 +108,9 @@ def _read_json(path: Path) -> Contents:
     if not text.lstrip().startswith("["):
         return _read_lines(path)
     try:
-        values: list[Any] = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}); mend the file.") from None
+        values: list[Any] = parse_json(text)
+    except UnclearError as error:
+        raise DataError(f"{path}, line {error.line}: not valid JSON ({error}); mend the file.") from None
     records = [_row(value, f"{path}, row {row}") for row, value in enumerate(values)]
     return Contents(records, _columns(records))
 
@@ -131,8 +134,7 @@ def _read_csv(path: Path, delimiter: str = ",") -> Contents:
     started = 1
     try:
         columns = next(reader, [])
-        if len(set(columns)) < len(columns):
-            raise DataError(f"{path}: two columns of the header have the same name; rename one.")
+        _refuse_twice(path, columns)
         started = reader.line_num + 1
         for values in reader:
             if values and len(values) != len(columns):
@@ -155,22 +157,54 @@ def _read_tsv(path: Path) -> Contents:
 
 def _read_parquet(path: Path) -> Contents:
     try:
-        arrow = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]}).") from None
-    return Contents(arrow.to_pylist(), tuple(arrow.column_names), schema=arrow.schema)
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            _refuse_twice(path, schema.names)
+            bounds = Bounds(path)
+            bounds.count(rows=file.metadata.num_rows)
+
+            records: list[Record] = []
+            for batch in file.iter_batches(batch_size=_BATCH):
+                bounds.count(size=batch.nbytes + _ROW_BYTES * batch.num_rows)
+                records += _rows_of(path, batch, len(records))
+    except (pa.ArrowException, OSError, ValueError) as error:  # a name in it may be no text
+        raise DataError(f"{path}: not a readable parquet file ({first_line(error)}).") from None
+    return Contents(records, tuple(schema.names), schema=schema)
+
+
+def _rows_of(path: Path, batch: pa.RecordBatch, first: int) -> list[Record]:
+    try:
+        return batch.to_pylist()
+    except (ValueError, OverflowError) as error:  # of a value that Python has none for: bytes for text, a far year
+        if batch.num_rows == 1:
+            raise DataError(f"{path}, row {first}: a value cannot be read ({first_line(error)}); mend it.") from None
+        return [one for row in range(batch.num_rows) for one in _rows_of(path, batch.slice(row, 1), first + row)]
+
+
+def _refuse_twice(path: Path, columns: Sequence[str]) -> None:
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{path}: two columns of the header have the same name; rename one.")
+
+
+_ROW_BYTES, _BATCH = 300, 1024
+"""What a row of parquet takes beside its values at least, and how many are decoded at a time."""
 
 
 def lines_of(path: Path) -> Iterator[str]:
     """Lines of a text file, packed or not. Raises :class:`DataError` where it cannot be read as UTF-8."""
     try:
         with _bytes_of(path) as stream:
-            for number, raw in enumerate(stream, start=1):
+            bounds = Bounds(path)
+            longest = bounds.longest_line
+            for number, raw in enumerate(iter(lambda: stream.readline(longest), b""), start=1):
+                if len(raw) == longest:
+                    raise DataError(f"{path}, line {number}: is over {longest:,} bytes long; break it.")
+                bounds.count(rows=1, size=len(raw))
                 try:
                     yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError:
                     raise DataError(f"{path}, line {number}: not UTF-8 text; save the file as UTF-8.") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{path}: cannot be read ({reason}).") from None
 

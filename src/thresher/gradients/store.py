@@ -6,7 +6,6 @@ safetensors file, written whole or not at all.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from thresher.checksums import verified
 from thresher.files import remove
 from thresher.gradients.hooks import BatchGradients
 from thresher.gradients.rows import ENTRY_FORMS, RowGradients, on_device
+from thresher.locks import Scratch
 from thresher.tensors import write_tensors
 
 
@@ -41,7 +41,7 @@ class GradientStore:
         self.device = torch.device("cpu")
         self.free = memory
         self._kept: dict[int, BatchGradients] = {}
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: Scratch | None = None
         self._durable = folder is not None
         self._folder = folder
 
@@ -60,8 +60,8 @@ class GradientStore:
             self.free -= block.nbytes
         if self._durable or not fits:
             if self._folder is None:
-                self._temporary = tempfile.TemporaryDirectory(prefix="thresher-")
-                self._folder = Path(self._temporary.name)
+                self._temporary = Scratch()
+                self._folder = self._temporary.path
             write_tensors(self._file(number), _tensors(block))
 
     def blocks(self, module: str, start: int = 0) -> Iterator[tuple[Indices, RowGradients]]:
@@ -82,7 +82,7 @@ class GradientStore:
             for file in self._folder.glob("*.safetensors"):
                 remove(file)
         if self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.close()
 
     def _file(self, number: int) -> Path:
         assert self._folder is not None

@@ -11,20 +11,20 @@ import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from peft import PeftModel
 from peft.utils.save_and_load import get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.utils.hub import cached_file
 
 from thresher.errors import ModelError, first_line
-from thresher.files import read_json
+from thresher.files import read_given
+from thresher.locks import Scratch
 from thresher.model.quiet import quiet
 from thresher.model.source import same_weights
+from thresher.tensors import shapes_in
 
 WEIGHTS = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
@@ -80,14 +80,18 @@ def _fetched(adapter: str) -> Path:
 
 
 def _refuse_others(folder: Path, adapter: str) -> None:
-    kind = read_json(folder / SETTINGS, {}).get("peft_type")
-    if kind in OF_OTHERS:
+    kind = _settings(folder).get("peft_type")
+    if isinstance(kind, str) and kind in OF_OTHERS:
         raise ModelError(f"{adapter}: an adapter of kind {kind} loads weights from elsewhere; merge it into its model.")
 
 
+def _settings(folder: Path) -> dict[str, Any]:
+    return read_given(folder / SETTINGS, dict[str, Any])
+
+
 def _warn_of_other_base(folder: Path, adapter: str, base: str) -> None:
-    told = read_json(folder / SETTINGS, {}).get("base_model_name_or_path")
-    if not told or same_weights(told, base):
+    told = _settings(folder).get("base_model_name_or_path")
+    if not isinstance(told, str) or not told or same_weights(told, base):
         return
     log.warning(
         "%s: was trained on '%s', says its adapter_config.json, and the model here is '%s'; if these are not the same "
@@ -119,11 +123,12 @@ def _unwrap(here: Path, adapter: str) -> Generator[str]:
         yield str(here)
         return
     log.warning("%s: the tensors have names of a compiled or wrapped model, which are mended.", adapter)
-    with TemporaryDirectory() as folder:
+    with Scratch() as scratch:
+        folder = scratch.path
         shutil.copy(here / SETTINGS, folder)
         tensors = load_file(here / WEIGHTS)
-        save_file({names[name]: tensor for name, tensor in tensors.items()}, Path(folder) / WEIGHTS)
-        yield folder
+        save_file({names[name]: tensor for name, tensor in tensors.items()}, folder / WEIGHTS)
+        yield str(folder)
 
 
 def _place(model: Any, given: Mapping[str, Tensor], adapter: str) -> None:
@@ -200,10 +205,7 @@ def without_adapter(model: nn.Module) -> Generator[None]:
 def saved_shapes(adapter: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors in an adapter's file by name; none where there is no such file."""
     weights = adapter / WEIGHTS
-    if not weights.is_file():
-        return {}
-    with safe_open(weights, framework="pt") as file:
-        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+    return shapes_in(weights) if weights.is_file() else {}
 
 
 def of_whole_layer(name: str) -> bool:

@@ -17,16 +17,42 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from thresher.checksums import verified
 from thresher.errors import ModelError
-from thresher.files import read_json, write_json
+from thresher.files import read_given, write_json
 from thresher.model.adamw import is_adamw, read_multipliers, write_second_moments
-from thresher.tensors import write_tensors
+from thresher.tensors import shapes_in, write_tensors
 
 ABOUT, WEIGHTS, MOMENTS = "checkpoint.json", "weights.safetensors", "second_moments.safetensors"
 _NUMBERED = re.compile(r"checkpoint-(\d+)")
 _ADAPTER, _WHOLE, _INDEX = "adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json"
+
+
+class _About(TypedDict):
+    """What a keeper writes of a checkpoint."""
+
+    second_moments: bool
+    learning_rate: float
+
+
+class _Entry(TypedDict, total=False):
+    """What a Trainer logs now and then."""
+
+    step: int
+    learning_rate: float
+
+
+class _State(TypedDict, total=False):
+    """What a Trainer says of a checkpoint."""
+
+    log_history: list[_Entry]
+
+
+class _Index(TypedDict):
+    """Which of several files has a tensor."""
+
+    weight_map: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -49,7 +75,9 @@ class Checkpoint:
         for name in (WEIGHTS, _ADAPTER, _WHOLE):
             if (self.folder / name).is_file():
                 return (self.folder / name,)
-        return tuple(self.folder / name for name in sorted(set(read_json(self.folder / _INDEX)["weight_map"].values())))
+        return tuple(
+            self.folder / name for name in sorted(set(read_given(self.folder / _INDEX, _Index)["weight_map"].values()))
+        )
 
     def multipliers(self, names: Sequence[str]) -> dict[str, Tensor]:
         """What the named parameters' train gradients are multiplied with, by name; {} unless ``optimizer_aware``."""
@@ -135,7 +163,7 @@ def checkpoint_of(model: nn.Module, checkpoints: Sequence[Checkpoint]) -> Checkp
 
 
 def _read_kept(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
-    about = read_json(folder / ABOUT)
+    about = read_given(folder / ABOUT, _About)
     if optimizer_aware and not about["second_moments"]:
         raise ModelError(f"{folder}: the training's optimizer was not AdamW, so it has no second moments to scale by.")
     return Checkpoint(folder, step, float(about["learning_rate"]), bool(about["second_moments"]), optimizer_aware)
@@ -151,8 +179,8 @@ def _read_saved(folder: Path, step: int, optimizer_aware: bool) -> Checkpoint:
             f"{folder}: a Trainer saves AdamW's state as a pickle, which is not opened; keep its second moments with "
             "the callback thresher.CheckpointKeeper."
         )
-    history = read_json(folder / "trainer_state.json", {}).get("log_history", [])
-    rates = {entry["step"]: entry["learning_rate"] for entry in history if "learning_rate" in entry}
+    history = read_given(folder / "trainer_state.json", _State).get("log_history", [])
+    rates = {entry["step"]: entry["learning_rate"] for entry in history if "learning_rate" in entry and "step" in entry}
     logged = max((at for at in rates if at <= step), default=None)
     if logged is None:
         raise ModelError(
@@ -204,11 +232,7 @@ def _adapter_tensors(model: Any) -> dict[str, Tensor]:
 
 
 def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in checkpoint.files:
-        with safe_open(verified(path), framework="pt") as file:
-            shapes |= {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    return shapes
+    return {key: shape for path in checkpoint.files for key, shape in shapes_in(path).items()}
 
 
 def _tensors(checkpoint: Checkpoint) -> Generator[tuple[str, Tensor]]:

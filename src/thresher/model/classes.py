@@ -15,7 +15,7 @@ from typing import Any
 
 from thresher.data.examples import fold_name
 from thresher.errors import DataError, ModelError
-from thresher.files import read_json
+from thresher.files import read_given
 from thresher.model.adapters import of_whole_layer, saved_shapes
 
 CLASSES_FILE = "classes.json"
@@ -44,7 +44,10 @@ def class_numbers(
     from the sorted order of as many classes; the last three are assumptions, and said. Raises :class:`DataError` where
     none of them fits.
     """
-    if adapter is not None and (saved := read_json(Path(adapter) / CLASSES_FILE)) is not None:
+    if adapter is not None and (Path(adapter) / CLASSES_FILE).exists():
+        saved = read_given(Path(adapter) / CLASSES_FILE, dict[str, int])
+        if sorted(saved.values()) != list(range(len(saved))):
+            raise DataError(f"{Path(adapter) / CLASSES_FILE}: the classes are not numbered from 0; mend the file.")
         return Numbering(_known(saved, classes, "the adapter's"))
     names = {str(settings.id2label[number]): int(number) for number in sorted(settings.id2label)}
     generic = all(name == f"LABEL_{number}" for name, number in names.items())

@@ -17,7 +17,7 @@ from transformers.utils.hub import cached_file
 
 from thresher.config import ModelConfig, TaskName
 from thresher.errors import ModelError, first_line
-from thresher.files import read_json
+from thresher.files import read_given
 from thresher.model.adapters import load_adapter
 from thresher.model.classes import Numbering, class_numbers
 from thresher.model.names import attention_projections, head_modules
@@ -33,8 +33,8 @@ Learns = Literal["SEQ_CLS", "CAUSAL_LM"]
 
 CLASSIFIER, GENERATOR = "a sequence classifier", "a causal language model"
 
-MOST_TOKENS = 2**20
-"""Of a row, where neither model nor tokenizer has a limit."""
+MOST_TOKENS, MOST_LAYERS = 2**20, 10_000
+"""Tokens of a row, where neither model nor tokenizer has a limit; and ten times the layers of any model."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,12 @@ def check_model(source: str, task: TaskName = "classify") -> None:
 def _read_settings(source: str, what: str) -> Any:
     """The configuration of a model. Raises :class:`ModelError` that says it cannot be loaded as ``what``."""
     with quiet(), _explain(source, what):
-        settings = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        settings: Any = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        layers = getattr(settings.get_text_config(), "num_hidden_layers", 0)
+        if isinstance(layers, int) and layers > MOST_LAYERS:  # each takes a while to make, before weights are looked at
+            raise ValueError(f"config.json asks for {layers:,} layers")
         index = cached_file(source, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
-        shards: set[str] = set(read_json(Path(index))["weight_map"].values()) if index else set()
+        shards = set(read_given(Path(index), dict[str, Any])["weight_map"].values()) if index else set[Any]()
     pickles = sorted(shard for shard in map(str, shards) if not shard.endswith(".safetensors"))
     if pickles:  # which the library would open, though it is told not to
         raise ModelError(

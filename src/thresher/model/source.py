@@ -60,11 +60,17 @@ def _hash(source: str, *patterns: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def refuse_no_folder(source: str) -> bool:
+    """Raise :class:`ModelError` where a source is meant to be a folder and is none; False for a hub id."""
+    folder = Path(source)
+    if not folder.is_dir() and (folder.exists() or source.startswith((".", "/", "~"))):
+        raise ModelError(f"{source}: there is no such folder; give a Hugging Face model folder or a hub id.")
+    return folder.is_dir()
+
+
 def _refuse_incomplete_folder(source: str) -> None:
     folder = Path(source)
-    if not folder.is_dir():
-        if folder.exists() or source.startswith((".", "/", "~")):
-            raise ModelError(f"{source}: there is no such folder; give a Hugging Face model folder or a hub id.")
+    if not refuse_no_folder(source):
         return
     if not (folder / "config.json").is_file():
         raise ModelError(f"{source}: there is no config.json in this folder; give a Hugging Face model folder.")

@@ -27,7 +27,7 @@ def study(
     from thresher_study.config import read_study
     from thresher_study.console import show_end, show_jobs
     from thresher_study.gather import gather
-    from thresher_study.report import write_report
+    from thresher_study.report import check_figures, write_report
     from thresher_study.run import executor_of, run_study
     from thresher_study.timing import expected
 
@@ -38,6 +38,7 @@ def study(
     if dry_run:
         show_jobs(console, plan, expected(plan))
         return
+    check_figures()
     failed = run_study(plan, executor, console)
     write_report(gather(plan), plan.output / "report")
     show_end(console, failed, plan.output / "report" / "report.md")

@@ -17,12 +17,16 @@ from thresher_study.glue import GLUE
 Retrain = Literal["none", "best", "all"]
 Options = dict[str, Any]
 FILES = ("model", "adapter", "train", "validation", "test")
+MOST_SEEDS, LONGEST_NAME = 10_000, 64
 REFERENCES = ("all_rows", "errors_removed", "random")
 """Training sets that no score chose: nothing dropped, every planted error dropped, as many rows dropped by chance."""
 
 
 def _count(value: Any) -> Any:
-    return tuple(range(int(value))) if isinstance(value, int) or str(value).isdigit() else value
+    counts = isinstance(value, int) or str(value).isdecimal()
+    if counts and (isinstance(value, bool) or not 0 < int(value) <= MOST_SEEDS):
+        raise ValueError(f"name a number of seeds, 1 to {MOST_SEEDS:,}, or the seeds themselves")
+    return tuple(range(int(value))) if counts else value
 
 
 def _text(value: Any) -> Any:
@@ -112,6 +116,7 @@ class Cell:
 def read_study(file: Path, options: Mapping[str, Any]) -> StudyConfig:
     """The study in a YAML file, some options given otherwise. Raises :class:`ConfigError` for what cannot be."""
     study = make_config(StudyConfig, dict(options), file)
+    _refuse_unknown(study)
     if "tasks" in options:  # which may name some of the user's own
         own = {name: study.own_tasks[name] for name in study.tasks if name in study.own_tasks}
         glue = tuple(name for name in study.tasks if name not in own)
@@ -129,11 +134,44 @@ def read_study(file: Path, options: Mapping[str, Any]) -> StudyConfig:
         if "model" not in options_of:
             raise ConfigError(f"models: {name}: say 'model: HUB_ID_OR_FOLDER'.")
         for word in (name, *study.own_tasks):
-            if not word.replace("-", "").replace(".", "").replace("_", "").isalnum():
-                raise ConfigError(f"'{word}' names folders; use letters, digits, '-', '.', '_'.")
+            if not word.replace("-", "").replace(".", "").replace("_", "").isalnum() or len(word) > LONGEST_NAME:
+                raise ConfigError(
+                    f"'{word}' names folders; use letters, digits, '-', '.', '_', at most {LONGEST_NAME}."
+                )
+    _refuse_collisions(cells(study))
     for cell in cells(study):
         audit_of(study, cell)
     return study
+
+
+def _refuse_unknown(study: StudyConfig) -> None:
+    """Scores that there will never be, and tasks of a model that are none."""
+    of_grid = [f"{influence}/{group}/mean" for influence in study.influences for group in study.groups]
+    for name in (*of_grid, *study.beside):
+        if configuration_called(name) is None:
+            raise ConfigError(
+                f"influences, groups, beside: there is no score '{name}'; see 'thresher methods' for the influence "
+                "functions, groups are WE, 1 to 4, CL, layers and all, and a vote has its share, as in vote@0.3."
+            )
+    for model, options in study.models.items():
+        of_tasks = options.get("tasks", {})
+        if not isinstance(of_tasks, dict) or not all(isinstance(one, dict) for one in of_tasks.values()):
+            raise ConfigError(f"models: {model}: tasks: write the options of each task under its name.")
+        strange = [task for task in of_tasks if task not in (*GLUE, *study.every_task)]
+        if strange:
+            raise ConfigError(f"models: {model}: tasks: '{strange[0]}' is none of the tasks.")
+
+
+def _refuse_collisions(every: list[Cell]) -> None:
+    """``a`` with ``b-c`` and ``a-b`` with ``c`` would have one folder; on some disks ``A`` and ``a``, too."""
+    places: dict[str, Cell] = {}
+    for cell in every:
+        other = places.setdefault(cell.name.casefold(), cell)
+        if other is not cell:
+            raise ConfigError(
+                f"{cell.name}: the model '{other.model}' on '{other.task}' and '{cell.model}' on '{cell.task}' with "
+                f"seed {cell.seed} would have the same folder; rename one, or name each seed once."
+            )
 
 
 def cells(study: StudyConfig) -> list[Cell]:

@@ -27,6 +27,12 @@ from thresher_study.tables import all_tables
 SIGN_LINE = f"Scores: {SIGN}."
 
 
+def check_figures() -> None:
+    """Raise :class:`ConfigError` where matplotlib is missing, without which a study would end in nothing."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("The study's figures need matplotlib; pip install thresher-study.")
+
+
 def write_report(results: Results, folder: Path) -> list[Path]:
     """Write the tables (T1.csv, T1.md, ...), the figures (F1-MODEL.svg, .png, their numbers as F1.csv) and report.md.
 
@@ -36,8 +42,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     runs do not give is named in report.md with the reason. Returns every file written, report.md first. Raises
     :class:`ConfigError` where matplotlib is missing.
     """
-    if find_spec("matplotlib") is None:
-        raise ConfigError("The study's figures need matplotlib; pip install thresher-study.")
+    check_figures()
     lines, files = _opening(results), list[Path]()
     for piece in _pieces(results):
         lines += ["", f"## {piece.name} {piece.title}", ""]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import thresher
+from thresher.locks import Scratch
 from thresher_study.config import REFERENCES, StudyConfig, audit_of, cells
 from thresher_study.jobs import audits, looked_at, retrainings
 from thresher_study.work import draw_rows
@@ -37,8 +36,8 @@ def expected(study: StudyConfig) -> Iterator[Expected]:
     for cell in cells(study):
         if cell.seed != study.seeds[0]:
             continue
-        with TemporaryDirectory() as folder:
-            elsewhere = study.model_copy(update={"output": Path(folder)})
+        with Scratch() as scratch:
+            elsewhere = study.model_copy(update={"output": scratch.path})
             draw_rows(elsewhere, cell)
             plan = thresher.plan_audit(audit_of(elsewhere, cell))
         left, waiting = (

@@ -13,7 +13,7 @@ import pandas as pd
 import thresher
 from thresher.checksums import verified
 from thresher.data.table import write_table
-from thresher.errors import first_line, trace
+from thresher.errors import ConfigError, ThresherError, first_line, trace
 from thresher.files import atomic_write, remove, write_json
 from thresher.progress import Progress, Silent
 from thresher.scores.stored import read_scores
@@ -63,11 +63,14 @@ def _audit(study: StudyConfig, cell: Cell, progress: Progress) -> None:
 
 
 def check_sources(study: StudyConfig) -> None:
-    """Raise the :class:`ThresherError` that every job of a model or task would end with, where there is no such."""
-    for model in study.models.values():
-        thresher.check_model(model["model"], "classify")
-    for task in study.tasks:
-        draw_rows(study, next(cell for cell in cells(study) if cell.task == task))
+    """Raise the :class:`ThresherError` that every job of a model and task would end with, of all that is known soon."""
+    for cell in cells(study):
+        if cell.seed == study.seeds[0]:
+            draw_rows(study, cell)
+            try:
+                thresher.check_audit(audit_of(study, cell))
+            except ThresherError as error:
+                raise ConfigError(f"{cell.name}: {error}") from None
 
 
 def draw_rows(study: StudyConfig, cell: Cell) -> None:
