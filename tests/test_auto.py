@@ -338,7 +338,7 @@ def test_a_share_of_the_votes_may_be_named(place: Path, tmp_path: Path) -> None:
 def told(result: thresher.AuditResult, **changes: Any) -> str:
     file = StringIO()
     console = PlainConsole(file=file, width=1000)
-    console.print(calibration_lines(told_by_canaries(result).model_copy(update=changes), trained=True))
+    console.print(*calibration_lines(told_by_canaries(result).model_copy(update=changes), trained=True), sep="\n")
     return file.getvalue()
 
 

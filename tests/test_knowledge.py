@@ -14,7 +14,7 @@ from summaries import made_up, training
 from thresher.auditing.doubts import doubt_of
 from thresher.auditing.summary import knowledge_entry
 from thresher.evaluate.knowledge import SURE, Knowledge, better, measure_knowledge
-from thresher.report.knowledge import knowledge_lines
+from thresher.report.knowledge import show_knowledge
 from thresher.terminal import PlainConsole
 
 NAMES = ["a", "b", "c"]
@@ -77,7 +77,7 @@ def test_the_console_says_what_summary_json_says(probe: list[int] | None) -> Non
     found = known([0, 1, 1] * 20, labels, probe)
     entry = knowledge_entry(found, doubt_of(found))
     console = PlainConsole(width=400, record=True, file=StringIO())
-    console.print(knowledge_lines(entry, made_up(knowledge=entry, training=training(0.003))))
+    console.print(show_knowledge(entry, made_up(knowledge=entry, training=training(0.003))))
     said = console.export_text()
     assert "gets 40 of 60 clean queries right after training at a rate of 0.003" in said
     assert ("as it came 60" in said) == (probe is not None)

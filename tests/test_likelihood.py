@@ -31,7 +31,7 @@ from thresher.evaluate.likelihood import AnswerKnowledge, measure_answers
 from thresher.model import predict as prediction
 from thresher.model.adapters import WEIGHTS, without_adapter
 from thresher.model.predict import Predictions
-from thresher.report.knowledge import knowledge_lines
+from thresher.report.knowledge import show_knowledge
 from thresher.results.clean import clean_run as clean
 from thresher.summary import KnowledgeOfAnswers
 
@@ -90,7 +90,7 @@ def test_the_console_says_what_summary_json_says(before: Any) -> None:
     entry = knowledge_entry(found, doubt_of(found))
     console = Console(width=600, record=True, file=StringIO())
     assert isinstance(entry, KnowledgeOfAnswers)
-    console.print(knowledge_lines(entry, made_up(knowledge=entry, training=training(0.003))))
+    console.print(show_knowledge(entry, made_up(knowledge=entry, training=training(0.003))))
     text = console.export_text()
     assert f"{entry.now.token_loss:.3f} a token (perplexity 7.39)" in text and "rate of 0.003" in text
     assert ("As it came it had one of 1.000 a token" in text) == (before is not None)

@@ -13,6 +13,7 @@ from thresher.auditing.run import RunDirectory, read_finished
 from thresher.checksums import verified
 from thresher.config import AuditConfig, make_config
 from thresher.lines import plain
+from thresher.locks import hold
 from thresher.progress import Progress, Shown, Silent, console_of_call
 from thresher.summary import Summary
 from thresher.terminal import open_console
@@ -108,6 +109,33 @@ class AuditResult:
         check_matplotlib("plot_ranking")
         return ranking_figure(self.scores, self.summary)
 
+    def report(self, output: str | Path | None = None) -> Path:
+        """Write the report anew, with what people have decided since: one page, to look at offline and to print.
+
+        Args:
+            output: An .html file; by default the run's own ``report.html``.
+
+        Returns:
+            The file.
+
+        Raises:
+            ConfigError: Where ``output`` is no .html file, or lies in a run.
+            RunError: Where another process works in the run, the disk refuses, or a file is damaged.
+        """
+        from thresher.report.html import check_report, write_report
+        from thresher.results.output import refuse_overwriting
+
+        run_dir = RunDirectory(self.folder)
+        if output is None:
+            with hold(self.folder):
+                write_report(run_dir, self.scores, self.summary, run_dir.report)
+            return run_dir.report
+        target = Path(output)
+        check_report(target)
+        refuse_overwriting("--output", target)
+        write_report(run_dir, self.scores, self.summary, target)
+        return target
+
     def show(self) -> None:
         """Show what the command shows in the end: on standard output, or in the notebook."""
         from thresher.report.console import show_result
@@ -146,6 +174,7 @@ def audit(
     from thresher.auditing.plan import make_plan
     from thresher.auditing.prepare import prepare
     from thresher.report.console import show_plan
+    from thresher.report.html import report_finished
 
     if isinstance(config, (str, Path)):
         config = make_config(AuditConfig, {}, Path(config))
@@ -157,7 +186,7 @@ def audit(
         if console is not None:
             show_plan(console, make_plan(job))
         progress = Silent() if console is None else Shown(console)
-    return open(run(job, progress))
+    return open(run(job, progress, report_finished))
 
 
 def open(folder: str | Path) -> AuditResult:

@@ -155,6 +155,18 @@ def explain(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run directory of a finished audit.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to: an .html file; by default report.html of the run.")
+    ] = None,
+) -> None:
+    """Write what an audit found as one page with pictures: it opens offline, and prints."""
+    target = thresher.open(run).report(output)
+    open_console().print(f"The report is in {target}.")
+
+
+@app.command()
 def review(
     run: Annotated[Path, typer.Argument(help="Run directory of a finished audit.")],
     who: Annotated[str | None, typer.Option(help="Who decides; by default the user who is logged in.")] = None,
@@ -244,6 +256,7 @@ def _audit(configured: Callable[[], AuditConfig], *, dry_run: bool, quiet: bool,
     from thresher.auditing.prepare import prepare
     from thresher.progress import Shown
     from thresher.report.console import show_end, show_plan, show_result
+    from thresher.report.html import report_finished
 
     job = prepare(config, tables)
     if dry_run or not console.quiet:
@@ -253,7 +266,7 @@ def _audit(configured: Callable[[], AuditConfig], *, dry_run: bool, quiet: bool,
             _write_json(asdict(plan) | {"scores": [one.name for one in plan.scores]}, wanted=as_json)
             return
 
-    result = thresher.open(run(job, Shown(console)))
+    result = thresher.open(run(job, Shown(console), report_finished))
     if console.quiet:
         show_end(open_console(stderr=as_json), result.summary, str(result.folder))
     else:

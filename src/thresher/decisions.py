@@ -28,6 +28,9 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 
+DECISIONS = "decisions.jsonl"
+"""In a run directory."""
+
 Verdict = Literal["keep", "relabel", "drop", "unsure", "undo"]
 
 

@@ -10,7 +10,7 @@ from thresher.auditing.prepare import Job
 from thresher.calibration import error_rate
 from thresher.influences.registry import INFLUENCE
 from thresher.scores.names import Configuration
-from thresher.summary import ByChoice, Calibration, ErrorKind, ErrorPair, ErrorRate, Share
+from thresher.summary import ByChoice, Calibration, ErrorKind, ErrorPair, ErrorRate, Reliable, Share
 
 BY_DEFAULT = Configuration("datainf", "layers", "vote", 0.3)
 
@@ -35,6 +35,7 @@ def calibration(job: Job, decision: Decision) -> Calibration | None:
         kind=_kind(job, decision),
         text_problems=dict(Counter(filter(None, decision.table["text_problem"]))),
         more_likely_wrong=sure.more_likely_wrong,
+        reliability=tuple(map(Reliable.model_validate, decision.reliability)),
     )
 
 

@@ -25,6 +25,7 @@ from thresher.calibration.choice import Choice
 from thresher.calibration.confidence import Confidence
 from thresher.calibration.opinions import Opinions
 from thresher.calibration.ranking import rank_rows
+from thresher.calibration.reliability import Reliable
 from thresher.calibration.repair import SURE, ErrorPair
 from thresher.calibration.stack import of_frozen_features
 from thresher.detectors.texts import text_problems
@@ -46,8 +47,8 @@ DROP = 0.3
 class Decision:
     """``name`` is the score that ranks the rows, ``table`` what is in scores.parquet, ``scores`` [n] all there are.
 
-    ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence``, ``pairs`` of labels (of
-    rows with classes) and rates of ``annotators`` those of ``--detector auto``.
+    ``dropped`` are the rows to drop, most detrimental first; ``choice``, ``confidence``, its ``reliability``, ``pairs``
+    of labels (of rows with classes) and rates of ``annotators`` those of ``--detector auto``.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Decision:
     pairs: tuple[ErrorPair, ...] = ()
     annotators: tuple[AnnotatorRate, ...] = ()
     knowledge: Knowledge | AnswerKnowledge | None = None
+    reliability: tuple[Reliable, ...] = ()
 
 
 def decide(job: Job, run_dir: RunDirectory) -> Decision:
@@ -101,7 +103,17 @@ def _by_canaries(
         scores[choice.single] = -ranking.suspicion  # in the unit of the ranking that was judged
     table = _write_verdicts(job, run_dir, choice.name, -ranking.suspicion, {**said, **found}, scores)
     share = job.config.drop or sure.more_likely_wrong / len(table)
-    return Decision(choice.name, table, scores, lowest(table, share), choice, sure, ranking.pairs, ranking.annotators)
+    return Decision(
+        choice.name,
+        table,
+        scores,
+        lowest(table, share),
+        choice,
+        sure,
+        ranking.pairs,
+        ranking.annotators,
+        reliability=ranking.reliability,
+    )
 
 
 def _opinions(job: Job, run_dir: RunDirectory) -> Opinions | None:

@@ -7,6 +7,7 @@ command goes on after a kill.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,12 @@ from thresher.track import Tracker, curves, tracking
 log = logging.getLogger(__name__)
 
 
-def run(job: Job, progress: Progress) -> Path:
-    """Run, or go on with, a prepared audit.
+Report = Callable[[RunDirectory], None]
+"""What writes the report of a finished run; it knows this room, so this room is handed it."""
+
+
+def run(job: Job, progress: Progress, report: Report | None = None) -> Path:
+    """Run, or go on with, a prepared audit, and in the end write its ``report``.
 
     Returns:
         Its run directory.
@@ -48,6 +53,8 @@ def run(job: Job, progress: Progress) -> Path:
         keep_drawn(run_dir, job.drawn, job.tables["train"], job.config)
         with tracking(job.config.log_to, run_dir.path) as tracker:
             _run(job, run_dir, progress, tracker)
+        if report is not None:
+            report(run_dir)
     return run_dir.path
 
 

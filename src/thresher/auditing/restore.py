@@ -20,7 +20,7 @@ GRADIENTS = "gradients"
 DRAWN_ONCE = frozenset({"canaries.safetensors", "drawn.json"})
 """What may be drawn again only as it was: everything else in the folder was made from it."""
 
-_TOLD_ANEW = frozenset({"summary.json", "seconds.json"})
+_TOLD_ANEW = frozenset({"summary.json", "seconds.json", "report.html"})
 """What is written again by every call, with other seconds."""
 
 SCORED = "candidates.parquet"

@@ -45,8 +45,8 @@ class RunDirectory:
     training/, gradients/ (while they are needed), influence.zarr or queries.safetensors, predictions.safetensors,
     cancellation.parquet, candidates.parquet, opinions.safetensors (of rows with classes) and judged.json (with
     retraining), of each other one the same in rounds/NUMBER, and of all together
-    all_scores.parquet, scores.parquet (the verdicts on rows), retrained/, summary.json. A tracker puts its local files
-    beside them.
+    all_scores.parquet, scores.parquet (the verdicts on rows), retrained/, summary.json and report.html. A tracker puts
+    its local files beside them.
 
     Example:
         >>> RunDirectory(Path("runs/a")).scores.as_posix()
@@ -76,6 +76,7 @@ class RunDirectory:
         self.scores = path / "scores.parquet"
         self.retrained = path / "retrained"
         self.summary = path / "summary.json"
+        self.report = path / "report.html"
         self._seconds = path / "seconds.json"
 
     def round(self, number: int) -> RunDirectory:
@@ -139,7 +140,7 @@ class RunDirectory:
     def _forget_look(self) -> None:
         """Take away what a first look left, but for the features and what was drawn."""
         said = (self.predictions, self.canaries, self.candidates, self.opinions, self.all_scores, self.scores)
-        for path in (self.path / ROUNDS, *said, self.summary, self._seconds, self.config):
+        for path in (self.path / ROUNDS, *said, self.summary, self.report, self._seconds, self.config):
             remove(path)
 
     def refuse_other(self, config: AuditConfig, inputs: Mapping[str, str]) -> None:

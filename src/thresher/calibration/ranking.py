@@ -15,6 +15,7 @@ from thresher.calibration.choice import Choice, choose
 from thresher.calibration.confidence import Confidence, confidence
 from thresher.calibration.error_rate import error_rate
 from thresher.calibration.opinions import Opinions
+from thresher.calibration.reliability import Reliable, reliability
 from thresher.calibration.repair import ErrorPair, error_pairs, suggest
 
 
@@ -30,6 +31,7 @@ class Ranking:
         suggestion_confidence: The probability that it is the right one, [n].
         pairs: What wrong labels stand for what.
         annotators: How often each is wrong, by their number.
+        reliability: Whether probabilities are what they say, by canaries; before copies and annotators are heard.
     """
 
     suspicion: Floats
@@ -39,6 +41,7 @@ class Ranking:
     suggestion_confidence: Floats | None = None
     pairs: tuple[ErrorPair, ...] = ()
     annotators: tuple[AnnotatorRate, ...] = ()
+    reliability: tuple[Reliable, ...] = ()
 
 
 def rank_rows(
@@ -66,17 +69,21 @@ def rank_rows(
     suspicion, labels, spoiled = candidates.merged(choice.suspicion)[seen], labels[seen], spoiled[seen]
     suspicion[spoiled] += np.ptp(suspicion) + 1  # before all others, in their order
     pattern = opinions.merge_pattern(candidates) if opinions is not None and choice.combined else None
+    looks = confidence(choice.held_out, posterior, None, opinions.pattern if opinions and pattern else None)
+    reliable = reliability(looks.probability, candidates.canary, posterior.rate.share.estimate, classes)
     sure = confidence(suspicion, posterior, spoiled, pattern and replace(pattern, odds=pattern.odds[seen]))
     rates: tuple[AnnotatorRate, ...] = ()
     if beside is not None:
         heard = inform(suspicion, sure, spoiled, classes, beside.take(seen))
         suspicion, sure, rates = heard.suspicion, heard.confidence, heard.rates
+    ranking = Ranking(suspicion, choice, sure, annotators=rates, reliability=reliable)
     if opinions is None:
-        return _for_all(Ranking(suspicion, choice, sure, annotators=rates), seen)
+        return _for_all(ranking, seen)
     merged = opinions.merged(candidates)[seen]
     suggested, confident = suggest(labels, merged, sure.probability)
     pairs = error_pairs(labels, merged, np.where(spoiled, 0.0, sure.probability))
-    return _for_all(Ranking(suspicion, choice, sure, suggested, np.where(spoiled, 0.0, confident), pairs, rates), seen)
+    confident = np.where(spoiled, 0.0, confident)
+    return _for_all(replace(ranking, suggested=suggested, suggestion_confidence=confident, pairs=pairs), seen)
 
 
 def _for_all(ranking: Ranking, seen: Flags) -> Ranking:

@@ -11,9 +11,10 @@ from rich.table import Table
 from thresher.auditing.decide import DROP
 from thresher.auditing.plan import Plan
 from thresher.progress import byte_size, duration
-from thresher.report.copies import copy_lines
-from thresher.report.detection import annotator_table, calibration_lines, detector_table, influence_table
-from thresher.report.knowledge import knowledge_lines
+from thresher.report.copies import show_copies
+from thresher.report.detection import annotator_sheet, calibration_lines, detector_sheet, influence_table
+from thresher.report.knowledge import show_knowledge
+from thresher.report.sheets import Sheet, as_table
 from thresher.report.titles import GROUP_TITLES, TRAINED_ON_TITLES
 from thresher.summary import GroupCancellation, Summary
 from thresher.tasks.base import Task
@@ -70,24 +71,24 @@ def show_result(console: PlainConsole, summary: Summary, folder: str) -> None:
 
 def _parts(summary: Summary) -> Iterator[RenderableType]:
     if summary.knowledge:
-        yield knowledge_lines(summary.knowledge, summary)
+        yield show_knowledge(summary.knowledge, summary)
     if summary.auto:
-        yield calibration_lines(summary.auto, trained=not summary.config.quick)
+        yield Group(*calibration_lines(summary.auto, trained=not summary.config.quick))
     if summary.annotators:
-        yield annotator_table(summary.annotators)
+        yield as_table(annotator_sheet(summary.annotators))
     if summary.detection:
         if not summary.config.quick:
             yield influence_table(summary)
-        yield detector_table(summary)
+        yield as_table(detector_sheet(summary))
     if summary.measures:
-        yield test_table(summary)
+        yield as_table(test_sheet(summary))
     if summary.spoiled_texts:
         yield spoiled_texts(summary)
     yield suspicious_rows(summary)
     if summary.copies and (summary.copies.rows or summary.copies.queries):
-        yield copy_lines(summary.copies, _task(summary), classes=bool(summary.classes))
+        yield show_copies(summary.copies, _task(summary), classes=bool(summary.classes))
     if summary.cancellation:
-        yield cancellation_table(summary.cancellation)
+        yield as_table(cancellation_sheet(summary.cancellation))
 
 
 def show_end(console: PlainConsole, summary: Summary, folder: str) -> None:
@@ -96,12 +97,12 @@ def show_end(console: PlainConsole, summary: Summary, folder: str) -> None:
     if summary.config.quick:
         console.print("Next: the same command without --quick, which trains the model and goes on from here;")
     then = "or:  " if summary.config.quick else "Next:"
-    console.print(f"{then} thresher clean {folder} --output cleaned.jsonl ({_drops(summary)})")
+    console.print(f"{then} thresher clean {folder} --output cleaned.jsonl ({drop_line(summary)})")
     if summary.auto and summary.classes:
         console.print("      with --relabel it mends labels where it is sure enough")
 
 
-def _drops(summary: Summary) -> str:
+def drop_line(summary: Summary) -> str:
     """How many rows are dropped, and on what ground."""
     drops = f"drops {summary.dropped_rows:,} rows"
     if summary.auto or summary.config.drop is not None:
@@ -109,35 +110,35 @@ def _drops(summary: Summary) -> str:
     return f"{drops}, the lowest {DROP:.0%}: how many are wrong was not estimated, which --detector auto does"
 
 
-def cancellation_table(groups: Sequence[GroupCancellation]) -> RenderableType:
+def cancellation_sheet(groups: Sequence[GroupCancellation]) -> Sheet:
     """C of every layer group, with median, min and max over its weights."""
-    table = Table(title="Cancellation of the training rows' gradients (1 = none)", title_justify="left")
-    table.add_column("")
-    for one in groups:
-        table.add_column(GROUP_TITLES[one.group], justify="right")
-    for title, name in {"of the group": "cancellation", "median weight": "median", "min": "min", "max": "max"}.items():
-        table.add_row(title, *(_ratio(getattr(one, name), one.infinite) for one in groups))
-    notes = "How much rows pull the weights in opposite directions; not how well a group tells good rows from bad."
-    return Group(table, Styled(notes, "dim"))
+    shown = {"of the group": "cancellation", "median weight": "median", "min": "min", "max": "max"}
+    return Sheet(
+        "Cancellation of the training rows' gradients (1 = none)",
+        ("", *(GROUP_TITLES[one.group] for one in groups)),
+        tuple((title, *(_ratio(getattr(one, name), one.infinite) for one in groups)) for title, name in shown.items()),
+        "How much rows pull the weights in opposite directions; not how well a group tells good rows from bad.",
+    )
 
 
-def test_table(summary: Summary) -> RenderableType:
+def test_sheet(summary: Summary) -> Sheet:
     """What the test rows say of each training set, with a 95 % interval for that many test rows."""
     measures = _task(summary).measures
     first, *others = (summary.measures[one.key] for one in measures)
-    table = Table(title=f"{measures[0].title.capitalize()} on {summary.test_rows} test rows, trained on")
-    table.title_justify = "left"
-    table.add_column("training set")
-    for title in (measures[0].title, "95 % interval", *(measure.title for measure in measures[1:])):
-        table.add_column(title, justify="right")
+    rows: list[tuple[str, ...]] = []
     for name, title in TRAINED_ON_TITLES.items():
         if name in first:
             form, margin = measures[0].form, first[name].margin_95
             interval = "" if margin is None else f"± {margin:{form}}"
             rest = zip(measures[1:], others, strict=True)
             values = [f"{found[name].value:{measure.form}}" for measure, found in rest]
-            table.add_row(title, f"{first[name].value:{form}}", interval, *values)
-    return Group(table, Styled("Differences smaller than the intervals may be chance.", "dim"))
+            rows.append((title, f"{first[name].value:{form}}", interval, *values))
+    return Sheet(
+        f"{measures[0].title.capitalize()} on {summary.test_rows} test rows, trained on",
+        ("training set", measures[0].title, "95 % interval", *(measure.title for measure in measures[1:])),
+        tuple(rows),
+        "Differences smaller than the intervals may be chance.",
+    )
 
 
 def spoiled_texts(summary: Summary) -> RenderableType:

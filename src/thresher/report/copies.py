@@ -10,9 +10,20 @@ from thresher.tasks.base import Task
 from thresher.terminal import indent
 
 SHOWN = 3
+WHERE = "All of them: the columns copy_of and contradicted of scores.parquet."
 
 
-def copy_lines(found: NearCopies, task: type[Task], *, classes: bool) -> RenderableType:
+def show_copies(found: NearCopies, task: type[Task], *, classes: bool) -> RenderableType:
+    """:func:`copy_lines`, and some of the contradictions."""
+    return Group(
+        Styled("Near copies", "italic"),
+        *copy_lines(found, classes=classes),
+        *(part for number, one in enumerate(found.shown[:SHOWN], 1) for part in _contradiction(number, one, task)),
+        Styled(WHERE, "dim"),
+    )
+
+
+def copy_lines(found: NearCopies, *, classes: bool) -> list[str]:
     """How many rows are near copies, which of them contradict, and what clean queries have to do with it."""
     lines = [
         f"{found.rows:,} rows have a near copy among the others: they are {found.groups:,} different texts."
@@ -32,13 +43,7 @@ def copy_lines(found: NearCopies, task: type[Task], *, classes: bool) -> Rendera
             f"{found.queries:,} clean queries are near copies of training rows: what is learned by heart counts as "
             f"known there. {_against_queries(found)}"
         )
-    shown = found.shown[:SHOWN]
-    return Group(
-        Styled("Near copies", "italic"),
-        *lines,
-        *(part for number, one in enumerate(shown, 1) for part in _contradiction(number, one, task)),
-        Styled("All of them: the columns copy_of and contradicted of scores.parquet.", "dim"),
-    )
+    return lines
 
 
 def _against_queries(found: NearCopies) -> str:

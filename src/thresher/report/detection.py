@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.styled import Styled
 from rich.table import Table
 
+from thresher.report.sheets import Sheet
 from thresher.report.titles import GROUP_TITLES
 from thresher.scores.names import DetectorScore, configuration_called, score_called
 from thresher.summary import Annotator, Calibration, ErrorKind, ErrorPair, ErrorRate, Share, Summary
@@ -44,29 +45,28 @@ def influence_table(summary: Summary) -> RenderableType:
     return Group(table, Styled(notes, "dim"))
 
 
-def detector_table(summary: Summary) -> RenderableType:
+def detector_sheet(summary: Summary) -> Sheet:
     """The same for the ranking, for detectors without influence, and for the influence that finds most."""
     entries = {entry.score: entry for entry in summary.detection}
     called = {name: score_called(name) for name in entries if name not in ("auto", "chance", "oracle")}
     influences = [name for name, one in called.items() if one.kind == "influence"]
     best = max(influences, key=lambda name: entries[name].ndr30, default=None)
     detectors = {name: one.detector for name, one in called.items() if isinstance(one, DetectorScore)}
-    table = Table(title=f"Planted errors found by other ways to rank ({_planted(summary)})", title_justify="left")
-    table.add_column("score")
-    for title in MEASURES.values():
-        table.add_column(title, justify="right")
+    rows: list[tuple[str, ...]] = []
     shown = [name for name in ("auto",) if name in entries]
     shown += sorted(detectors, key=lambda name: -entries[name].ndr30)
     for name in [*shown, *([best] if best else []), "chance", "oracle"]:
         star = "*" if name == summary.score else " "
         title = f"{name} (the best of {len(influences)} influences in hindsight)" if name == best else name
         values = [f"{getattr(entries[name], measure):{'.0%' if measure == 'ndr30' else '.2f'}}" for measure in MEASURES]
-        table.add_row(detectors.get(title, title) + star, *values)
+        rows.append((detectors.get(title, title) + star, *values))
     blind = "; auto did not see which rows were planted" * ("auto" in entries)
-    return Group(table, Styled(f"* the score that ranks the rows{blind}.", "dim"))
+    title = f"Planted errors found by other ways to rank ({_planted(summary)})"
+    note = f"* the score that ranks the rows{blind}."
+    return Sheet(title, ("score", *MEASURES.values()), tuple(rows), note)
 
 
-def calibration_lines(auto: Calibration, *, trained: bool) -> RenderableType:
+def calibration_lines(auto: Calibration, *, trained: bool) -> list[str]:
     """What canaries told about the ranking and about the rows, of a model ``trained`` on them or only looked at."""
     rate = auto.error_rate
     found, error, other = auto.canaries_auroc.single, auto.canaries_auroc_error.single, auto.canaries_auroc.combination
@@ -96,7 +96,7 @@ def calibration_lines(auto: Calibration, *, trained: bool) -> RenderableType:
             "The two contradict one another: errors are not like canaries here, or clean queries not like the rows. "
             "Trust the order more than the probabilities."
         )
-    return Group(*lines)
+    return lines
 
 
 def _canaries(auto: Calibration, *, trained: bool) -> str:
@@ -151,21 +151,17 @@ def _ways(rate: ErrorRate) -> str:
     return f"; by canaries alone {_interval(rate.canaries)}, by clean queries alone {_interval(rate.queries)}"
 
 
-def annotator_table(annotators: Sequence[Annotator]) -> RenderableType:
+def annotator_sheet(annotators: Sequence[Annotator]) -> Sheet:
     """Who labelled the rows, and how often each is wrong: those who are most often so."""
     left = len(annotators) - SHOWN_ANNOTATORS
-    table = Table(
-        title=f"Errors by annotator{f', the first of {len(annotators):,}' * (left > 0)}", title_justify="left"
+    title = f"Errors by annotator{f', the first of {len(annotators):,}' * (left > 0)}"
+    rows = tuple(
+        (one.name, f"{one.rows:,}", f"{one.estimate:.0%}", _interval(one)) for one in annotators[:SHOWN_ANNOTATORS]
     )
-    table.add_column("annotator")
-    for title in ("rows", "wrong", "95 % interval"):
-        table.add_column(title, justify="right")
-    for one in annotators[:SHOWN_ANNOTATORS]:
-        table.add_row(one.name, f"{one.rows:,}", f"{one.estimate:.0%}", _interval(one))
-    notes = (
+    note = (
         "Drawn to what all annotators do where one labelled few rows; each row's probability has heard who labelled it."
     )
-    return Group(table, Styled(notes, "dim"))
+    return Sheet(title, ("annotator", "rows", "wrong", "95 % interval"), rows, note)
 
 
 def _planted(summary: Summary) -> str:

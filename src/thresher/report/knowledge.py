@@ -12,16 +12,19 @@ from thresher.summary import AnswerLoss, ClassRight, KnowledgeOfAnswers, Knowled
 SHOWN_CLASSES, SHOWN_PAIRS = 8, 3
 
 
-def knowledge_lines(known: KnowledgeOfClasses | KnowledgeOfAnswers, summary: Summary) -> RenderableType:
-    """What the clean queries say of the model, beside who knows less; and any doubt that it has learned the task."""
+def show_knowledge(known: KnowledgeOfClasses | KnowledgeOfAnswers, summary: Summary) -> RenderableType:
+    """:func:`knowledge_lines`, and any doubt that the model has learned the task."""
+    doubt = [Styled(known.doubt, "bold")] if known.doubt else []
+    return Group(Styled("What the model knows", "italic"), *knowledge_lines(known, summary), *doubt)
+
+
+def knowledge_lines(known: KnowledgeOfClasses | KnowledgeOfAnswers, summary: Summary, who: str = "It") -> list[str]:
+    """What the clean queries say of the model, which is called ``who``, beside who knows less."""
     rate = "" if summary.training is None else f" after training at a rate of {summary.training.learning_rate:g}"
     if isinstance(known, KnowledgeOfClasses):
-        who = "A probe on the features of the model as it came" if summary.config.quick else "It"
-        lines = _of_classes(known, who, rate)
-    else:
-        lines = _of_answers(known, rate)
-    doubt = [Styled(known.doubt, "bold")] if known.doubt else []
-    return Group(Styled("What the model knows", "italic"), *lines, *doubt)
+        looked = "A probe on the features of the model as it came" if summary.config.quick else who
+        return _of_classes(known, looked, rate)
+    return _of_answers(known, rate)
 
 
 def _of_classes(known: KnowledgeOfClasses, who: str, rate: str) -> list[str]:

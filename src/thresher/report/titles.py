@@ -20,6 +20,7 @@ TRAINED_ON_TITLES = {
     "dropped_at_random": "after dropping as many at random",
     "errors_removed": "with the planted errors really gone",
 }
+VERDICT_TITLES = {"keep": "kept", "relabel": "relabelled", "drop": "dropped", "unsure": "unsure"}
 METRIC_TITLES = {
     "ndr30": "NDR@30",
     "auc_ndr": "AUC-NDR",
@@ -28,3 +29,13 @@ METRIC_TITLES = {
     "precision50": "precision at 50",
     "accuracy": "accuracy after retraining",
 }
+FAMILIES = {
+    "influence": "influence on the clean rows",
+    "training": "how hard it was to learn",
+    "probe": "a probe on features of the model as it came",
+    "frozen neighbours": "labels of its neighbours, before fine-tuning",
+    "tuned neighbours": "labels of its neighbours, after fine-tuning",
+    "frozen law": "what clean rows tell of such labels, before fine-tuning",
+    "tuned law": "what clean rows tell of such labels, after fine-tuning",
+}
+"""Families of scores in the words of people."""

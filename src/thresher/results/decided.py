@@ -20,17 +20,15 @@ from thresher.calibration.candidates import RANDOM, normal, side_by_side
 from thresher.calibration.decided import Lesson, Traits, learn
 from thresher.calibration.opinions import Opinions
 from thresher.calibration.stack import family_of
-from thresher.decisions import Decision, DecisionLog, fingerprints, standing
+from thresher.decisions import DECISIONS, Decision, DecisionLog, standing
 from thresher.detectors.evidence import UNTRAINED, Features
 from thresher.detectors.neighbours import nearest_rows
 from thresher.model.predict import read_predictions
 from thresher.scores.names import ScoreName
 from thresher.scores.stored import read_scores
+from thresher.scores.table import known_by
 from thresher.summary import Summary
 from thresher.tensors import read_tensors
-
-DECISIONS = "decisions.jsonl"
-"""In a run directory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +53,7 @@ class DecidedRun:
     @cached_property
     def known(self) -> list[str]:
         """What each row is known by: its text and its label as trained on, [n]."""
-        labels = self.scores["label"].astype(str) if "label" in self.scores else [""] * len(self.scores)
-        return fingerprints(zip(self.scores["text"], labels, strict=True))
+        return known_by(self.scores)
 
     def standing(self, decisions: Iterable[Decision]) -> dict[int, Decision]:
         """The decision that stands about each row that there is one about, by the row's number here."""

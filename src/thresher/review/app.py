@@ -13,12 +13,13 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from thresher.errors import ConfigError, ThresherError
 from thresher.lines import one_line, plain
+from thresher.report.look import LOOK
 from thresher.review.guard import Guard
 from thresher.review.room import Room
 from thresher.review.selection import KINDS, ORDERS, PAGE, STATES, Selection
@@ -40,6 +41,7 @@ def make_app(room: Room, token: str, hosts: tuple[str, ...]) -> Starlette:
         Route("/causes", pages.causes),
         Route("/decide", pages.decide, methods=["POST"]),
         Route("/undo", pages.undo, methods=["POST"]),
+        Route("/static/look.css", _look),
         Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
     ]
     return Starlette(
@@ -47,6 +49,10 @@ def make_app(room: Room, token: str, hosts: tuple[str, ...]) -> Starlette:
         middleware=[Middleware(Guard, token=token, hosts=hosts)],
         exception_handlers={ThresherError: _sentence},
     )
+
+
+async def _look(_: Request) -> Response:
+    return FileResponse(LOOK)
 
 
 async def _sentence(_: Request, error: Exception) -> Response:

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from thresher.decisions import Decision
-from thresher.lines import plain_lines
+from thresher.report.passages import Passage, passages_of
+from thresher.report.titles import FAMILIES
 from thresher.results.contradicted import SimilarQuery, told_by_queries
 from thresher.results.decided import DecidedRun
 from thresher.results.explain import Explanation
 from thresher.scores.table import said_of
 from thresher.tasks.base import Task
 
-FOLDED = 1200
-"""Characters of a text that are shown before it is unfolded."""
-
 SHOWN = 3
 """Clean rows to show of each kind, and training rows."""
-
-FAMILIES = {
-    "influence": "influence on the clean rows",
-    "training": "how hard it was to learn",
-    "probe": "a probe on features of the model as it came",
-    "frozen neighbours": "labels of its neighbours, before fine-tuning",
-    "tuned neighbours": "labels of its neighbours, after fine-tuning",
-    "frozen law": "what clean rows tell of such labels, before fine-tuning",
-    "tuned law": "what clean rows tell of such labels, after fine-tuning",
-}
-"""Families of scores in the words of people."""
-
-
-@dataclass(frozen=True)
-class Passage:
-    """A part of a row's text under its ``title``; long ones are ``folded``."""
-
-    title: str
-    text: str
-
-    @property
-    def folded(self) -> bool:
-        """Whether only its beginning is shown at first."""
-        return len(self.text) > FOLDED
 
 
 @dataclass(frozen=True)
@@ -116,17 +90,6 @@ def card_of(
         decision=decision,
         problems=() if hidden else _problems(said, decided=decision is not None),
     )
-
-
-def passages_of(about: Mapping[str, Any]) -> tuple[Passage, ...]:
-    """The text of a row, as a task describes it."""
-    texts: list[tuple[str, Any]] = []
-    if "text" in about:
-        parts: Sequence[str] = about["text"]
-        texts = [("", parts[0])] if len(parts) == 1 else [("first", parts[0]), ("second", parts[1])]
-    else:
-        texts = [(name, about[name]) for name in ("prompt", "completion") if name in about]
-    return tuple(Passage(title, plain_lines(str(text))) for title, text in texts)
 
 
 def _choices(run: DecidedRun, row: int, label: str | None, *, hidden: bool) -> tuple[Choice, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ def write_scores(target: Path, scores: Mapping[ScoreName, Floats], about: Mappin
         pq.write_table(table, temporary)
 
 
-def read_scores(source: Path) -> dict[ScoreName, Floats]:
-    """The scores [n] of a file by their records."""
-    here = scores_in(source)
+def read_scores(source: Path, wanted: Collection[str] | None = None) -> dict[ScoreName, Floats]:
+    """The scores [n] of a file by their records; of those names alone that are ``wanted``, as far as they are there."""
+    here = [one for one in scores_in(source) if wanted is None or one.name in wanted]
     table = pq.read_table(verified(source), columns=[one.name for one in here])
     return {one: table[one.name].to_numpy() for one in here}
 

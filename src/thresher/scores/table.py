@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from thresher.arrays import Floats
+from thresher.decisions import fingerprints
 from thresher.influences.registry import INFLUENCE
 from thresher.influences.tensor import reference_rows
 from thresher.model.names import ModuleName, groups_in, in_group
@@ -24,6 +25,12 @@ def said_of(table: pd.DataFrame, row: int) -> dict[str, Any]:
     values = {str(name): table.at[row, name] for name in table if name != "text"}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     return {name: None if value != value else value for name, value in plain.items()}  # noqa: PLR0124 (no number)
+
+
+def known_by(table: pd.DataFrame) -> list[str]:
+    """What each row of scores.parquet is known by to decisions: its text and its label as trained on, [n]."""
+    labels = table["label"].astype(str) if "label" in table else [""] * len(table)
+    return fingerprints(zip(table["text"], labels, strict=True))
 
 
 def available(modules: Sequence[ModuleName], methods: Iterable[str], ks: Sequence[float]) -> list[Configuration]:

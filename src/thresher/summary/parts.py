@@ -143,6 +143,25 @@ class ByChoice(Entry):
     combination: float
 
 
+class Reliable(Entry):
+    """Rows that are said to be wrong with about the same probability, and how many are, as canaries tell it."""
+
+    above: float
+    up_to: float
+    """The probabilities of these rows lie from ``above`` to ``up_to``."""
+    probability: float
+    """Their mean."""
+    rows: int
+    """Looks at rows as they were given: each training, or round of a first look, is one."""
+    canaries: int
+    """Canaries beside them that were given such a probability by what was not fitted to them."""
+    wrong: float
+    """The share of the rows that is wrong, by how many canaries lie there."""
+    low: float
+    high: float
+    """Its 95 % interval."""
+
+
 class Calibration(Entry):
     """What canaries told: the scores that they chose, and how sure that makes the ranking."""
 
@@ -170,6 +189,8 @@ class Calibration(Entry):
     """Rows with a spoiled text, by what is wrong with it."""
     more_likely_wrong: int
     """Rows that are more likely wrong than right."""
+    reliability: tuple[Reliable, ...] = ()
+    """Whether probabilities are what they say, from the least to the most likely wrong rows."""
 
 
 class Row(Entry):
