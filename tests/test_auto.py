@@ -214,7 +214,7 @@ def test_the_console_says_whether_errors_follow_a_pattern_and_of_which_labels(fi
     assert line(0.03, []) == "Kind: errors hit the classes alike, as far as clean queries tell."
     assert "leave open whether errors follow a pattern (probability 0.50)" in line(0.5, [])
     shown = line(0.97, pairs)
-    assert "; of 1,200 rows labelled [0] 90 look like y, and about 100 are wrong in this way; of 1,201 rows" in shown
+    assert "; about 100 of 1,200 rows labelled [0] are thought to be y; about 99 of 1,201 rows" in shown
     assert "labelled [2]" in shown and "labelled [3]" not in shown and shown.endswith(".")
     assert "Kind:" not in told(finished, kind=None)  # of answers
 

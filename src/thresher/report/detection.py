@@ -123,16 +123,14 @@ def _kind(kind: ErrorKind) -> str:
         said = "errors hit the classes alike, as far as clean queries tell"
     else:
         said = f"clean queries leave open whether errors follow a pattern (probability {likely:.2f})"
-    pairs = [f"of {count_pair(pair)}" for pair in kind.pairs[:SHOWN_PAIRS]]
+    pairs = [count_pair(pair) for pair in kind.pairs[:SHOWN_PAIRS]]
     return f"Kind: {said}{'; ' * bool(pairs)}{'; '.join(pairs)}."
 
 
 def count_pair(pair: ErrorPair) -> str:
-    """How many rows have a label, and how many of them are taken for, and are, another class."""
-    return (
-        f"{pair.rows:,} rows labelled {pair.label} {pair.alike:,} look like {pair.likely}, and about "
-        f"{pair.wrong:,.0f} are wrong in this way"
-    )
+    """How many of the rows with a label are thought to be another class, and how many look it, if that is as many."""
+    told = f"about {pair.wrong:,.0f} of {pair.rows:,} rows labelled {pair.label} are thought to be {pair.likely}"
+    return f"{told} ({pair.alike:,} look more like it)" if pair.alike >= pair.wrong else told
 
 
 def _texts(problems: Mapping[str, int]) -> str:

@@ -69,7 +69,7 @@ def _who(found: Explanation) -> RenderableType:
     verdict = "dropped" if found.rank <= found.dropped else "kept"
     told: list[str] = []
     if found.pair is not None:
-        told.append(f"Of {count_pair(found.pair)}.")
+        told.append(f"A{count_pair(found.pair).removeprefix('a')}.")
     if found.annotator is not None:
         by = found.annotator
         told.append(

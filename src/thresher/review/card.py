@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from thresher.decisions import Decision
+from thresher.report.detection import count_pair
 from thresher.report.passages import Passage, passages_of
 from thresher.report.titles import FAMILIES
 from thresher.results.contradicted import SimilarQuery, told_by_queries
@@ -135,10 +136,7 @@ def weigh(run: DecidedRun, given: Task, scores: pd.DataFrame, row: int, found: E
         add(f"{count} of the {near} clean rows most like it have another label", bad=2 * count > near)
     pair, who = told.get("pair"), told.get("annotator")
     if pair is not None:
-        told_of = (
-            f"about {pair.wrong:.0f} of the {pair.rows:,} rows labelled {pair.label} are thought to be {pair.likely}"
-        )
-        add(told_of, bad=True)
+        add(count_pair(pair), bad=True)
     if who is not None:
         rate = f"{who.estimate:.0%} ({who.low:.0%} to {who.high:.0%})"
         add(f"{who.name}, who labelled it, is wrong in {rate}", bad=who.estimate > 0.5)
