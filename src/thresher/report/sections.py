@@ -114,7 +114,7 @@ def _ranking(facts: Facts) -> Picture:
         from thresher.report.pictures import ranking_picture
 
         values = scores["probability_wrong" if known else "score"].to_numpy()
-        return ranking_picture(values, dropped, planted, about)
+        return ranking_picture(values, dropped, planted, None if known else about)
 
     alt = f"{about.capitalize()} each of {len(scores):,} rows is, by rank; the first {dropped:,} are dropped."
     note = "The shaded rows are those that the audit drops." + " Marks above: planted errors." * bool(planted)
