@@ -144,7 +144,9 @@ def decided(facts: Facts) -> Section:
     """What people decided."""
     found = Counter(one.verdict for one in facts.decided.values())
     if not found:
-        return Section("decided", "What people decided", ("Nobody has decided about a row yet: thresher review.",))
+        return Section(
+            "decided", "What people decided", ("Nobody has decided about a row yet; thresher review is for that.",)
+        )
     said = ", ".join(f"{found[name]:,} {title}" for name, title in VERDICT_TITLES.items() if found[name])
     line = f"People decided about {len(facts.decided):,} of {len(facts.scores):,} rows: {said}."
     return Section("decided", "What people decided", (line,))
