@@ -1,9 +1,12 @@
-"""A page as a browser takes it apart: its elements, tables and texts."""
+"""A page as a browser takes it apart: its elements, tables and texts; and that nothing on it can do anything."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+
+import thresher
 
 EMPTY = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -66,3 +69,39 @@ class Page(HTMLParser):
 
     def count(self, tag: str) -> int:
         return sum(name == tag for name, _ in self.elements)
+
+
+def page_of(result: thresher.AuditResult) -> Page:
+    return Page.of((result.folder / "report.html").read_text(encoding="utf-8"))
+
+
+def pictures(page: Page) -> set[str]:
+    """Names of the pictures, which begin the names of their parts."""
+    return {given["id"].partition("-figure_1")[0] for _, given in page.elements if "-figure_1" in given.get("id", "")}
+
+
+def check_contained(text: str) -> None:
+    """Nothing on the page can ask for anything, run anything, or stand for two parts."""
+    page = Page.of(text)
+    names = [given["id"] for _, given in page.elements if "id" in given]
+    assert len(names) == len(set(names))
+    asked = {"src", "srcset", "data", "action", "background", "poster", "formaction", "ping", "manifest", "xlink:href"}
+    for tag, given in page.elements:
+        assert tag not in {
+            "script",
+            "link",
+            "img",
+            "iframe",
+            "object",
+            "embed",
+            "form",
+            "base",
+            "foreignobject",
+            "image",
+        }
+        assert not asked & set(given) and not [name for name in given if name.startswith("on")], (tag, given)
+        assert "href" not in given or given["href"].removeprefix("#") in names
+        for value in given.values():
+            assert all(one in names for one in re.findall(r"url\(#?([^)]*)\)", value))
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style and "@import" not in style and "http" not in style

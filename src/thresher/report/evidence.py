@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+PATTERNED = 0.5
+"""Probability of a pattern from which on its law counts more than canaries do."""
+
+NOT_KEPT = "This run did not keep what its canaries tell of that; the audit's own command, given again, adds it."
+
+
 def reliable(facts: Facts, auto: Calibration) -> Section:
     """Whether probabilities are what they say."""
     lines = [
@@ -26,8 +32,8 @@ def reliable(facts: Facts, auto: Calibration) -> Section:
         "label lie where wrong rows lie, and each was judged by what was not fitted to it."
     ]
     if not auto.reliability:
-        return Section("reliable", "How sure is it", ("This run did not keep what its canaries tell of that.",))
-    if auto.kind is not None and auto.kind.patterned > 0.5:
+        return Section("reliable", "How sure is it", (NOT_KEPT,))
+    if auto.kind is not None and auto.kind.patterned > PATTERNED:
         lines.append(
             "Errors follow a pattern here, so probabilities come from the clean rows more than from canaries, which "
             "are too few where such errors are."
@@ -84,9 +90,16 @@ def evidence(facts: Facts) -> Section:
 def _why(auto: Calibration) -> str:
     found = auto.canaries_auroc
     compared = f"AUROC {found.combination:.2f} together, {found.single:.2f} the best alone"
+    if auto.kind is not None and auto.kind.patterned > PATTERNED:
+        return (
+            f"Errors follow a pattern (probability {auto.kind.patterned:.2f}). A model believes such errors, and "
+            "canaries hardly show them. So by that probability rows are ranked by the law that clean rows tell of "
+            "wrong labels and by mean influence, where there is one; by the rest of it by the kinds below. On "
+            f"canaries: {compared}."
+        )
     if auto.combined:
         return (
-            f"Evidence that ranks canaries low is trusted. Together the kinds below do it about as well as the best "
+            "Evidence that ranks canaries low is trusted. Together the kinds below do it about as well as the best "
             f"single score or better ({compared}), and do not hang on one."
         )
     return f"{auto.best_single} alone finds canaries better than all together, by more than chance ({compared})."

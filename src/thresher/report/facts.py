@@ -40,8 +40,9 @@ LEVELS = {0.0: "under 10 %", 0.1: "10 to 50 %", 0.5: "50 to 90 %", 0.9: "over 90
 ON_LAYERS = 4
 """Rows whose way through the layers is drawn."""
 
-RANKED = 20_000_000
-"""Numbers of the influence tensor that are ranked within a second; of more the mean is taken."""
+RANKED, READ = 10_000_000, 100_000_000
+"""Numbers of the influence tensor that are ranked within a second, and that are read within one; of more than the first
+the mean is taken, and more than the second are left alone."""
 
 AXES = 12
 """Directions in which features differ most, among which those are found that tell labels apart."""
@@ -197,10 +198,10 @@ class Facts:
             return None
         rows = rounds_as_given(self.run_dir, [one.row for one in self.summary.suspicious])[0][:ON_LAYERS]
         tensor = file.open()
+        if not rows or tensor[shown.influence].size > READ:
+            return None
         how = shown.aggregation if tensor[shown.influence].size <= RANKED else "mean"
         k = self.summary.config.k
-        if not rows:
-            return None
         found = layer_ranks(tensor, [shown.influence], rows, how, k, among=len(self.scores), progress=Silent())
         percent = {row: one[shown.influence].astype("Float64") for row, one in zip(rows, found, strict=True)}
         table = pd.DataFrame(percent).astype(float).dropna(how="all") * (100 / len(self.scores))

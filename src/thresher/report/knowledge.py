@@ -24,7 +24,7 @@ def knowledge_lines(known: KnowledgeOfClasses | KnowledgeOfAnswers, summary: Sum
     if isinstance(known, KnowledgeOfClasses):
         looked = "A probe on the features of the model as it came" if summary.config.quick else who
         return _of_classes(known, looked, rate)
-    return _of_answers(known, rate)
+    return _of_answers(known, who.lower(), rate)
 
 
 def _of_classes(known: KnowledgeOfClasses, who: str, rate: str) -> list[str]:
@@ -42,9 +42,9 @@ def _of_classes(known: KnowledgeOfClasses, who: str, rate: str) -> list[str]:
     return lines
 
 
-def _of_answers(known: KnowledgeOfAnswers, rate: str) -> list[str]:
+def _of_answers(known: KnowledgeOfAnswers, name: str, rate: str) -> list[str]:
     """Loss on the clean answers, beside that before training; how many became likelier."""
-    lines = [f"Of {known.queries} clean answers it has a loss of {_losses(known.now)}{rate}."]
+    lines = [f"Of {known.queries} clean answers {name} has a loss of {_losses(known.now)}{rate}."]
     if known.before is not None:
         who, what = ("As it came", "training") if known.trained_here else ("Without its adapter", "the adapter")
         moved = f"{what} made {known.likelier} answers likelier and {known.less_likely} less likely"

@@ -53,9 +53,9 @@ def intervals_picture(lines: Sequence[tuple[str, Share]], about: str, *, share: 
     return figure
 
 
-def ranking_picture(values: Floats, dropped: int, planted: Sequence[int], about: str) -> Figure:
-    """A line over the ranks, of ``values`` in their order; ``planted`` are the ranks of planted errors."""
-    figure, axes = _new(2.7)
+def ranking_picture(values: Floats, dropped: int, planted: Sequence[int], score: str | None = None) -> Figure:
+    """A line over the ranks, of ``values`` in their order: probabilities, or a ``score``; and what was ``planted``."""
+    figure, axes = _new(2.7, left=0.13 if score is None else 0.2)
     count = len(values)
     shown = np.unique(np.linspace(0, count - 1, MOST_POINTS).astype(int))
     axes.axvspan(0.5, dropped + 0.5, color=WELL, zorder=0, linewidth=0)
@@ -71,7 +71,10 @@ def ranking_picture(values: Floats, dropped: int, planted: Sequence[int], about:
         axes.text(1.0, 1.08, "planted errors", transform=axes.transAxes, ha="right", fontsize=8, color=BAD)
     axes.set_xlim(0.5, count + 0.5)
     axes.set_xlabel("rank (1 = most detrimental)")
-    axes.set_ylabel(plain(about), parse_math=False)
+    if score is None:
+        axes.set_ylim(-0.02, 1.02)
+        axes.yaxis.set_major_formatter(_percent)
+    axes.set_ylabel("how likely wrong" if score is None else one_line(score, 40), parse_math=False)
     return figure
 
 
@@ -125,31 +128,27 @@ def detection_picture(curves: Mapping[str, Floats]) -> Figure:
 
 def table_picture(table: pd.DataFrame, low: float, high: float, form: str, titles: tuple[str, str]) -> Figure:
     """A number in each cell, the darker the nearer to ``high``; ``titles`` are those of lines and columns."""
-    wide = max(len(_short(name)) for name in table.index)
-    figure, axes = _new(1.7 + 0.34 * len(table), left=min(0.4, 0.11 + 0.0125 * wide))
-    values = table.to_numpy(dtype=np.float64)
-    for (line, column), value in np.ndenumerate(values):
+    lines, columns = ([_short(name) for name in names] for names in (table.index, table.columns))
+    longest = max(map(len, columns))
+    turned = len(columns) * longest > 50
+    below = 0.5 + (0.04 * longest if turned else 0)
+    high_enough = 0.25 + 0.34 * len(lines) + below
+    figure, axes = _new(high_enough, left=min(0.4, 0.11 + 0.0125 * max(map(len, lines))), bottom=below / high_enough)
+    for (line, column), value in np.ndenumerate(table.to_numpy(dtype=np.float64)):
         if np.isfinite(value):
             strength = float(np.clip((value - low) / max(high - low, 1e-12), 0, 1))
             axes.add_patch(_cell(column, line, 0.06 + 0.74 * strength))
             axes.text(column, line, f"{value:{form}}", ha="center", va="center", fontsize=8.5)
-    turned = len(table.columns) * max(len(_short(name)) for name in table.columns) > 50
-    axes.set_xticks(
-        range(len(table.columns)),
-        [_short(name) for name in table.columns],
-        rotation=35 if turned else 0,
-        ha="right" if turned else "center",
-        parse_math=False,
-    )
-    axes.set_yticks(range(len(table)), [_short(name) for name in table.index], parse_math=False)
-    axes.set_xlim(-0.5, len(table.columns) - 0.5)
-    axes.set_ylim(len(table) - 0.5, -0.5)
+    how: Any = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if turned else {}
+    axes.set_xticks(range(len(columns)), columns, parse_math=False, **how)
+    axes.set_yticks(range(len(lines)), lines, parse_math=False)
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(lines) - 0.5, -0.5)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_ylabel(titles[0])
     axes.set_xlabel(titles[1])
-    figure.subplots_adjust(bottom=min(0.5, (1.3 if turned else 0.5) / figure.get_figheight()))
     return figure
 
 

@@ -114,7 +114,7 @@ def _ranking(facts: Facts) -> Picture:
         from thresher.report.pictures import ranking_picture
 
         values = scores["probability_wrong" if known else "score"].to_numpy()
-        return ranking_picture(values, dropped, planted, about)
+        return ranking_picture(values, dropped, planted, None if known else about)
 
     alt = f"{about.capitalize()} each of {len(scores):,} rows is, by rank; the first {dropped:,} are dropped."
     note = "The shaded rows are those that the audit drops." + " Marks above: planted errors." * bool(planted)
@@ -144,7 +144,9 @@ def decided(facts: Facts) -> Section:
     """What people decided."""
     found = Counter(one.verdict for one in facts.decided.values())
     if not found:
-        return Section("decided", "What people decided", ("Nobody has decided about a row yet: thresher review.",))
+        return Section(
+            "decided", "What people decided", ("Nobody has decided about a row yet; thresher review is for that.",)
+        )
     said = ", ".join(f"{found[name]:,} {title}" for name, title in VERDICT_TITLES.items() if found[name])
     line = f"People decided about {len(facts.decided):,} of {len(facts.scores):,} rows: {said}."
     return Section("decided", "What people decided", (line,))
