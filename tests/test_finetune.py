@@ -107,6 +107,27 @@ def test_the_epoch_that_will_be_chosen_is_always_hopeful(seen: list[tuple[int, i
         assert set(later) <= set(hopeful)  # what was taken away is never wanted again
 
 
+def test_in_vain_are_epochs_that_brought_neither_more_right_nor_a_lower_loss() -> None:
+    seen = [(0.9, 0.5), (0.8, 0.5), (0.8, 0.5), (0.9, 0.6), (1.0, 0.6), (1.1, 0.4)]
+    epochs = [Epoch(1.0, loss, right) for loss, right in seen]
+    assert [History(tuple(epochs[:count])).in_vain for count in range(7)] == [0, 0, 0, 1, 0, 1, 2]
+    answers = [Epoch(1.0, loss) for loss in (3.0, 2.0, 2.5, 1.9)]
+    assert [History(tuple(answers[:count])).in_vain for count in range(5)] == [0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("rate", [5e-3, 1e-12])  # at which something is learned, and nothing
+def test_a_training_ends_when_its_patience_does_and_is_else_the_same(tmp_path: Path, rate: float) -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 8, "learning_rate": rate, "lora_dropout": 0.0})
+    _, whole = trained(tmp_path / "whole", recipe)
+    _, ended = trained(tmp_path / "ended", recipe.model_copy(update={"patience": 2}))
+    counts = [History(whole.epochs[:count]).in_vain for count in range(1, 9)]
+    expected = next((count for count, vain in enumerate(counts, start=1) if vain >= 2), 8)
+    assert ended.epochs == whole.epochs[:expected]
+    assert len(read_epoch_predictions(tmp_path / "ended")) == expected
+    weights, again = trained(tmp_path / "ended", recipe.model_copy(update={"patience": 2}))  # nothing is added
+    assert again == ended and weights
+
+
 def test_only_weights_that_may_be_chosen_are_kept_and_the_chosen_ones_are_those_of_their_epoch(tmp_path: Path) -> None:
     weights, history = trained(tmp_path / "a", RECIPE.model_copy(update={"epochs": 6}))
     assert sorted(int(file.stem) for file in (tmp_path / "a" / "kept").iterdir()) == history.hopeful

@@ -14,7 +14,7 @@ import thresher
 from audits import Audits, flags
 from folders import answers, classifier_folder, generator_folder, reviews, write_rows
 from summaries import known_of_classes, told_by_canaries
-from thresher.auditing.budget import FEWEST_EPOCHS, FEWEST_TOKENS, affordable, first_tokens
+from thresher.auditing.budget import FEWEST_EPOCHS, FEWEST_TOKENS, PATIENCE, affordable, first_tokens
 from thresher.auditing.cost import SHORT, cheaper, passes
 from thresher.auditing.plan import make_plan
 from thresher.auditing.prepare import prepare
@@ -147,6 +147,10 @@ def test_a_cpu_passes_over_the_rows_less_often_where_nobody_says_and_never_less_
     assert found == {20: 10, 6: 6, 1: FEWEST_EPOCHS}
     given = config.model_copy(update={"epochs": 10})
     assert affordable(given, job.subject, train).epochs == 10
+    patience = [affordable(one, job.subject, train).patience for one in (config, given)]
+    assert patience == [PATIENCE, 0]  # what the user gives is taken as it is
+    for told in (0, 1):
+        assert affordable(config.model_copy(update={"patience": told}), job.subject, train).patience == told
 
 
 def test_what_is_cheaper_saves_what_it_says(place: Path, tmp_path: Path) -> None:

@@ -224,6 +224,12 @@ class Recipe(Section):
         le=100_000,
         description="Passes over the training rows. On a CPU fewer by default, three at least, where these take hours.",
     )
+    patience: int | None = Field(
+        default=None,
+        ge=0,
+        description="End fine-tuning where so many epochs brought neither more queries right nor a lower loss on them; "
+        "0: never. By default 3, or 0 where --epochs is given.",
+    )
     batch_size: int | None = Field(
         default=None,
         ge=1,

@@ -45,9 +45,17 @@ def first_tokens(encoded: Mapping[Part, EncodedRows], subject: LoadedModel) -> i
     return max(fits, default=FEWEST_TOKENS)
 
 
+PATIENCE = 3
+"""Epochs that brought nothing, after which a training ends: over 57 trainings none lost by it (docs/recipe.md)."""
+
+
 def affordable(config: AuditConfig, subject: LoadedModel, train: EncodedRows) -> AuditConfig:
-    """With fewer epochs where a CPU would take hours for the default number, and the user gives none."""
-    if "epochs" in config.model_fields_set or subject.kind != "lora" or subject.device.type != "cpu":
+    """With the patience that it has by default, and with fewer epochs where a CPU would take hours for the default
+    number; a number of epochs that the user gives is taken as it is."""
+    given = "epochs" in config.model_fields_set
+    if config.patience is None:
+        config = config.model_copy(update={"patience": 0 if given else PATIENCE})
+    if given or subject.kind != "lora" or subject.device.type != "cpu":
         return config
     trainings = (config.learning_rate is None) + (config.rounds if config.detector == AUTO else 1)
     # Forward two, backward two for states, and about one for what is trained.

@@ -129,7 +129,7 @@ def _training(job: Job) -> str:
     said = f"LoRA r = {config.lora_rank} on query and value{over}"
     rate = "a rate to be found by short trainings" if job.searches else f"{config.peak_rate:g}"
     step = config.rows_a_step(len(job.encoded["train"]))
-    return f"{said}, {config.epochs} epochs of {step} rows a step at {rate}{mixed}"
+    return f"{said}, {'up to ' * bool(config.patience)}{config.epochs} epochs of {step} rows a step at {rate}{mixed}"
 
 
 def _seconds_a_row(job: Job) -> tuple[float, tuple[str, ...]]:

@@ -70,6 +70,14 @@ class History:
         return min(near, key=lambda number: (self.epochs[number].query_loss, -number))
 
     @property
+    def in_vain(self) -> int:
+        """How many epochs there were since the last with more queries right than all before it, or a lower loss."""
+        rights = [epoch.query_right or 0.0 for epoch in self.epochs]
+        losses = [epoch.query_loss for epoch in self.epochs]
+        last = max(rights.index(max(rights)), losses.index(min(losses))) if self.epochs else 0
+        return max(len(self.epochs) - 1 - last, 0)
+
+    @property
     def hopeful(self) -> list[int]:
         """Numbers of the epochs of which one is the kept one, whatever follows: no other is better in both respects."""
         numbers = range(len(self.epochs))
@@ -99,7 +107,8 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
 ) -> History:
     """Train the trainable parameters with AdamW; leave the model at its best epoch on the queries, in eval mode.
 
-    State goes to ``folder`` after each epoch, and what is found there is taken up; so does what the model said of each
+    Where the recipe has a patience, and so many epochs brought nothing, the training ends before the last epoch. State
+    goes to ``folder`` after each epoch, and what is found there is taken up; so does what the model said of each
     row as it trained on it (:func:`read_epoch_predictions`), and if the recipe keeps checkpoints, each epoch's in
     ``checkpoints``. ``on_epoch_end`` hears of every epoch when it ends, and first of those of an earlier call. Raises
     :class:`DivergedError` where the loss is no longer finite.
@@ -110,7 +119,8 @@ def finetune(  # noqa: PLR0913 (each says something else of one training)
     retell(folder, on_epoch_end)
     with differentiable(subject.model), progress.stage(name, recipe.epochs * len(train)) as advance:
         advance(len(done) * len(train))
-        for epoch in range(len(done), recipe.epochs):
+        while len(done) < recipe.epochs and not 0 < (recipe.patience or 0) <= History(done).in_vain:
+            epoch = len(done)
             said = _train_epoch(subject, train, recipe, optimizer, (seed, epoch), advance)
             loss = said.mean_loss
             with mixed_precision(subject, recipe):

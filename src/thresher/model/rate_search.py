@@ -114,7 +114,7 @@ class RateTrainer:
         """One trial; what a killed one left in ``folder`` is taken up."""
         epochs, rows = self._extent(share)
         step = self.recipe.rows_a_step(len(self.train))  # of the whole training
-        given = {"learning_rate": rate, "epochs": epochs, "batch_size": step, "keep_checkpoints": False}
+        given = {"learning_rate": rate, "epochs": epochs, "batch_size": step, "keep_checkpoints": False, "patience": 0}
         recipe = self.recipe.model_copy(update=given)
         self.reset()
         name = f"looking for a learning rate: {rate:g}"
