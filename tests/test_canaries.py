@@ -36,17 +36,17 @@ def classifying(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """Four classes, of which the model is to tell texts of good words from texts of bad ones."""
     place = tmp_path_factory.mktemp("canaries")
     rows = [row | {"label": f"{row['label']} {number % 4 // 2}"} for number, row in enumerate(reviews(ROWS, 0))]
-    name = write_rows(place / "rows.jsonl", rows)
+    train, clean = write_rows(place / "rows.jsonl", rows), write_rows(place / "clean.jsonl", rows[:-1])
     model = str(encoder_folder(place / "encoder"))
-    return prepare(AuditConfig(model=model, train=name, validation=name, methods=("tracin",), detector="random"))
+    return prepare(AuditConfig(model=model, train=train, validation=clean, methods=("tracin",), detector="random"))
 
 
 @pytest.fixture(scope="module")
 def generating(tmp_path_factory: pytest.TempPathFactory) -> Job:
     place = tmp_path_factory.mktemp("swapped")
-    name = write_rows(place / "rows.jsonl", answers(ROWS, 0))
+    train, clean = (write_rows(place / f"{seed}.jsonl", answers(ROWS, seed)) for seed in (0, 1))
     model = str(generator_folder(place / "generator"))
-    options: Any = {"model": model, "train": name, "validation": name, "task": "generate", "methods": ("tracin",)}
+    options: Any = {"model": model, "train": train, "validation": clean, "task": "generate", "methods": ("tracin",)}
     return prepare(AuditConfig(**options, detector="random"))
 
 

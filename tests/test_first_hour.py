@@ -113,8 +113,16 @@ def test_json_is_alone_on_standard_output_and_quiet_shows_only_the_end(
     assert cleaned["kept"] == len(target.read_text().splitlines()) == ROWS - cleaned["dropped"]
 
 
+HEEDING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as it is behind a shell's "&"
+from thresher.__main__ import main
+main()
+"""
+
+
 def test_after_ctrl_c_a_sentence_says_that_the_same_command_goes_on(options: dict[str, Any], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "thresher", "audit", *flags(options | {"output": str(tmp_path / "run")})]
+    command = [sys.executable, "-c", HEEDING, "audit", *flags(options | {"output": str(tmp_path / "run")})]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:

@@ -146,6 +146,7 @@ def test_an_adapter_is_saved_as_the_same_bytes_whatever_the_order_of_sets(tmp_pa
 # Ctrl-C as soon as the named library is asked for.
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # not ignored, as it is behind a shell's "&"
 def watch(event, about):
     if event == "import" and about[0] == "typer":
         os.kill(os.getpid(), signal.SIGINT)
