@@ -20,7 +20,7 @@ import thresher
 from conftest import tiny_model, tiny_rows
 from thresher.auditing.prepare import planted
 from thresher.calibration.stack import family_of
-from thresher.config import AuditConfig, make_config
+from thresher.config import AuditConfig
 from thresher.data.corruption.answers import plant_texts
 from thresher.data.table import read_table, write_table
 from thresher.errors import ConfigError, DataError
@@ -38,6 +38,7 @@ from thresher.extend import (
 )
 from thresher.influences.checkpoints import refuse_curved
 from thresher.model.names import describe
+from thresher.options import make_config
 from thresher.registry import Registry
 from thresher.scores.names import Configuration, DetectorScore, configuration_called
 from thresher.scores.table import available

@@ -5,7 +5,8 @@ from __future__ import annotations
 from inspect import get_annotations
 from typing import Any
 
-from thresher.config import AuditConfig, Section
+from thresher.config import AuditConfig
+from thresher.options import Section
 
 MARK = "<!-- options -->"
 

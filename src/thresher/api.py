@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from thresher.auditing.run import RunDirectory, read_finished
 from thresher.checksums import verified
-from thresher.config import AuditConfig, make_config
+from thresher.config import AuditConfig
 from thresher.lines import plain
 from thresher.locks import hold
+from thresher.options import make_config
 from thresher.progress import Progress, Shown, Silent, console_of_call
 from thresher.summary import Summary
 from thresher.terminal import open_console

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 import thresher
-from thresher.config import AuditConfig, DemoConfig, make_config
+from thresher.config import AuditConfig, DemoConfig
 from thresher.files import json_text
 from thresher.flags import DryRun, ShortHelp, flags, run_app
+from thresher.options import make_config
 from thresher.terminal import open_console, show_errors_only, write_out
 
 app = typer.Typer(

@@ -15,11 +15,11 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from thresher.config import OneOf, Section
 from thresher.errors import ThresherError, first_line
 from thresher.faults import FAULT, write_report
 from thresher.files import is_full
 from thresher.lines import plain
+from thresher.options import OneOf, Section
 from thresher.start import STOPPED, stop
 from thresher.terminal import open_console, show_warnings
 

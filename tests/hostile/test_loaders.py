@@ -25,13 +25,14 @@ import thresher
 from audits import Audits
 from folders import reviews
 from hostile.cases import spoiled
-from thresher.config import AuditConfig, make_config
+from thresher.config import AuditConfig
 from thresher.data.examples import find_classes, find_columns, read_examples
 from thresher.data.table import fingerprint, read_table
 from thresher.errors import ThresherError
 from thresher.files import read_given
 from thresher.model.classes import class_numbers
 from thresher.model.load import check_model, load_classifier
+from thresher.options import make_config
 from thresher.results.clean import clean_run
 from thresher_study.config import read_study
 

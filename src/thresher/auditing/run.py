@@ -16,12 +16,13 @@ import yaml
 
 from thresher.auditing.restore import ROUNDS, restore
 from thresher.checksums import CHECKSUMS, digests_of, is_damaged, keep_checksums, record, verified
-from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig, differences
+from thresher.config import NOT_PART_OF_THE_RESULT, AuditConfig
 from thresher.data.table import Table, fingerprint, read_table
 from thresher.errors import RunError
 from thresher.files import UNFINISHED, atomic_write, json_text, read_json, remove, write_json
 from thresher.locks import LOCK
 from thresher.model.source import model_fingerprint
+from thresher.options import differences
 from thresher.summary import FORMAT, Summary, check_format, read_summary
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from thresher.config import make_config
 from thresher.flags import DryRun, flags, run_app
+from thresher.options import make_config
 from thresher.terminal import open_console
 from thresher_study.flags import StudyFlags, WorkersConfig
 

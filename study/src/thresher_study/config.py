@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from thresher.config import Aggregation, AuditConfig, LogTo, Names, Section, make_config
+from thresher.config import Aggregation, AuditConfig, LogTo
 from thresher.errors import ConfigError
+from thresher.options import Names, Section, make_config
 from thresher.scores.names import configuration_called
 from thresher_study.glue import GLUE
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from thresher.config import LogTo, Names, Section
+from thresher.config import LogTo
+from thresher.options import Names, Section
 
 
 class WorkersConfig(Section):

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from thresher.checksums import keep_checksums
-from thresher.config import differences, make_config
 from thresher.errors import RunError
 from thresher.files import atomic_write, read_json, restore_folder
+from thresher.options import differences, make_config
 from thresher_study.config import Cell, StudyConfig, audit_of, cells
 from thresher_study.jobs import views_of
 
