@@ -32,7 +32,9 @@ class Room:
 
     def rows(self, asked: Selection) -> Indices:
         """Numbers of the rows that are asked for, in order."""
-        return asked.rows(self.desk.scores, self.desk.decided, self._causes)
+        scores = self.desk.scores
+        causes = self._causes if asked.cause else Causes({}, len(scores))  # which reads the whole file
+        return asked.rows(scores, self.desk.decided, causes)
 
     def next_row(self, asked: Selection, after: int | None) -> int | None:
         """The first of the rows that are asked for; where decided ones stay in the list the one ``after``."""
