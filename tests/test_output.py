@@ -156,6 +156,34 @@ main()
 """
 
 
+# Ctrl-C within a library that makes an error of its own of it.
+TAKEN_FOR_ITS_OWN = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import typer
+from thresher.flags import run_app
+app = typer.Typer()
+
+@app.command()
+def only():
+    try:
+        os.kill(os.getpid(), {signal})
+        while True:
+            pass
+    except KeyboardInterrupt:
+        raise ValueError("could not determine the shape") from None
+
+run_app(app)
+"""
+
+
+def test_ctrl_c_that_a_library_takes_for_an_error_of_its_own_is_ctrl_c() -> None:
+    command = [sys.executable, "-c", TAKEN_FOR_ITS_OWN.format(signal=int(signal.SIGINT))]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = "Stopped. The same command goes on from where it stopped.\n"
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGINT, said)
+
+
 @pytest.mark.parametrize("package", ["thresher", "thresher_study"])
 def test_ctrl_c_while_libraries_are_imported_is_no_traceback(package: str) -> None:
     command = [sys.executable, "-c", INTERRUPTED.format(package=package), "methods"]

@@ -29,7 +29,7 @@ def demo_audit(config: DemoConfig) -> AuditConfig:
     tables = {"train": quotes.train, "validation": quotes.validation, "test": quotes.test}
     data = config.output.absolute() / "data"  # a configuration names files that are not there yet as it is given them
     files = {name: data / f"{name}.jsonl" for name in tables}
-    recipe: dict[str, Any] = {**RECIPE, "epochs": config.epochs}
+    recipe: dict[str, Any] = {**RECIPE, "epochs": config.epochs, "patience": 0}
     audit = AuditConfig(
         model=str(packaged_model()),
         train=str(files["train"]),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 import typer
@@ -151,12 +153,15 @@ def run_app(app: typer.Typer) -> NoReturn:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     errors = open_console(stderr=True)
     show_warnings(errors)
+    interrupted = _remember_ctrl_c()
     try:
         code = app(standalone_mode=False) or 0
         if code == STOPPED:  # what typer makes of Ctrl-C
             stop()
         sys.exit(code)
     except Exception as error:
+        if interrupted:  # in the midst of a library that takes it for an error of its own, as torch's C++ does
+            stop()
         said = _mistake(error)
         ours = said is None
         if ours:
@@ -164,6 +169,21 @@ def run_app(app: typer.Typer) -> NoReturn:
         if said:
             errors.print(f"error: {said}", style="red", soft_wrap=True)
         sys.exit(FAULT if ours else 2)
+
+
+def _remember_ctrl_c() -> list[int]:
+    """A list that Ctrl-C puts its signal into, besides raising :class:`KeyboardInterrupt` as ever; a shell's "&" has it
+    ignored, and so it stays.
+    """
+    seen: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
+    return seen
 
 
 def _mistake(error: Exception) -> str | None:
