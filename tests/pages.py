@@ -7,6 +7,20 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
 import thresher
+from audits import Audits
+
+REPORTED = Audits(
+    {"train": 60, "validation": 16, "test": 12},
+    {
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "batch_size": 16,
+        "methods": ("tracin", "datainf"),
+        "modules": "lora_B|classifier",
+    },
+    {"plant": 0.2, "canaries": 0.15, "retrain": True},
+)
+"""The audits that the tests of reports look at."""
 
 EMPTY = {"meta", "link", "br", "img", "input", "hr"}
 

@@ -16,10 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 import thresher
-from audits import Audits, refused
+from audits import refused
 from awkward import EVIL, obeyed
 from folders import answers, generator_folder, write_rows
-from pages import Page, check_contained, page_of, pictures
+from pages import REPORTED, Page, check_contained, page_of, pictures
 from thresher.checksums import is_damaged
 from thresher.cli import app
 from thresher.decisions import Decision, DecisionLog
@@ -29,17 +29,7 @@ from thresher.report.pictures import ranking_picture
 from thresher.report.svg import inline_svg
 from thresher.results.decided import DecidedRun
 
-AUDITS = Audits(
-    {"train": 60, "validation": 16, "test": 12},
-    {
-        "epochs": 1,
-        "learning_rate": 1e-3,
-        "batch_size": 16,
-        "methods": ("tracin", "datainf"),
-        "modules": "lora_B|classifier",
-    },
-    {"plant": 0.2, "canaries": 0.15, "retrain": True},
-)
+AUDITS = REPORTED
 NOT_IN_LOOK = {"influence", "layers", "acting"}
 
 

@@ -8,8 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import thresher
-from audits import Audits
-from pages import Page, page_of, pictures
+from pages import REPORTED, Page, page_of, pictures
 from summaries import told_by_canaries
 from thresher.checksums import is_damaged
 from thresher.report.facts import Facts
@@ -17,17 +16,7 @@ from thresher.report.pictures import reliability_picture
 from thresher.results.decided import DecidedRun
 from thresher.summary import Reliable
 
-AUDITS = Audits(
-    {"train": 60, "validation": 16, "test": 12},
-    {
-        "epochs": 1,
-        "learning_rate": 1e-3,
-        "batch_size": 16,
-        "methods": ("tracin", "datainf"),
-        "modules": "lora_B|classifier",
-    },
-    {"plant": 0.2, "canaries": 0.15, "retrain": True},
-)
+AUDITS = REPORTED
 PICTURES = {"share", "ranking", "labels", "reliability", "influence", "detection", "layers", "map", "acting"}
 
 

@@ -46,7 +46,7 @@ def first_tokens(encoded: Mapping[Part, EncodedRows], subject: LoadedModel) -> i
 
 
 PATIENCE = 3
-"""Epochs that brought nothing, after which a training ends: over 57 trainings none lost by it (docs/recipe.md)."""
+"""Epochs that brought nothing, after which a training ends: of 65 trainings none lost by it (docs/recipe.md)."""
 
 
 def affordable(config: AuditConfig, subject: LoadedModel, train: EncodedRows) -> AuditConfig:

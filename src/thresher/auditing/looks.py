@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import pandas as pd
 
@@ -20,10 +20,10 @@ def write_candidates(run_dir: RunDirectory, one: Round, scores: Mapping[ScoreNam
     write_scores(run_dir.candidates, scores, {"row": one.rows, "canary": one.wrong})
 
 
-def read_candidates(run_dir: RunDirectory) -> ScoredRound:
-    """What a round left in ``candidates.parquet``."""
+def read_candidates(run_dir: RunDirectory, wanted: Collection[str] | None = None) -> ScoredRound:
+    """What a round left in ``candidates.parquet``: all scores, or those of the names that are ``wanted``."""
     about = pd.read_parquet(verified(run_dir.candidates), columns=["row", "canary"])
-    return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(run_dir.candidates))
+    return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(run_dir.candidates, wanted))
 
 
 def rounds_as_given(run_dir: RunDirectory, rows: Sequence[int]) -> dict[int, list[int]]:

@@ -28,16 +28,22 @@ def find_witnesses(
     run_dir: RunDirectory, rows: Sequence[int], labels: Sequence[str], query_labels: Sequence[str]
 ) -> list[Witnesses]:
     """Those of the ``rows``, which have these ``labels``; none where the run has no features."""
-    file = next((run_dir.features(which) for which in UNTRAINED if run_dir.features(which).exists()), None)
-    if file is None or not rows:
+    features = untrained_features(run_dir) if rows else None
+    if features is None:
         return [Witnesses(0)] * len(rows)
-    nearest, likeness = nearest_queries(read_features(file), np.array(rows))
+    nearest, likeness = nearest_queries(features, np.array(rows))
     of_queries = np.array(query_labels, dtype=object)
     found: list[Witnesses] = []
     for queries, alike, label in zip(nearest, likeness, labels, strict=True):
         other = of_queries[queries] != label
         found.append(Witnesses(len(queries), tuple(queries[other].tolist()), tuple(alike[other].tolist())))
     return found
+
+
+def untrained_features(run_dir: RunDirectory) -> Features | None:
+    """Those of a model that was not trained, the model as it came before another encoder; None where a run has none."""
+    file = next((file for which in UNTRAINED if (file := run_dir.features(which)).exists()), None)
+    return None if file is None else read_features(file)
 
 
 def read_features(file: Path) -> Features:

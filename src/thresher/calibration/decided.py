@@ -195,9 +195,10 @@ class _Curves:
 
 
 def _fit(traits: Traits, scales: Mapping[str, float], rows: Indices, wrong: Flags) -> _Fit:
-    x = np.concatenate([scale * traits.parts[name] for name, scale in scales.items() if name in traits.parts], axis=1)
-    seen, said, target = x[rows], traits.odds[rows], wrong.astype(np.float64)
-    w = np.zeros(x.shape[1])
+    there = {name: scale for name, scale in scales.items() if name in traits.parts}
+    seen = np.concatenate([scale * traits.parts[name][rows] for name, scale in there.items()], axis=1)
+    said, target = traits.odds[rows], wrong.astype(np.float64)
+    w = np.zeros(seen.shape[1])
     for _ in range(STEPS):  # Newton's; the prior keeps them short
         likely = expit(said + seen @ w)
         factor = cho_factor(_precision(seen, likely), lower=True)
@@ -205,7 +206,12 @@ def _fit(traits: Traits, scales: Mapping[str, float], rows: Indices, wrong: Flag
     odds = said + seen @ w
     lower = np.linalg.cholesky(_precision(seen, expit(odds)))
     fitted = -np.logaddexp(0, np.where(wrong, -odds, odds)).sum()
-    return _Fit(traits.odds + x @ w, float(fitted - w @ w / 2 - np.log(np.diag(lower)).sum()))
+    every, first = traits.odds.copy(), 0
+    for name, scale in there.items():  # part by part: all of x, of all rows, is never made
+        part = traits.parts[name]
+        every += part @ (scale * w[first : first + part.shape[1]])
+        first += part.shape[1]
+    return _Fit(every, float(fitted - w @ w / 2 - np.log(np.diag(lower)).sum()))
 
 
 def _precision(seen: Floats, likely: Floats) -> Floats:

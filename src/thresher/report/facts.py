@@ -14,14 +14,12 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from thresher.arrays import Floats, Indices
-from thresher.auditing.looks import rounds_as_given
+from thresher.auditing.looks import read_candidates, rounds_as_given
 from thresher.auditing.run import RunDirectory
-from thresher.auditing.witnesses import read_features
-from thresher.calibration.candidates import ScoredRound, side_by_side
+from thresher.auditing.witnesses import untrained_features
+from thresher.calibration.candidates import side_by_side
 from thresher.calibration.reliability import EDGES
-from thresher.checksums import verified
 from thresher.decisions import DECISIONS, Decision, DecisionLog, standing
-from thresher.detectors.evidence import UNTRAINED
 from thresher.evaluate.detection import auroc, detection_curve
 from thresher.influences.tensor import TensorFile
 from thresher.progress import Silent
@@ -171,7 +169,7 @@ class Facts:
         auto = self.summary.auto
         if auto is None:
             return {}
-        rounds = [self._round(number, names) for number in range(len(auto.canaries))]
+        rounds = [read_candidates(self.run_dir.round(number), names) for number in range(len(auto.canaries))]
         looks = side_by_side(rounds)
         return {one.name: auroc(looks.column(one), looks.canary) for one in looks.names}
 
@@ -210,11 +208,11 @@ class Facts:
     @property
     def row_map(self) -> RowMap | None:
         """Rows where features of the model as it came lie in the two directions that tell the labels apart best."""
-        file = next((file for which in UNTRAINED if (file := self.run_dir.features(which)).exists()), None)
-        if file is None or "label" not in self.scores:
+        found = untrained_features(self.run_dir) if "label" in self.scores else None
+        if found is None:
             return None
         count = len(self.scores)
-        features = read_features(file).train[:count]
+        features = found.train[:count]
         chosen = np.sort(np.random.default_rng(0).permutation(count)[:MOST_ON_MAP])
         labels = self.scores["label"].iloc[chosen].astype(str)
         place = _flat(features[chosen], labels.to_numpy())
@@ -238,11 +236,6 @@ class Facts:
         shown = configuration_called(self.summary.shown_influence or "")
         there = [one for one in scores_in(self.run_dir.all_scores) if isinstance(one, Configuration)]
         return self.canary_auroc({one.name for one in there if shown is not None and one.how == shown.how})
-
-    def _round(self, number: int, names: Collection[str]) -> ScoredRound:
-        file = self.run_dir.round(number).candidates
-        about = pd.read_parquet(verified(file), columns=["row", "canary"])
-        return ScoredRound(about["row"].to_numpy(), about["canary"].to_numpy(), read_scores(file, names))
 
     def _levels(self, chosen: Indices) -> tuple[Indices, tuple[str, ...]]:
         if "probability_wrong" in self.scores:

@@ -15,13 +15,13 @@ from scipy.stats import rankdata
 from thresher.arrays import Floats, Indices
 from thresher.auditing.looks import read_candidates, rounds_as_given
 from thresher.auditing.run import RunDirectory, read_finished
-from thresher.auditing.witnesses import read_features
+from thresher.auditing.witnesses import untrained_features
 from thresher.calibration.candidates import RANDOM, normal, side_by_side
 from thresher.calibration.decided import Lesson, Traits, learn
 from thresher.calibration.opinions import Opinions
 from thresher.calibration.stack import family_of
 from thresher.decisions import DECISIONS, Decision, DecisionLog, standing
-from thresher.detectors.evidence import UNTRAINED, Features
+from thresher.detectors.evidence import Features
 from thresher.detectors.neighbours import nearest_rows
 from thresher.model.predict import read_predictions
 from thresher.scores.names import ScoreName
@@ -152,11 +152,8 @@ class DecidedRun:
 
     @cached_property
     def _features(self) -> Features | None:
-        file = next((file for which in UNTRAINED if (file := self.run_dir.features(which)).exists()), None)
-        if file is None:
-            return None
-        found = read_features(file)
-        return replace(found, train=found.train[: len(self.scores)])
+        found = untrained_features(self.run_dir)
+        return found and replace(found, train=found.train[: len(self.scores)])
 
     @property
     def _said(self) -> Floats:

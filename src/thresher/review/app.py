@@ -60,7 +60,7 @@ async def _sentence(_: Request, error: Exception) -> Response:
 
 
 class _Pages:
-    """Answers, each from what is on the desk at the time."""
+    """Answers, each from what is on the desk at the time; plain functions, which Starlette runs in threads."""
 
     def __init__(self, room: Room) -> None:
         self._room = room
@@ -74,49 +74,52 @@ class _Pages:
         self._templates.globals.update({"orders": ORDERS, "states": STATES, "kinds": KINDS})  # pyright: ignore
         self._templates.filters |= {"plain": plain, "excerpt": lambda text: one_line(str(text), EXCERPT)}
 
-    async def whole(self, request: Request) -> Response:
+    def whole(self, request: Request) -> Response:
         """The page, with the list; the first row follows."""
         asked = Selection.read(request.query_params)
-        return await self._answer(
-            "page.html", self._listed(asked) | {"name": self._room.name, "blind": self._room.blind}
-        )
+        return self._answer("page.html", self._listed(asked) | {"name": self._room.name})
 
-    async def rows(self, request: Request) -> Response:
+    def rows(self, request: Request) -> Response:
         """The list alone."""
-        return await self._answer("list.html", self._listed(Selection.read(request.query_params)))
+        return self._answer("list.html", self._listed(Selection.read(request.query_params)))
 
-    async def card(self, request: Request) -> Response:
+    def card(self, request: Request) -> Response:
         """A row."""
-        return await run_in_threadpool(self._card, request.path_params["row"], Selection.read(request.query_params))
+        asked = Selection.read(request.query_params)
+        return self._answer("card.html", self._shown(request.path_params["row"], asked))
 
-    async def why(self, request: Request) -> Response:
+    def why(self, request: Request) -> Response:
         """Why a row is suspected."""
-        return await run_in_threadpool(self._why, request.path_params["row"])
+        row = request.path_params["row"]
+        return self._answer("why.html", {"why": self._room.why(row), "row": row})
 
-    async def layers(self, request: Request) -> Response:
+    def layers(self, request: Request) -> Response:
         """The row's rank along the layers, as a picture."""
-        picture = await run_in_threadpool(self._room.layers, request.path_params["row"])
-        return Response(picture, media_type="image/svg+xml")
+        return Response(self._room.layers(request.path_params["row"]), media_type="image/svg+xml")
 
-    async def causes(self, request: Request) -> Response:
+    def causes(self, request: Request) -> Response:
         """What suspicious rows share."""
         asked = Selection.read(request.query_params)
-        return await self._answer("causes.html", {"causes": self._room.worst_causes(), "asked": asked})
+        return self._answer("causes.html", {"causes": self._room.worst_causes(), "asked": asked})
 
     async def decide(self, request: Request) -> Response:
         """Write a decision, and show the next row."""
-        given = await _fields(request)
-        asked = Selection.read(given)
-        note = given.get("note", "")[:LONGEST_NOTE]
-        rows = await run_in_threadpool(self._meant, given, asked)
-        await run_in_threadpool(self._room.decide, rows, given.get("verdict", ""), given.get("label"), note)
-        return await run_in_threadpool(self._moved, asked, rows[-1] if rows else None)
+        return await run_in_threadpool(self._decide, await _fields(request))
 
     async def undo(self, request: Request) -> Response:
         """Take back the last decision, and show its row."""
-        asked = Selection.read(await _fields(request))
-        rows = await run_in_threadpool(self._room.desk.undo)
-        return await run_in_threadpool(self._moved, asked, None, rows[0] if rows else None)
+        return await run_in_threadpool(self._undo, await _fields(request))
+
+    def _decide(self, given: Mapping[str, str]) -> Response:
+        asked = Selection.read(given)
+        rows = self._meant(given, asked)
+        note = given.get("note", "")[:LONGEST_NOTE]
+        self._room.decide(rows, given.get("verdict", ""), given.get("label"), note)
+        return self._moved(asked, self._room.next_row(asked, rows[-1] if rows else None))
+
+    def _undo(self, given: Mapping[str, str]) -> Response:
+        asked, rows = Selection.read(given), self._room.desk.undo()
+        return self._moved(asked, rows[0] if rows else self._room.next_row(asked, None))
 
     def _meant(self, given: Mapping[str, str], asked: Selection) -> list[int]:
         """The row that a decision is about, or with ``all`` every row of the selection."""
@@ -126,22 +129,13 @@ class _Pages:
             raise ConfigError("row: write the number of a row.")
         return [int(given["row"])]
 
-    def _moved(self, asked: Selection, after: int | None, at: int | None = None) -> Response:
-        """The next row to look at, and beside it the list and where the review stands."""
-        row = self._room.next_row(asked, after) if at is None else at
-        shown = self._listed(asked) | self._shown(row, asked)
-        return HTMLResponse(self._render("moved.html", shown))
-
-    def _card(self, row: int, asked: Selection) -> Response:
-        return HTMLResponse(self._render("card.html", self._shown(row, asked)))
-
-    def _why(self, row: int) -> Response:
-        return HTMLResponse(self._render("why.html", {"why": self._room.why(row), "row": row}))
+    def _moved(self, asked: Selection, row: int | None) -> Response:
+        """The row to look at now, and beside it the list and where the review stands."""
+        return self._answer("moved.html", self._listed(asked) | self._shown(row, asked))
 
     def _shown(self, row: int | None, asked: Selection) -> dict[str, Any]:
         card = None if row is None else self._room.card(row)
-        hidden = self._room.blind and card is not None and card.decision is None
-        return {"card": card, "asked": asked, "labels": self._room.desk.labels, "hidden": hidden}
+        return {"card": card, "asked": asked, "labels": self._room.desk.labels}
 
     def _listed(self, asked: Selection) -> dict[str, Any]:
         rows = self._room.rows(asked)
@@ -162,11 +156,8 @@ class _Pages:
         standing = self._room.desk.standing
         return {"asked": asked, "lines": lines, "matching": len(rows), "pages": pages, "standing": standing}
 
-    async def _answer(self, template: str, values: Mapping[str, Any]) -> Response:
-        return HTMLResponse(self._render(template, values))
-
-    def _render(self, template: str, values: Mapping[str, Any]) -> str:
-        return self._templates.get_template(template).render(values)
+    def _answer(self, template: str, values: Mapping[str, Any]) -> Response:
+        return HTMLResponse(self._templates.get_template(template).render(values))
 
 
 async def _fields(request: Request) -> dict[str, str]:

@@ -122,7 +122,8 @@ def _problems(said: Mapping[str, Any], *, decided: bool) -> tuple[str, ...]:
 def weigh(run: DecidedRun, given: Task, scores: pd.DataFrame, row: int, found: Explanation | None) -> Evidence:
     """The evidence about a row, in words; ``found`` is its influence on the clean rows, where it is known."""
     said = said_of(scores, row)
-    told = told_by_queries(run.run_dir, run.summary, scores, given, [row], SHOWN)[row]
+    told: Mapping[str, Any]  # an explanation has heard the clean rows already
+    told = vars(found) if found else told_by_queries(run.run_dir, run.summary, scores, given, [row], SHOWN)[row]
     against: list[str] = []
     speaks_for: list[str] = []
 

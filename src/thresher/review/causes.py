@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +29,6 @@ class Cause:
     """``rows`` rows share it, of which about ``wrong`` are; ``name`` is what it is asked for by."""
 
     name: str
-    title: str
     rows: int
     wrong: float
 
@@ -80,14 +78,8 @@ class Causes:
             for value, (rows, wrong) in _sums(values, likely).items():
                 chance = 2 * np.sqrt(rows * overall * (1 - overall))
                 if value and rows >= FEWEST and wrong >= FEWEST and wrong > rows * overall + chance:
-                    name = f"{kind}: {value}"
-                    found.append(Cause(name, name, rows, wrong))
+                    found.append(Cause(f"{kind}: {value}", rows, wrong))
         return sorted(found, key=lambda one: -one.wrong)[:most]
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Of the kinds."""
-        return list(self.kinds)
 
 
 def _sums(values: npt.NDArray[np.object_], likely: Floats) -> dict[str, tuple[int, float]]:

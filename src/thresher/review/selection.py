@@ -13,6 +13,7 @@ from thresher.arrays import Flags, Indices
 from thresher.decisions import Decision
 from thresher.errors import ConfigError
 from thresher.review.causes import Causes
+from thresher.scores.table import rank_of
 
 State = Literal["open", "decided", "unsure", "all"]
 Kind = Literal["", "label", "text", "copies", "contradicted"]
@@ -95,5 +96,5 @@ class Selection:
             return np.random.default_rng(0).permutation(len(scores))
         if self.order == "telling" and "probability_wrong" in scores:
             likely = scores["probability_wrong"].to_numpy(dtype=np.float64)
-            return np.argsort(np.argsort(np.abs(np.nan_to_num(likely) - 0.5), kind="stable"), kind="stable")
+            return rank_of(np.abs(np.nan_to_num(likely) - 0.5))
         return scores["rank"].to_numpy(dtype=np.int64)
